@@ -1,0 +1,343 @@
+//! The container's cgroup: made with its limits before the first process, removed with all that is below it. Parent only.
+//!
+//! Files are opened below the directory's descriptor and through no links; the inode tells the
+//! container's own directory from one that somebody else has put there since.
+
+pub mod devices;
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::{Mode, fstat, mkdirat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use crate::plan::cgroup::CgroupPlan;
+use crate::plan::resources::Setting;
+use crate::sys::{self, bpf, named, path};
+
+/// How long a killed cgroup may take to empty: processes in uninterruptible sleep do not die.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A directory of cgroup v2. One that was just made is removed on drop, with its processes, unless kept.
+#[derive(Debug)]
+pub struct Cgroup {
+    pub path: PathBuf,
+    directory: OwnedFd,
+    kept: bool,
+}
+
+impl Cgroup {
+    /// Makes the directory, empty and without limits. `None` if the caller may not, and nothing needs it.
+    pub fn create(plan: &CgroupPlan) -> Result<Option<Cgroup>> {
+        ensure!(
+            plan.unit.is_none(),
+            "--systemd-cgroup: the systemd driver is not part of this version; leave the flag out to use \
+             the filesystem driver"
+        );
+        match make(plan) {
+            Err(error) if plan.optional && is_refusal(&error) => Ok(None),
+            made => made.map(Some).with_context(|| format!("cgroup {}", plan.path.display())),
+        }
+    }
+
+    /// The cgroup of a container, if it is still the one that was made for it.
+    pub fn open(path: &Path, inode: u64) -> Result<Option<Cgroup>> {
+        let cgroup = match open_directory(path) {
+            Err(error) if is_gone(&error) => return Ok(None),
+            opened => Cgroup { path: path.to_path_buf(), directory: opened?, kept: true },
+        };
+        Ok((cgroup.inode()? == inode).then_some(cgroup))
+    }
+
+    pub fn keep(mut self) {
+        self.kept = true;
+    }
+
+    pub fn inode(&self) -> Result<u64> {
+        let stat = named(fstat(&self.directory), || format!("fstat({:?})", self.path))?;
+        Ok(stat.st_ino)
+    }
+
+    /// Writes the limits and attaches the device program.
+    pub fn apply(&self, plan: &CgroupPlan) -> Result<()> {
+        enable_controllers(plan)?;
+        for setting in &plan.resources.settings {
+            self.set(setting)?;
+        }
+        if let Some(program) = &plan.devices {
+            let program = bpf::load_device_program(program).context("linux.resources.devices")?;
+            bpf::attach_device_program(self, program).context("linux.resources.devices")?;
+        }
+        Ok(())
+    }
+
+    fn set(&self, setting: &Setting) -> Result<()> {
+        if let Some((file, value)) = &setting.alternative {
+            if self.exists(file) {
+                return self.write(file, value).with_context(|| setting.field.clone());
+            }
+        }
+        let Setting { file, value, field, optional, .. } = setting;
+        match self.write(file, value) {
+            Err(error) if *optional && is_gone(&error) => Ok(()),
+            result => result.with_context(|| format!("{field}: write {value:?} to {file}")),
+        }
+    }
+
+    pub fn is_frozen(&self) -> Result<bool> {
+        Ok(self.read("cgroup.freeze")?.is_some_and(|text| text.trim() == "1"))
+    }
+
+    /// How many processes the kernel has killed here for want of memory.
+    pub fn oom_kills(&self) -> u64 {
+        let events = self.read("memory.events").ok().flatten().unwrap_or_default();
+        let count = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
+        count.and_then(|count| count.parse().ok()).unwrap_or(0)
+    }
+
+    pub fn limit(&self) -> Option<String> {
+        self.read("memory.max").ok().flatten().map(|text| text.trim().to_string())
+    }
+
+    /// Kills every process here and below, frozen ones too.
+    pub fn kill(&self) -> Result<()> {
+        match self.write("cgroup.kill", "1") {
+            Err(error) if is_gone(&error) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Waits until no process is left; false when that takes too long.
+    pub fn wait_until_empty(&self) -> Result<bool> {
+        let deadline = Instant::now() + PATIENCE;
+        let Some(mut events) = self.open_file("cgroup.events")? else {
+            return Ok(true);
+        };
+        loop {
+            let mut text = String::new();
+            match std::io::Seek::rewind(&mut events).and_then(|()| events.read_to_string(&mut text)) {
+                // ENODEV: the cgroup is gone.
+                Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Ok(true),
+                result => result.with_context(|| format!("read cgroup.events of {:?}", self.path))?,
+            };
+            if text.lines().any(|line| line == "populated 0") {
+                return Ok(true);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(false);
+            }
+            // cgroups(7): a change is announced by POLLPRI, counted from the last read.
+            let mut polled = [PollFd::new(events.as_fd(), PollFlags::POLLPRI)];
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            match poll(&mut polled, timeout) {
+                Err(Errno::EINTR) | Ok(_) => {}
+                Err(errno) => bail!("poll(cgroup.events): {}", errno.desc()),
+            }
+        }
+    }
+
+    /// The numbers of the processes directly in this cgroup.
+    pub fn processes(&self) -> Result<Vec<i32>> {
+        let text = self.read("cgroup.procs")?.unwrap_or_default();
+        Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
+    }
+
+    /// Removes the directory and those below it, which must be empty of processes.
+    pub fn remove(&self) -> Result<()> {
+        match remove_directory(&self.path) {
+            Err(Errno::EBUSY) => {
+                remove_below(&self.path)?;
+                named(remove_directory(&self.path), || format!("rmdir({:?})", self.path))
+            }
+            other => named(other, || format!("rmdir({:?})", self.path)),
+        }
+    }
+
+    fn write(&self, file: &str, value: &str) -> Result<()> {
+        write_at(&self.directory, file, value)
+    }
+
+    fn read(&self, file: &str) -> Result<Option<String>> {
+        let Some(mut open) = self.open_file(file)? else {
+            return Ok(None);
+        };
+        let mut text = String::new();
+        match open.read_to_string(&mut text) {
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("read {file} of {:?}", self.path)),
+            Ok(_) => Ok(Some(text)),
+        }
+    }
+
+    fn exists(&self, file: &str) -> bool {
+        path::open_strict(&self.directory, Path::new(file), libc::O_PATH).is_ok()
+    }
+
+    /// `None` if the file, or the whole cgroup, is not there.
+    fn open_file(&self, file: &str) -> Result<Option<File>> {
+        match path::open_strict(&self.directory, Path::new(file), libc::O_RDONLY) {
+            Err(error) if is_gone(&error) => Ok(None),
+            opened => Ok(Some(File::from(opened?))),
+        }
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        if !self.kept {
+            // The error that led here is the one to be told.
+            self.kill().and_then(|()| self.wait_until_empty()).and_then(|_| self.remove()).ok();
+        }
+    }
+}
+
+impl AsFd for Cgroup {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+}
+
+fn make(plan: &CgroupPlan) -> Result<Cgroup> {
+    let below = plan.path.strip_prefix(&plan.mount).unwrap_or(&plan.path);
+    let mut directory = open_directory(&plan.mount)?;
+    let mut existed = true;
+    for component in below.components() {
+        let name = component.as_os_str();
+        existed = match mkdirat(&directory, name, Mode::from_bits_truncate(0o755)) {
+            Ok(()) => false,
+            Err(Errno::EEXIST) => true,
+            Err(errno) => return named(Err(errno), || format!("mkdirat({name:?})")),
+        };
+        let flags = libc::O_RDONLY | libc::O_DIRECTORY;
+        directory = path::open_strict(&directory, Path::new(name), flags)?;
+    }
+    let mut cgroup = Cgroup { path: plan.path.clone(), directory, kept: true };
+    if existed {
+        cgroup.check_unused()?;
+    }
+    cgroup.kept = false;
+    Ok(cgroup)
+}
+
+impl Cgroup {
+    /// Another's processes would share the container's limits, and die with it.
+    fn check_unused(&self) -> Result<()> {
+        let events = self.read("cgroup.events")?.unwrap_or_default();
+        if events.lines().any(|line| line == "populated 1") {
+            let count = self.processes()?.len();
+            bail!("container's cgroup is not empty: {count} process(es) found; choose another linux.cgroupsPath");
+        }
+        ensure!(
+            !self.is_frozen()?,
+            "container's cgroup is unexpectedly frozen; write 0 to its cgroup.freeze, or choose another linux.cgroupsPath"
+        );
+        Ok(())
+    }
+}
+
+/// Controllers are handed down from the root, each level by its parent; nothing is written that is so already.
+fn enable_controllers(plan: &CgroupPlan) -> Result<()> {
+    let wanted = plan.resources.controllers();
+    let Some(parent) = plan.path.parent().filter(|_| !wanted.is_empty()) else {
+        return Ok(());
+    };
+    if missing(parent, "cgroup.subtree_control", &wanted)?.is_empty() {
+        return Ok(());
+    }
+    check_available(plan, &wanted)?;
+    let below = parent.strip_prefix(&plan.mount).unwrap_or(parent);
+    let mut level = plan.mount.clone();
+    for component in std::iter::once(Path::new("")).chain(below.iter().map(Path::new)) {
+        level = if component.as_os_str().is_empty() { level } else { level.join(component) };
+        let missing = missing(&level, "cgroup.subtree_control", &wanted)?;
+        if !missing.is_empty() {
+            let words: Vec<String> = missing.iter().map(|name| format!("+{name}")).collect();
+            let directory = open_directory(&level)?;
+            write_at(&directory, "cgroup.subtree_control", &words.join(" ")).with_context(|| {
+                format!("give {} controllers of {:?} to its children", missing.join(", "), level)
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn check_available(plan: &CgroupPlan, wanted: &[&str]) -> Result<()> {
+    let missing = missing(&plan.mount, "cgroup.controllers", wanted)?;
+    let Some(controller) = missing.first() else {
+        return Ok(());
+    };
+    let needs = |setting: &&Setting| setting.controller == *controller;
+    let field = plan.resources.settings.iter().find(needs).map_or("", |setting| &setting.field);
+    let mount = plan.mount.display();
+    let v1 = Path::new("/sys/fs/cgroup").join(controller);
+    let place = if v1.is_dir() {
+        format!("it is mounted as cgroup v1 at {}", v1.display())
+    } else {
+        "the kernel offers it nowhere".to_string()
+    };
+    bail!("{field}: controller {controller} is not available in {mount}: {place}; remove the limit, or boot with cgroup v2 alone")
+}
+
+fn missing<'a>(directory: &Path, file: &str, wanted: &[&'a str]) -> Result<Vec<&'a str>> {
+    let file = directory.join(file);
+    let text = std::fs::read_to_string(&file).with_context(|| format!("read {file:?}"))?;
+    let have: Vec<&str> = text.split_whitespace().collect();
+    Ok(wanted.iter().copied().filter(|name| !have.contains(name)).collect())
+}
+
+fn open_directory(directory: &Path) -> Result<OwnedFd> {
+    let flags = nix::fcntl::OFlag::O_RDONLY
+        | nix::fcntl::OFlag::O_DIRECTORY
+        | nix::fcntl::OFlag::O_CLOEXEC;
+    let opened = nix::fcntl::open(directory, flags, Mode::empty());
+    named(opened, || format!("open({directory:?})"))
+}
+
+fn write_at(directory: &OwnedFd, file: &str, value: &str) -> Result<()> {
+    let mut open = File::from(path::open_strict(directory, Path::new(file), libc::O_WRONLY)?);
+    open.write_all(value.as_bytes()).map_err(|error| match error.raw_os_error() {
+        Some(code) => anyhow!(error).context(Errno::from_raw(code).desc()),
+        None => anyhow!(error),
+    })
+}
+
+fn remove_directory(directory: &Path) -> nix::Result<()> {
+    match unlinkat(nix::fcntl::AT_FDCWD, directory, UnlinkatFlags::RemoveDir) {
+        Err(Errno::ENOENT) => Ok(()),
+        other => other,
+    }
+}
+
+/// Children first; the workload may have made any number of them.
+fn remove_below(directory: &Path) -> Result<()> {
+    let mut pending = vec![directory.to_path_buf()];
+    let mut found = Vec::new();
+    while let Some(next) = pending.pop() {
+        let Ok(entries) = std::fs::read_dir(&next) else { continue };
+        let is_dir = |entry: &std::fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let children: Vec<PathBuf> =
+            entries.flatten().filter(is_dir).map(|entry| entry.path()).collect();
+        found.extend(children.iter().cloned());
+        pending.extend(children);
+    }
+    for child in found.iter().rev() {
+        named(remove_directory(child), || format!("rmdir({child:?})"))?;
+    }
+    Ok(())
+}
+
+/// The kernel says ENODEV for files of a cgroup that was removed while they were open.
+fn is_gone(error: &anyhow::Error) -> bool {
+    matches!(sys::errno(error), Some(Errno::ENOENT | Errno::ENODEV))
+}
+
+fn is_refusal(error: &anyhow::Error) -> bool {
+    matches!(sys::errno(error), Some(Errno::EACCES | Errno::EPERM | Errno::EROFS))
+}

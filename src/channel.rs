@@ -1,0 +1,187 @@
+//! The words that parent and child exchange: one SOCK_SEQPACKET pair, one message a packet, typed by direction.
+//!
+//! ```text
+//! parent (launch)                                                    child (init)
+//!        <---- Up::Pid{pid} + pidfd ------- relay, only if something is joined
+//!   maps, limits --------- Down::Go ------>  only if the child waits for them
+//!        <--------------- Up::Hooks -------  only if there are hooks of the runtime's side
+//!   hooks done ---------- Down::Go ------->
+//!        <--- Up::Console + terminal ------  only with a terminal
+//!        <--------------- Up::Ready -------  all is set up, the executable is found
+//!   state saved --------- Down::Start ---->  run: goes on to exec
+//!                   or -- Down::Wait ----->  create: waits at the gate
+//!        <-------------- Up::Waiting ------  no longer bound to the parent's life
+//! start                                     the same process, over a connection to the gate
+//!        ---------------- Down::Start ---->
+//!        <------------- Up::Starting ------  this caller won; end of file then means that exec succeeded
+//!        <--------- Up::Failed{text} ------  ends it at any point
+//! ```
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+
+use crate::sys::{named, socket};
+
+/// An error text longer than this is cut: nobody reads it, and a packet must fit.
+const LONGEST: usize = 4096;
+
+#[derive(Debug)]
+pub enum Up {
+    Pid(i32, OwnedFd),
+    Hooks,
+    Console(OwnedFd),
+    Ready,
+    Waiting,
+    Starting,
+    Failed(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Down {
+    Go = b'g' as isize,
+    Wait = b'w' as isize,
+    Start = b's' as isize,
+}
+
+/// The parent's end: sends [`Down`], receives [`Up`].
+#[derive(Debug)]
+pub struct ParentEnd {
+    socket: OwnedFd,
+}
+
+/// The child's end: sends [`Up`], receives [`Down`].
+#[derive(Debug)]
+pub struct ChildEnd {
+    socket: OwnedFd,
+}
+
+pub fn pair() -> Result<(ParentEnd, ChildEnd)> {
+    let made = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC);
+    let (parent, child) = named(made, || "socketpair(AF_UNIX)".to_string())?;
+    Ok((ParentEnd { socket: parent }, ChildEnd { socket: child }))
+}
+
+impl ParentEnd {
+    /// The end that a connection to the gate gives.
+    pub fn connected(socket: OwnedFd) -> ParentEnd {
+        ParentEnd { socket }
+    }
+
+    pub fn send(&self, message: Down) -> Result<()> {
+        socket::send(&self.socket, &[message as u8], None).with_context(|| format!("tell the container's init: {message:?}"))
+    }
+
+    /// The next message; `None` when the child is gone, or has executed its program.
+    pub fn receive(&self) -> Result<Option<Up>> {
+        let mut buffer = [0; LONGEST + 1];
+        let (length, fd) = socket::receive(&self.socket, &mut buffer)?;
+        let Some((tag, payload)) = buffer[..length].split_first() else {
+            return Ok(None);
+        };
+        let message = match (tag, fd) {
+            (b'p', Some(fd)) => Up::Pid(i32::from_ne_bytes(payload.try_into()?), fd),
+            (b'h', None) => Up::Hooks,
+            (b'c', Some(fd)) => Up::Console(fd),
+            (b'r', None) => Up::Ready,
+            (b'w', None) => Up::Waiting,
+            (b's', None) => Up::Starting,
+            (b'f', None) => Up::Failed(String::from_utf8_lossy(payload).into_owned()),
+            (tag, fd) => bail!("unexpected packet {:?} from the container's init, descriptor {fd:?}", *tag as char),
+        };
+        Ok(Some(message))
+    }
+}
+
+impl AsFd for ParentEnd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl ChildEnd {
+    pub fn connected(socket: OwnedFd) -> ChildEnd {
+        ChildEnd { socket }
+    }
+
+    pub fn send(&self, message: Up) -> Result<()> {
+        match &message {
+            Up::Pid(pid, pidfd) => {
+                let bytes = [&[b'p'][..], &pid.to_ne_bytes()].concat();
+                socket::send(&self.socket, &bytes, Some(pidfd.as_fd()))
+            }
+            Up::Console(terminal) => socket::send(&self.socket, b"c", Some(terminal.as_fd())),
+            Up::Hooks => socket::send(&self.socket, b"h", None),
+            Up::Ready => socket::send(&self.socket, b"r", None),
+            Up::Waiting => socket::send(&self.socket, b"w", None),
+            Up::Starting => socket::send(&self.socket, b"s", None),
+            Up::Failed(text) => {
+                let cut = &text.as_bytes()[..text.len().min(LONGEST)];
+                socket::send(&self.socket, &[b"f", cut].concat(), None)
+            }
+        }
+    }
+
+    /// The next message; `None` when the parent is gone.
+    pub fn receive(&self) -> Result<Option<Down>> {
+        let mut buffer = [0; 8];
+        let (length, _) = socket::receive(&self.socket, &mut buffer)?;
+        match &buffer[..length] {
+            [] => Ok(None),
+            b"g" => Ok(Some(Down::Go)),
+            b"w" => Ok(Some(Down::Wait)),
+            b"s" => Ok(Some(Down::Start)),
+            other => bail!("unexpected packet {other:?} from the parent"),
+        }
+    }
+
+    /// Waits for exactly this message; a parent that is gone ends the child too.
+    pub fn expect(&self, wanted: Down) -> Result<()> {
+        match self.receive()? {
+            Some(message) if message == wanted => Ok(()),
+            Some(message) => bail!("expected {wanted:?} from the parent, got {message:?}"),
+            None => bail!("the parent is gone"),
+        }
+    }
+}
+
+impl AsFd for ChildEnd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_message_arrives_as_it_was_sent() {
+        let (parent, child) = pair().unwrap();
+        let fd = || std::fs::File::open("/dev/null").unwrap().into();
+        child.send(Up::Pid(42, fd())).unwrap();
+        assert!(matches!(parent.receive().unwrap(), Some(Up::Pid(42, _))));
+        child.send(Up::Console(fd())).unwrap();
+        assert!(matches!(parent.receive().unwrap(), Some(Up::Console(_))));
+        for message in [Up::Hooks, Up::Ready, Up::Waiting, Up::Starting] {
+            let sent = format!("{message:?}");
+            child.send(message).unwrap();
+            assert_eq!(format!("{:?}", parent.receive().unwrap().unwrap()), sent);
+        }
+        for message in [Down::Go, Down::Wait, Down::Start] {
+            parent.send(message).unwrap();
+            assert_eq!(child.receive().unwrap(), Some(message));
+        }
+    }
+
+    #[test]
+    fn a_long_failure_is_cut_and_the_end_of_a_peer_is_seen() {
+        let (parent, child) = pair().unwrap();
+        child.send(Up::Failed("x".repeat(3 * LONGEST))).unwrap();
+        let Some(Up::Failed(text)) = parent.receive().unwrap() else { panic!("no failure") };
+        assert_eq!(text.len(), LONGEST);
+        drop(child);
+        assert!(parent.receive().unwrap().is_none());
+    }
+}

@@ -1,0 +1,234 @@
+//! `create`: makes a container that waits to be started. What `run` shares with it is here too.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::socket::SockType;
+
+use crate::bundle::Bundle;
+use crate::cgroup::Cgroup;
+use crate::cli::{self, CreateFlags, Global};
+use crate::container::{Slot, State, Status, Store, boot_id, report};
+use crate::host::Host;
+use crate::launch::{Init, Launch};
+use crate::plan::{Flags, Plan};
+use crate::plan::rootfs::Root;
+use crate::sys::{clone, process, socket};
+use crate::{hooks, log, selfexe};
+
+pub fn run(args: &cli::Create, global: &Global, store: &Store) -> Result<i32> {
+    let flags = &args.flags;
+    let bundle = Bundle::load(&flags.bundle, flags.config.as_deref())?;
+    let request = Request { id: &args.id, flags, global, bundle, waits: true, detached: true };
+    if flags.dry_run {
+        print!("{}", request.plan()?.1);
+        return Ok(0);
+    }
+    let made = request.make(store)?;
+    let Made { init, slot, cgroup, .. } = made;
+    // Until init has said that it waits it would die with this process, and nothing would be left behind.
+    init.leave_waiting()?;
+    keep(slot, cgroup);
+    Ok(0)
+}
+
+/// What is asked for by `create` and by `run`.
+pub struct Request<'a> {
+    pub id: &'a str,
+    pub flags: &'a CreateFlags,
+    pub global: &'a Global,
+    pub bundle: Bundle,
+    /// Whether init waits for `start`.
+    pub waits: bool,
+    /// Whether this process ends before the container does.
+    pub detached: bool,
+}
+
+/// A container whose init is ready; all of it is undone on drop, init first.
+pub struct Made {
+    pub init: Init,
+    pub cgroup: Option<Cgroup>,
+    pub slot: Slot,
+    pub state: State,
+}
+
+impl Request<'_> {
+    /// Pure but for the reading of the host's facts.
+    pub fn plan(&self) -> Result<(Host, Plan)> {
+        let host = Host::probe()?;
+        let flags = Flags {
+            id: self.id.to_string(),
+            no_pivot: self.flags.no_pivot,
+            no_new_keyring: self.flags.no_new_keyring,
+            preserve_fds: self.flags.preserve_fds,
+            listen_fds: listen_fds(),
+            systemd_cgroup: self.global.systemd_cgroup,
+        };
+        let plan = Plan::create(&self.bundle, &host, &flags)?;
+        Ok((host, plan))
+    }
+
+    pub fn make(self, store: &Store) -> Result<Made> {
+        selfexe::protect()?;
+        let (host, plan) = self.plan()?;
+        self.check_terminal(&plan)?;
+        self.bundle.check_files()?;
+        check_preserved(plan.process.preserve_fds)?;
+        plan.to_string().lines().for_each(log::debug);
+        plan.warnings.iter().for_each(|warning| log::warn(warning));
+        let sockets = Sockets::connect(self.flags)?;
+
+        let mut slot = store.claim(self.id)?;
+        let mut state = self.record(&plan, &host)?;
+        slot.save(&state)?;
+        let made = self.launch(&plan, &host, &mut slot, &mut state);
+        let (init, cgroup) = made.inspect_err(|_| undo_hooks(&plan, &state))?;
+        let made = Made { init, cgroup, slot, state };
+        self.finish(made, sockets).inspect_err(|_| undo_hooks(&plan, &State::default()))
+    }
+
+    /// The cgroup and its limits first: init is born with them.
+    fn launch(
+        &self,
+        plan: &Plan,
+        host: &Host,
+        slot: &mut Slot,
+        state: &mut State,
+    ) -> Result<(Init, Option<Cgroup>)> {
+        let cgroup = Cgroup::create(&plan.cgroup)?;
+        if let Some(cgroup) = &cgroup {
+            state.cgroup_inode = Some(cgroup.inode()?);
+            slot.save(state)?;
+            cgroup.apply(&plan.cgroup)?;
+        }
+        let gate = if self.waits { Some(slot.listen()?) } else { None };
+        let launch = Launch { plan, host, cgroup: cgroup.as_ref(), gate, state };
+        Ok((launch.run()?, cgroup))
+    }
+
+    /// The record of a created container is written before anybody is told of it.
+    fn finish(&self, mut made: Made, sockets: Sockets) -> Result<Made> {
+        made.state.created = log::rfc3339_nanos(SystemTime::now());
+        made.slot.save(&made.state)?;
+        if let Some((socket, console)) = sockets.console.zip(made.init.console.take_if(|_| self.detached)) {
+            socket::send(socket, b"/dev/ptmx", Some(console.as_fd())).context("--console-socket")?;
+        }
+        if let Some(socket) = sockets.pidfd {
+            socket::send(socket, b"standard", Some(made.init.pidfd.as_fd())).context("--pidfd-socket")?;
+        }
+        if let Some(file) = &self.flags.pid_file {
+            write_pid_file(file, made.init.pid)?;
+        }
+        Ok(made)
+    }
+
+    fn record(&self, plan: &Plan, host: &Host) -> Result<State> {
+        let rootfs = match &plan.rootfs.root {
+            Root::Overlay(overlay) => overlay.lower.first().cloned().unwrap_or_default(),
+            _ => self.bundle.rootfs()?,
+        };
+        Ok(State {
+            id: self.id.to_string(),
+            oci_version: self.bundle.spec.version().clone(),
+            boot_id: boot_id()?,
+            bundle: self.bundle.dir.clone(),
+            rootfs,
+            owner: host.euid,
+            annotations: self.bundle.annotations(),
+            cgroup: Some(plan.cgroup.path.clone()),
+            private_pids: plan.namespaces.creates(clone::NEWPID),
+            hooks: plan.hooks.clone(),
+            ..State::default()
+        })
+    }
+
+    fn check_terminal(&self, plan: &Plan) -> Result<()> {
+        let terminal = plan.process.terminal.is_some();
+        let socket = self.flags.console_socket.is_some();
+        ensure!(
+            socket || !terminal || !self.detached,
+            "cannot allocate tty if cofferdam will detach without setting console socket: set process.terminal \
+             to false, or give --console-socket"
+        );
+        ensure!(
+            !socket || terminal && self.detached,
+            "cannot use console socket if cofferdam will not detach or allocate tty: leave --console-socket out, \
+             or set process.terminal to true"
+        );
+        Ok(())
+    }
+}
+
+/// Leaves the container as it is when this process ends.
+pub fn keep(slot: Slot, cgroup: Option<Cgroup>) {
+    slot.keep();
+    if let Some(cgroup) = cgroup {
+        cgroup.keep();
+    }
+}
+
+/// Connected before anything is made, so that a missing listener costs nothing.
+struct Sockets {
+    console: Option<OwnedFd>,
+    pidfd: Option<OwnedFd>,
+}
+
+impl Sockets {
+    fn connect(flags: &CreateFlags) -> Result<Sockets> {
+        let connect = |path: &Option<PathBuf>, flag: &'static str| {
+            let connected = path.as_ref().map(|path| socket::connect_to(path, SockType::Stream));
+            connected.transpose().context(flag)
+        };
+        Ok(Sockets {
+            console: connect(&flags.console_socket, "--console-socket")?,
+            pidfd: connect(&flags.pidfd_socket, "--pidfd-socket")?,
+        })
+    }
+}
+
+/// What createRuntime hooks have set up, poststop hooks take down: runtime.md, "Lifecycle", step 13.
+fn undo_hooks(plan: &Plan, state: &State) {
+    if plan.hooks.poststop.is_empty() {
+        return;
+    }
+    if let Ok(json) = report(state, Status::Stopped, 0).json() {
+        hooks::run_all(&plan.hooks.poststop, "poststop", &json, Path::new("/"));
+    }
+}
+
+/// sd_listen_fds(3): the service manager has opened so many from 3 on.
+fn listen_fds() -> u32 {
+    std::env::var("LISTEN_FDS").ok().and_then(|count| count.parse().ok()).unwrap_or(0)
+}
+
+/// Also marks all other descriptors of the caller: neither hooks nor the container get them.
+fn check_preserved(count: u32) -> Result<()> {
+    for fd in 3..3 + count as i32 {
+        let open = fcntl(process::callers(fd), FcntlArg::F_GETFD).is_ok();
+        ensure!(open, "unable to stat preserved-fd {fd}: not open; give --preserve-fds the number of open descriptors");
+    }
+    process::close_on_exec_from(3 + count as i32)
+}
+
+/// Whole or not at all, for readers that poll; without a newline, which some do not expect.
+fn write_pid_file(file: &Path, pid: i32) -> Result<()> {
+    let name = file.file_name().context("--pid-file: names no file")?.to_string_lossy();
+    let temporary = file.with_file_name(format!(".{name}.{pid}"));
+    let written = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o644)
+        .open(&temporary)
+        .and_then(|mut open| write!(open, "{pid}"))
+        .and_then(|()| std::fs::rename(&temporary, file));
+    written.map_err(|error| {
+        std::fs::remove_file(&temporary).ok();
+        anyhow!("--pid-file: write {file:?}: {}", nix::errno::Errno::from_raw(error.raw_os_error().unwrap_or(0)).desc())
+    })
+}

@@ -1,0 +1,84 @@
+//! `delete`: ends what is left of a container and removes all that was made for it, its record last.
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use crate::cli;
+use crate::container::{Container, Status, Store};
+use crate::hooks;
+use crate::sys::process;
+
+/// Milliseconds that a killed init may take; in uninterruptible sleep it does not die.
+const PATIENCE: u16 = 10_000;
+
+pub fn run(args: &cli::Delete, store: &Store) -> Result<i32> {
+    let container = match store.find(&args.id) {
+        Err(error) if args.force && error.to_string().starts_with("container does not exist") => return Ok(0),
+        found => found?,
+    };
+    match container.status()? {
+        Status::Stopped | Status::Created => {}
+        _ if args.force => {}
+        status => bail!("cannot delete container {} that is not stopped: {status}; stop it, or use --force", args.id),
+    }
+    remove(&container)?;
+    Ok(0)
+}
+
+/// Leaves the record in place when anything survives, so that another try finds it.
+pub fn remove(container: &Container) -> Result<()> {
+    kill_all(container)?;
+    if let Some(cgroup) = container.cgroup()? {
+        let path = cgroup.path.display().to_string();
+        ensure!(
+            cgroup.wait_until_empty()?,
+            "{path}: processes survive SIGKILL (in uninterruptible sleep?): {:?}; delete again when they are gone",
+            cgroup.processes()?
+        );
+        cgroup.remove().context("remove the container's cgroup")?;
+    } else if container.state.pid == 0 {
+        remove_unclaimed_cgroup(container);
+    }
+    let poststop = &container.state.hooks.poststop;
+    if !poststop.is_empty() {
+        let directory = Some(container.state.bundle.as_path()).filter(|dir| dir.is_dir());
+        let json = container.report(Status::Stopped).json()?;
+        hooks::run_all(poststop, "poststop", &json, directory.unwrap_or(Path::new("/")));
+    }
+    container.forget()
+}
+
+/// Ends every process of the container: those of its cgroup, and init wherever it is.
+pub fn kill_all(container: &Container) -> Result<()> {
+    if let Some(cgroup) = container.cgroup()? {
+        cgroup.kill()?;
+    }
+    let Some(init) = container.init()? else {
+        return Ok(());
+    };
+    process::pidfd_send_signal(&init, libc::SIGKILL).ok();
+    wait(&init)
+}
+
+fn wait(init: &OwnedFd) -> Result<()> {
+    loop {
+        let mut polled = [PollFd::new(init.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut polled, PollTimeout::from(PATIENCE)) {
+            Ok(1..) => return Ok(()),
+            Ok(_) => bail!("the container's init survives SIGKILL (in uninterruptible sleep?); delete again later"),
+            Err(Errno::EINTR) => {}
+            Err(errno) => bail!("poll(pidfd): {}", errno.desc()),
+        }
+    }
+}
+
+/// A creator that was killed right after making the cgroup had no time to put anybody in: rmdir will do,
+/// and fails if the directory is another's.
+fn remove_unclaimed_cgroup(container: &Container) {
+    if let Some(path) = &container.state.cgroup {
+        std::fs::remove_dir(path).ok();
+    }
+}

@@ -1,0 +1,167 @@
+//! `features`: what this runtime supports, as the JSON document that engines ask for when they start.
+//!
+//! Run by the parent without a container. Everything here is known when the program is built:
+//! must not look at the host, at the state directory or at who runs it.
+
+use std::io::Write;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use crate::plan::{mounts, namespaces, seccomp};
+
+/// The newest spec that this runtime follows.
+pub const SPEC_VERSION: &str = "1.3.0";
+
+const HOOKS: [&str; 6] = [
+    "prestart",
+    "createRuntime",
+    "createContainer",
+    "startContainer",
+    "poststart",
+    "poststop",
+];
+const SYSTEMD_CGROUP: bool = false;
+const APPARMOR: bool = true;
+const SELINUX: bool = true;
+const INTEL_RDT: bool = false;
+const NET_DEVICES: bool = false;
+const MEMORY_POLICY_MODES: [&str; 0] = [];
+const MEMORY_POLICY_FLAGS: [&str; 0] = [];
+
+/// Annotations in config.json that can give a container more power; a final dot ends a prefix.
+const UNSAFE_ANNOTATIONS: [&str; 4] = [
+    "bundle",
+    "org.systemd.property.",
+    "org.criu.config",
+    "run.oci.",
+];
+
+pub fn run() -> Result<()> {
+    let text = format!("{:#}\n", features());
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .context("write to stdout")
+}
+
+fn features() -> Value {
+    json!({
+        "ociVersionMin": "1.0.0",
+        "ociVersionMax": SPEC_VERSION,
+        "hooks": HOOKS,
+        "mountOptions": sorted(mounts::option_names()),
+        "linux": {
+            "namespaces": sorted(namespaces::KINDS.map(|kind| kind.name)),
+            "capabilities": capabilities(),
+            "cgroup": {
+                "v1": false,
+                "v2": true,
+                "systemd": SYSTEMD_CGROUP,
+                "systemdUser": SYSTEMD_CGROUP,
+                "rdma": true,
+            },
+            "seccomp": seccomp_features(),
+            "apparmor": {"enabled": APPARMOR},
+            "selinux": {"enabled": SELINUX},
+            "intelRdt": {
+                "enabled": INTEL_RDT,
+                "schemata": INTEL_RDT,
+                "monitoring": INTEL_RDT,
+            },
+            // null would mean that nobody knows; an empty list says that there is none.
+            "memoryPolicy": {
+                "modes": MEMORY_POLICY_MODES,
+                "flags": MEMORY_POLICY_FLAGS,
+            },
+            "mountExtensions": {"idmap": {"enabled": true}},
+            "netDevices": {"enabled": NET_DEVICES},
+        },
+        "annotations": {
+            "io.github.seccomp.libseccomp.version": libseccomp_version(),
+            "org.opencontainers.runc.checkpoint.enabled": "false",
+        },
+        "potentiallyUnsafeConfigAnnotations": UNSAFE_ANNOTATIONS,
+    })
+}
+
+fn seccomp_features() -> Value {
+    let flags = sorted(seccomp::FLAGS.iter().map(|entry| entry.1));
+    json!({
+        "enabled": true,
+        "actions": sorted(seccomp::ACTIONS.iter().map(|entry| entry.1)),
+        "operators": sorted(seccomp::OPERATORS.iter().map(|entry| entry.1)),
+        "archs": sorted(seccomp::ARCHITECTURES.iter().map(|entry| entry.1)),
+        "knownFlags": flags,
+        "supportedFlags": flags,
+    })
+}
+
+fn capabilities() -> Vec<String> {
+    let mut all: Vec<caps::Capability> = caps::all().into_iter().collect();
+    all.sort_by_key(|capability| capability.index());
+    all.iter().map(ToString::to_string).collect()
+}
+
+/// The version of the library that this program is linked with.
+pub fn libseccomp_version() -> String {
+    match libseccomp::ScmpVersion::current() {
+        Ok(version) => format!("{}.{}.{}", version.major, version.minor, version.micro),
+        Err(_) => "unknown".to_string(),
+    }
+}
+
+fn sorted(names: impl IntoIterator<Item = &'static str>) -> Vec<&'static str> {
+    let mut names: Vec<&str> = names.into_iter().collect();
+    names.sort_unstable();
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn engines_find_what_they_gate_on() {
+        let document = features();
+        assert_eq!(
+            document["linux"]["mountExtensions"]["idmap"]["enabled"],
+            true
+        );
+        let lists = |pointer: &str, name: &str| {
+            let list = document.pointer(pointer).unwrap().as_array().unwrap();
+            list.iter().any(|item| item == name)
+        };
+        assert!(lists("/mountOptions", "rro"));
+        assert!(lists("/linux/namespaces", "user"));
+        assert!(lists("/linux/seccomp/archs", "SCMP_ARCH_X86_64"));
+        assert!(lists(
+            "/potentiallyUnsafeConfigAnnotations",
+            "org.systemd.property."
+        ));
+        assert_eq!(document["linux"]["cgroup"]["v2"], true);
+    }
+
+    #[test]
+    fn the_document_is_a_features_document() {
+        let known: oci_spec::runtime::Features = serde_json::from_value(features()).unwrap();
+        let mut back = serde_json::to_value(known).unwrap();
+        assert_eq!(back, features(), "a key that the spec does not define");
+        back["extra"] = true.into();
+        assert_ne!(back, features());
+    }
+
+    #[test]
+    fn all_capabilities_are_there_in_the_order_of_the_kernel() {
+        let names = capabilities();
+        assert_eq!(names.len(), 41);
+        assert_eq!(
+            (names[0].as_str(), names[40].as_str()),
+            ("CAP_CHOWN", "CAP_CHECKPOINT_RESTORE")
+        );
+    }
+
+    #[test]
+    fn nothing_is_null() {
+        assert!(!features().to_string().contains("null"));
+    }
+}

@@ -1,0 +1,94 @@
+//! `kill`: sends a signal to a container's init, or to all its processes.
+
+use std::str::FromStr;
+
+use anyhow::{Result, bail};
+use nix::sys::signal::Signal;
+
+use super::delete;
+use crate::cli;
+use crate::container::{Container, Status, Store};
+use crate::sys::process;
+
+pub fn run(args: &cli::Kill, store: &Store) -> Result<i32> {
+    let signal = parse(&args.signal)?;
+    let container = store.find(&args.id)?;
+    match container.status()? {
+        // Engines clean up this way after the end of an init that shared its pid namespace.
+        Status::Stopped if args.all => {
+            delete::kill_all(&container)?;
+            return Ok(0);
+        }
+        Status::Created | Status::Running | Status::Paused => {}
+        Status::Creating | Status::Stopped => bail!("container not running"),
+    }
+    let everybody = args.all || !container.state.private_pids;
+    if everybody && signal == libc::SIGKILL {
+        delete::kill_all(&container)?;
+    } else if args.all {
+        signal_all(&container, signal)?;
+    } else {
+        let Some(init) = container.init()? else { bail!("container not running") };
+        process::pidfd_send_signal(init, signal)?;
+    }
+    Ok(0)
+}
+
+fn signal_all(container: &Container, signal: i32) -> Result<()> {
+    let processes = match container.cgroup()? {
+        Some(cgroup) => cgroup.processes()?,
+        None => vec![container.state.pid],
+    };
+    for pid in processes {
+        // One that has ended meanwhile has no need of the signal.
+        if let Ok(pidfd) = process::pidfd_open(pid) {
+            process::pidfd_send_signal(pidfd, signal).ok();
+        }
+    }
+    Ok(())
+}
+
+/// A number, or a name with or without SIG, in any case; real-time signals as RTMIN+n and RTMAX-n.
+fn parse(text: &str) -> Result<i32> {
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let number = match name.parse::<i32>() {
+        Ok(number) => Some(number).filter(|number| (0..=64).contains(number)),
+        Err(_) => Signal::from_str(&format!("SIG{name}")).ok().map(|signal| signal as i32).or_else(|| real_time(name)),
+    };
+    match number {
+        Some(number) => Ok(number),
+        None => bail!("unknown signal {text:?}: give a name such as TERM, or a number from 0 to 64"),
+    }
+}
+
+/// signal(7): the kernel's 32 to 64, of which the C library keeps the first two.
+fn real_time(name: &str) -> Option<i32> {
+    const FIRST: i32 = 34;
+    const LAST: i32 = 64;
+    let number = match (name.strip_prefix("RTMIN"), name.strip_prefix("RTMAX")) {
+        (Some(""), _) => FIRST,
+        (_, Some("")) => LAST,
+        (Some(offset), _) => FIRST + offset.strip_prefix('+')?.parse::<i32>().ok()?,
+        (_, Some(offset)) => LAST - offset.strip_prefix('-')?.parse::<i32>().ok()?,
+        _ => return None,
+    };
+    (FIRST..=LAST).contains(&number).then_some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+
+    #[test]
+    fn signals_by_name_and_number() {
+        let known = [("KILL", 9), ("SIGKILL", 9), ("sigterm", 15), ("term", 15), ("9", 9), ("0", 0), ("RTMIN", 34),
+            ("SIGRTMIN+1", 35), ("RTMAX-14", 50), ("64", 64)];
+        for (text, number) in known {
+            assert_eq!(parse(text).unwrap(), number, "{text}");
+        }
+        for text in ["", "SIG", "NOPE", "65", "-1", "RTMIN+40", "RTMIN-1", "9x"] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! `run`: creates a container, starts it and, unless detached, waits for its end and removes it.
+
+use std::io::IsTerminal;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use super::create::{Made, Request, keep};
+use super::{delete, spec, start};
+use crate::bundle::Bundle;
+use crate::cli::{self, Global};
+use crate::container::{Container, Store};
+use crate::plan::rootfs::{Overlay, Upper};
+use crate::sys::process;
+use crate::terminal;
+
+pub fn run(args: &cli::Run, global: &Global, store: &Store) -> Result<i32> {
+    let bundle = bundle(args)?;
+    let (id, flags) = (args.id.as_str(), &args.flags);
+    let request = Request { id, flags, global, bundle, waits: false, detached: args.detach };
+    if flags.dry_run {
+        print!("{}", request.plan()?.1);
+        return Ok(0);
+    }
+    if args.detach { detached(request, store) } else { foreground(args, request, store) }
+}
+
+fn detached(request: Request, store: &Store) -> Result<i32> {
+    let mut made = request.make(store)?;
+    made.init.start()?;
+    let Made { init, cgroup, slot, state } = made;
+    let container = Container { dir: slot.dir.clone(), state };
+    init.keep();
+    keep(slot, cgroup);
+    start::run_poststart_hooks(&container)?;
+    Ok(0)
+}
+
+fn foreground(args: &cli::Run, request: Request, store: &Store) -> Result<i32> {
+    let (signals, _) = terminal::block_signals()?;
+    if !args.no_subreaper {
+        // Processes that the container leaves to its caller's namespace come to this one.
+        process::set_child_subreaper()?;
+    }
+    let mut made = request.make(store)?;
+    let console = made.init.console.take().map(terminal::attach).transpose()?;
+    made.init.start()?;
+    let Made { init, cgroup, slot, state } = made;
+    let container = Container { dir: slot.dir.clone(), state };
+    keep(slot, cgroup);
+    let code = start::run_poststart_hooks(&container)
+        .and_then(|()| terminal::wait(init.pidfd.as_fd(), console, &signals));
+    drop(init);
+    if !args.keep {
+        delete::remove(&container)?;
+    }
+    code
+}
+
+/// The bundle that is named, or one made of layers; with the command that is given, if any.
+fn bundle(args: &cli::Run) -> Result<Bundle> {
+    let flags = &args.flags;
+    let mut bundle = if args.layers.is_empty() {
+        ensure!(args.upper.is_none(), "--upper: has no use without --layer");
+        Bundle::load(&flags.bundle, flags.config.as_deref())?
+    } else {
+        layered(args)?
+    };
+    if !args.command.is_empty() {
+        let process = bundle.spec.process_mut().as_mut();
+        process.context("process: missing in the config")?.set_args(Some(args.command.clone()));
+    }
+    Ok(bundle)
+}
+
+/// No bundle at all: the defaults of `spec`, on an overlay.
+fn layered(args: &cli::Run) -> Result<Bundle> {
+    let absolute = |dir: &PathBuf| {
+        std::fs::canonicalize(dir).with_context(|| format!("--layer: {}", dir.display()))
+    };
+    let lower = args.layers.iter().map(absolute).collect::<Result<Vec<_>>>()?;
+    let ids = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    let mut config = spec::default_spec(ids.0 != 0, ids);
+    let interactive = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    merge(&mut config, "/process/terminal", json!(interactive && !args.detach));
+    merge(&mut config, "/root/readonly", json!(false));
+    let here = std::env::current_dir().context("the current directory")?;
+    let mut bundle = Bundle::new(here, serde_json::from_value(config)?)?;
+    let upper = args.upper.as_deref().map(upper).transpose()?;
+    bundle.overlay = Some(Overlay { lower, upper, user_attributes: false });
+    Ok(bundle)
+}
+
+fn merge(config: &mut Value, pointer: &str, value: Value) {
+    if let Some(place) = config.pointer_mut(pointer) {
+        *place = value;
+    }
+}
+
+/// Overlay needs a work directory on the same filesystem, and not inside: it is put beside.
+fn upper(dir: &Path) -> Result<Upper> {
+    let make = |dir: &Path| {
+        std::fs::create_dir_all(dir)
+            .and_then(|()| std::fs::canonicalize(dir))
+            .with_context(|| format!("--upper: {}", dir.display()))
+    };
+    let dir = make(dir)?;
+    let mut work = dir.clone().into_os_string();
+    work.push(".work");
+    Ok(Upper { work: make(Path::new(&work))?, dir })
+}

@@ -1,0 +1,36 @@
+//! `start`: lets the init of a created container go on to its program, and says how that went.
+
+use anyhow::{Context, Result, bail};
+
+use super::delete;
+use crate::channel::ParentEnd;
+use crate::cli;
+use crate::container::{Container, Status, Store};
+use crate::{hooks, launch};
+
+pub fn run(args: &cli::Start, store: &Store) -> Result<i32> {
+    let container = store.find(&args.id)?;
+    match container.status()? {
+        Status::Created => {}
+        Status::Creating => bail!("cannot start a container that is being created"),
+        Status::Running => bail!("cannot start an already running container"),
+        Status::Paused => bail!("cannot start a container in the paused state"),
+        Status::Stopped => bail!("cannot start a container that has stopped"),
+    }
+    let gate = container.gate().context("cannot start a container that has stopped")?;
+    launch::start_over(&ParentEnd::connected(gate))?;
+    container.close_gate()?;
+    run_poststart_hooks(&container)?;
+    Ok(0)
+}
+
+/// runtime.md, "Lifecycle", step 9: a failure stops the container.
+pub fn run_poststart_hooks(container: &Container) -> Result<()> {
+    let list = &container.state.hooks.poststart;
+    if list.is_empty() {
+        return Ok(());
+    }
+    let json = container.report(Status::Running).json()?;
+    hooks::run(list, "poststart", &json, &container.state.bundle)
+        .inspect_err(|_| drop(delete::kill_all(container)))
+}

@@ -1,0 +1,12 @@
+//! `state`: one JSON document about one container.
+
+use anyhow::Result;
+
+use crate::cli;
+use crate::container::Store;
+
+pub fn run(args: &cli::State, store: &Store) -> Result<i32> {
+    let container = store.find(&args.id)?;
+    println!("{}", container.report(container.status()?).json()?);
+    Ok(0)
+}

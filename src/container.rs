@@ -1,0 +1,419 @@
+//! What is known of a container after the command that made it has ended: a directory below the root.
+//!
+//! `state` holds one record a line, each complete in itself; the last good line counts. The first is
+//! written before anything is made, so that whatever a killed creator leaves behind can be found and
+//! removed. Its creator holds a lock on the file for as long as it lives. `gate` is the socket on
+//! which a created container waits to be started. Nothing here says running or stopped: [`Status`]
+//! is asked from the kernel each time.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::SockType;
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup::Cgroup;
+use crate::plan::hooks::Hooks;
+use crate::sys::{self, process, socket};
+
+const STATE: &str = "state";
+const GATE: &str = "gate";
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct State {
+    pub id: String,
+    pub oci_version: String,
+    /// 0 until the container is created.
+    pub pid: i32,
+    /// Of the init process, in clock ticks after boot: tells it from a later one with its number.
+    pub start_time: u64,
+    pub boot_id: String,
+    pub bundle: PathBuf,
+    pub rootfs: PathBuf,
+    pub created: String,
+    pub owner: u32,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    /// Planned before it exists; ours only once its inode is known.
+    pub cgroup: Option<PathBuf>,
+    pub cgroup_inode: Option<u64>,
+    /// Killing its init then kills every process of the container.
+    pub private_pids: bool,
+    pub hooks: Hooks,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    Creating,
+    Created,
+    Running,
+    Paused,
+    Stopped,
+}
+
+/// All containers of one root directory.
+pub struct Store {
+    root: PathBuf,
+}
+
+pub struct Container {
+    pub dir: PathBuf,
+    pub state: State,
+}
+
+/// The place of a container being made; removed on drop unless kept.
+pub struct Slot {
+    pub dir: PathBuf,
+    inode: u64,
+    records: File,
+    kept: bool,
+}
+
+/// What `state`, `list` and hooks are told.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report<'a> {
+    pub oci_version: &'a str,
+    pub id: &'a str,
+    pub pid: i32,
+    pub status: String,
+    pub bundle: &'a Path,
+    pub rootfs: &'a Path,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub created: &'a str,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: &'a BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+}
+
+impl Store {
+    pub fn new(root: PathBuf) -> Store {
+        Store { root }
+    }
+
+    /// Takes the id: of all that ask at once, one gets it.
+    pub fn claim(&self, id: &str) -> Result<Slot> {
+        check_id(id)?;
+        make_root(&self.root)?;
+        let dir = self.root.join(id);
+        match DirBuilder::new().mode(0o711).create(&dir) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                bail!("container with given ID already exists: {id}");
+            }
+            made => made.with_context(|| format!("make the container's directory {dir:?}"))?,
+        }
+        let opened = OpenOptions::new()
+            .append(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(dir.join(STATE))
+            .and_then(|records| Ok((records, std::fs::metadata(&dir)?.ino())));
+        match opened {
+            Ok((records, inode)) => {
+                let slot = Slot { dir, inode, records, kept: false };
+                slot.lock()?;
+                Ok(slot)
+            }
+            Err(error) => {
+                std::fs::remove_dir(&dir).ok();
+                Err(error).with_context(|| format!("make the state of the container in {dir:?}"))
+            }
+        }
+    }
+
+    pub fn find(&self, id: &str) -> Result<Container> {
+        check_id(id)?;
+        let dir = self.root.join(id);
+        let text = match std::fs::read_to_string(dir.join(STATE)) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                ensure!(dir.is_dir(), "container does not exist: {id}");
+                String::new()
+            }
+            Err(error) => return Err(error).with_context(|| format!("read the state of {id}")),
+        };
+        let state = State { id: id.to_string(), ..last_record(&text) };
+        Ok(Container { dir, state })
+    }
+
+    /// All of them by name; one that vanishes meanwhile is left out.
+    pub fn list(&self) -> Result<Vec<Container>> {
+        let entries = match std::fs::read_dir(&self.root) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.with_context(|| format!("read {:?}", self.root))?,
+        };
+        let mut ids: Vec<String> =
+            entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        ids.sort();
+        Ok(ids.iter().filter_map(|id| self.find(id).ok()).collect())
+    }
+}
+
+impl Container {
+    pub fn status(&self) -> Result<Status> {
+        if self.state.pid == 0 {
+            let status = if self.is_being_created()? { Status::Creating } else { Status::Stopped };
+            return Ok(status);
+        }
+        if self.init()?.is_none() {
+            return Ok(Status::Stopped);
+        }
+        if let Some(cgroup) = self.cgroup()? {
+            if cgroup.is_frozen()? {
+                return Ok(Status::Paused);
+            }
+        }
+        Ok(if self.is_at_gate() { Status::Created } else { Status::Running })
+    }
+
+    /// The init process, if it is still the one that was made: the same boot, number and start time.
+    pub fn init(&self) -> Result<Option<OwnedFd>> {
+        if self.state.pid == 0 || self.state.boot_id != boot_id()? {
+            return Ok(None);
+        }
+        let pidfd = match process::pidfd_open(self.state.pid) {
+            // EINVAL: the number belongs to a thread now.
+            Err(error) if matches!(sys::errno(&error), Some(Errno::ESRCH | Errno::EINVAL)) => return Ok(None),
+            opened => opened?,
+        };
+        // Compared after the pidfd was opened, so that what was compared is what it refers to.
+        let alive = start_time(self.state.pid) == Some(self.state.start_time) && !has_exited(&pidfd);
+        Ok(alive.then_some(pidfd))
+    }
+
+    pub fn cgroup(&self) -> Result<Option<Cgroup>> {
+        let Some((path, inode)) = self.state.cgroup.as_ref().zip(self.state.cgroup_inode) else {
+            return Ok(None);
+        };
+        Cgroup::open(path, inode)
+    }
+
+    /// A connection to an init that waits to be started.
+    pub fn gate(&self) -> Result<OwnedFd> {
+        socket::connect_to(&self.dir.join(GATE), SockType::SeqPacket)
+    }
+
+    /// Nobody listens any more.
+    pub fn close_gate(&self) -> Result<()> {
+        gone_is_fine(std::fs::remove_file(self.dir.join(GATE))).context("remove the gate")
+    }
+
+    /// init listens until it executes its program; a connection that says nothing does not disturb it.
+    fn is_at_gate(&self) -> bool {
+        match self.gate() {
+            Ok(_) => true,
+            // The queue of connections is full.
+            Err(error) => sys::errno(&error) == Some(Errno::EAGAIN),
+        }
+    }
+
+    fn is_being_created(&self) -> Result<bool> {
+        let records = match File::open(self.dir.join(STATE)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            opened => opened.with_context(|| format!("open the state of {}", self.state.id))?,
+        };
+        let mut lock = write_lock();
+        fcntl(&records, FcntlArg::F_GETLK(&mut lock)).context("query the lock of the state")?;
+        Ok(lock.l_type != libc::F_UNLCK as i16)
+    }
+
+    /// Takes the record away, last of all.
+    pub fn forget(&self) -> Result<()> {
+        forget(&self.dir).with_context(|| format!("remove {:?}", self.dir))
+    }
+
+    pub fn report(&self, status: Status) -> Report<'_> {
+        let pid = if status == Status::Stopped { 0 } else { self.state.pid };
+        report(&self.state, status, pid)
+    }
+}
+
+impl Slot {
+    /// Adds a record; from now on it is the container's state.
+    ///
+    /// Not synced to the disk: after a power loss nothing of the container is left but this record,
+    /// and any record, even a damaged one, can be deleted.
+    pub fn save(&mut self, state: &State) -> Result<()> {
+        let mut line = serde_json::to_vec(state).context("write the state")?;
+        line.push(b'\n');
+        self.records.write_all(&line).with_context(|| format!("write the state in {:?}", self.dir))
+    }
+
+    /// The socket on which the container's init will wait for `start`.
+    pub fn listen(&self) -> Result<OwnedFd> {
+        socket::listen_at(&self.dir.join(GATE))
+    }
+
+    pub fn keep(mut self) {
+        self.kept = true;
+    }
+
+    /// Released by the kernel when this process ends; not inherited by the container's init (fcntl(2)).
+    fn lock(&self) -> Result<()> {
+        let lock = write_lock();
+        fcntl(&self.records, FcntlArg::F_SETLK(&lock)).context("lock the state")?;
+        Ok(())
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        // Another container may have the id by now, if somebody deleted this one by force.
+        let same = std::fs::metadata(&self.dir).is_ok_and(|meta| meta.ino() == self.inode);
+        if !self.kept && same {
+            forget(&self.dir).ok();
+        }
+    }
+}
+
+impl State {
+    /// Fills in the process that init is now.
+    pub fn set_init(&mut self, pid: i32) -> Result<()> {
+        self.start_time = start_time(pid).with_context(|| format!("read the start time of process {pid}"))?;
+        self.pid = pid;
+        Ok(())
+    }
+}
+
+pub fn report(state: &State, status: Status, pid: i32) -> Report<'_> {
+    Report {
+        oci_version: &state.oci_version,
+        id: &state.id,
+        pid,
+        status: status.to_string(),
+        bundle: &state.bundle,
+        rootfs: &state.rootfs,
+        created: &state.created,
+        annotations: &state.annotations,
+        owner: None,
+    }
+}
+
+impl Report<'_> {
+    /// As hooks and humans get it, on standard input or output.
+    pub fn json(&self) -> Result<String> {
+        serde_json::to_string_pretty(self).context("write the state")
+    }
+}
+
+pub fn boot_id() -> Result<String> {
+    let file = "/proc/sys/kernel/random/boot_id";
+    let text = std::fs::read_to_string(file).with_context(|| format!("read {file}"))?;
+    Ok(text.trim().to_string())
+}
+
+/// proc_pid_stat(5), field 22. `None` for a process that has exited, reaped or not.
+fn start_time(pid: i32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in parentheses, may contain anything.
+    let fields: Vec<&str> = stat[stat.rfind(')')? + 1..].split_whitespace().collect();
+    if matches!(fields.first(), Some(&"Z" | &"X")) {
+        return None;
+    }
+    fields.get(19)?.parse().ok()
+}
+
+fn has_exited(pidfd: &OwnedFd) -> bool {
+    let mut polled = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    poll(&mut polled, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}
+
+fn check_id(id: &str) -> Result<()> {
+    ensure!(!id.is_empty(), "container id cannot be empty");
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_+-.".contains(&byte);
+    let valid = id.bytes().all(allowed) && id != "." && id != ".." && id.len() <= 255;
+    ensure!(
+        valid,
+        "invalid container ID format: {id:?}: use at most 255 of the characters A-Z a-z 0-9 _ + - ."
+    );
+    Ok(())
+}
+
+fn make_root(root: &Path) -> Result<()> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(root);
+    made.with_context(|| format!("--root {root:?}"))
+}
+
+fn last_record(text: &str) -> State {
+    let complete = text.rfind('\n').map_or("", |end| &text[..end]);
+    complete.lines().rev().find_map(|line| serde_json::from_str(line).ok()).unwrap_or_default()
+}
+
+fn forget(dir: &Path) -> std::io::Result<()> {
+    for name in [GATE, STATE] {
+        gone_is_fine(std::fs::remove_file(dir.join(name)))?;
+    }
+    gone_is_fine(std::fs::remove_dir(dir))
+}
+
+fn gone_is_fine(result: std::io::Result<()>) -> std::io::Result<()> {
+    match result {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn write_lock() -> libc::flock {
+    libc::flock {
+        l_type: libc::F_WRLCK as i16,
+        l_whence: libc::SEEK_SET as i16,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.pad(match self {
+            Status::Creating => "creating",
+            Status::Created => "created",
+            Status::Running => "running",
+            Status::Paused => "paused",
+            Status::Stopped => "stopped",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_complete_and_readable_record_counts() {
+        let record = |pid| serde_json::to_string(&State { pid, ..State::default() }).unwrap();
+        let (intent, created) = (record(0), record(7));
+        assert_eq!(last_record(&format!("{intent}\n{created}\n")).pid, 7);
+        assert_eq!(last_record(&format!("{intent}\n{created}")).pid, 0);
+        assert_eq!(last_record(&format!("{created}\n{{\"pid\":\n")).pid, 7);
+        assert_eq!(last_record("").pid, 0);
+    }
+
+    #[test]
+    fn ids_are_checked() {
+        for id in ["a", "A-b_c.d+e", "-x", "..."] {
+            assert!(check_id(id).is_ok(), "{id}");
+        }
+        for id in ["", ".", "..", "a/b", "a b", "a:b", "ä", &"x".repeat(256)] {
+            assert!(check_id(id).is_err(), "{id}");
+        }
+    }
+
+    #[test]
+    fn start_times_tell_processes_apart() {
+        let own = std::process::id() as i32;
+        assert!(start_time(own).is_some_and(|time| time > 0));
+        assert_eq!(start_time(i32::MAX), None);
+    }
+}

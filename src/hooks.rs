@@ -1,0 +1,120 @@
+//! Runs hooks: the state on standard input, output kept for the error text, a deadline. Parent and child.
+
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+use crate::plan::hooks::Hook;
+use crate::sys::{named, process};
+
+/// So much of a failed hook's output goes into the error text.
+const OUTPUT: u64 = 1024;
+
+/// Runs the hooks in order; the first that fails ends it.
+pub fn run(hooks: &[Hook], name: &str, state: &str, directory: &Path) -> Result<()> {
+    for (index, hook) in hooks.iter().enumerate() {
+        run_one(hook, state, directory)
+            .with_context(|| format!("error running {name} hook #{index} ({})", hook.path.display()))?;
+    }
+    Ok(())
+}
+
+/// Runs all of them, whatever they end with: nothing is left that a failure could stop.
+pub fn run_all(hooks: &[Hook], name: &str, state: &str, directory: &Path) {
+    for (index, hook) in hooks.iter().enumerate() {
+        if let Err(error) = run_one(hook, state, directory) {
+            crate::log::warn(&format!("{name} hook #{index} ({}): {error:#}", hook.path.display()));
+        }
+    }
+}
+
+fn run_one(hook: &Hook, state: &str, directory: &Path) -> Result<()> {
+    // Files in memory instead of pipes: nobody can block on them, and the hook sees their end.
+    let mut input = memory_file("hook-state")?;
+    input.write_all(state.as_bytes()).and_then(|()| input.rewind()).context("write the state")?;
+    let mut output = memory_file("hook-output")?;
+    let mut child = command(hook, directory)
+        .stdin(input)
+        .stdout(output.try_clone()?)
+        .stderr(output.try_clone()?)
+        .spawn()
+        .map_err(|error| explained(error, &hook.path))?;
+    let status = wait(&mut child, hook.timeout.map(Duration::from_secs))?;
+    if status.success() {
+        return Ok(());
+    }
+    let mut text = Vec::new();
+    output.rewind().and_then(|()| output.take(OUTPUT).read_to_end(&mut text)).ok();
+    let text = String::from_utf8_lossy(&text).trim().replace('\n', " ");
+    bail!("{}{}{text}", ending(status), if text.is_empty() { "" } else { ", output: " })
+}
+
+fn command(hook: &Hook, directory: &Path) -> Command {
+    let mut command = Command::new(&hook.path);
+    if let Some((name, args)) = hook.args.split_first() {
+        command.arg0(name).args(args);
+    }
+    if let Some(env) = &hook.env {
+        command.env_clear().envs(env.iter().filter_map(|entry| entry.split_once('=')));
+    }
+    // A group of its own, so that a timeout ends what the hook has started too.
+    command.current_dir(directory).process_group(0);
+    command
+}
+
+fn wait(child: &mut Child, timeout: Option<Duration>) -> Result<ExitStatus> {
+    let Some(timeout) = timeout else {
+        return child.wait().context("wait for the hook");
+    };
+    let pid = child.id() as i32;
+    let pidfd = process::pidfd_open(pid)?;
+    let exited = wait_until(&pidfd, Instant::now() + timeout)?;
+    if !exited {
+        killpg(Pid::from_raw(pid), Signal::SIGKILL).ok();
+        child.wait().context("wait for the hook")?;
+        bail!("hook ran past specified timeout of {:.1}s", timeout.as_secs_f64());
+    }
+    child.wait().context("wait for the hook")
+}
+
+fn wait_until(pidfd: &OwnedFd, deadline: Instant) -> Result<bool> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], timeout) {
+            Ok(1..) => return Ok(true),
+            Ok(_) if left.is_zero() => return Ok(false),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => bail!("poll(pidfd): {}", errno.desc()),
+        }
+    }
+}
+
+fn ending(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit status {code}"),
+        (_, Some(signal)) => format!("killed by signal {signal}"),
+        _ => status.to_string(),
+    }
+}
+
+fn explained(error: std::io::Error, path: &Path) -> anyhow::Error {
+    let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
+    anyhow::anyhow!("execute {path:?}: {}", errno.desc().to_lowercase())
+}
+
+fn memory_file(name: &str) -> Result<File> {
+    let made = memfd_create(name, MFdFlags::MFD_CLOEXEC);
+    named(made, || format!("memfd_create({name})")).map(File::from)
+}

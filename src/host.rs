@@ -1,0 +1,61 @@
+//! `Host`: the facts about this machine that a plan depends on, read once. Plain data, so tests write their own.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+
+#[derive(Clone, Debug)]
+pub struct Host {
+    pub euid: u32,
+    pub egid: u32,
+    /// Whether this process is itself confined to a user namespace that does not map all ids.
+    pub in_user_namespace: bool,
+    pub cgroup: Hierarchy,
+}
+
+/// The cgroup v2 tree.
+#[derive(Clone, Debug)]
+pub struct Hierarchy {
+    /// Where it is mounted: /sys/fs/cgroup, or its `unified` directory on a hybrid host.
+    pub mount: PathBuf,
+    /// This process's own cgroup, as an absolute path below the mount.
+    pub own: PathBuf,
+}
+
+impl Host {
+    pub fn probe() -> Result<Host> {
+        Ok(Host {
+            euid: nix::unistd::geteuid().as_raw(),
+            egid: nix::unistd::getegid().as_raw(),
+            in_user_namespace: in_user_namespace()?,
+            cgroup: Hierarchy::probe()?,
+        })
+    }
+}
+
+impl Hierarchy {
+    fn probe() -> Result<Hierarchy> {
+        let mounts = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
+        let is_v2 = |path: &&&str| {
+            statfs(**path).is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC)
+        };
+        let mount = mounts.iter().find(is_v2).context(
+            "/sys/fs/cgroup: no cgroup v2 here; mount it: mount -t cgroup2 none /sys/fs/cgroup",
+        )?;
+        let text = read("/proc/self/cgroup")?;
+        let own = text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
+        Ok(Hierarchy { mount: PathBuf::from(mount), own: PathBuf::from(own) })
+    }
+}
+
+pub fn in_user_namespace() -> Result<bool> {
+    let map = read("/proc/self/uid_map")?;
+    let fields: Vec<&str> = map.split_whitespace().collect();
+    Ok(fields != ["0", "0", "4294967295"])
+}
+
+fn read(path: impl AsRef<Path>) -> Result<String> {
+    let path = path.as_ref();
+    std::fs::read_to_string(path).with_context(|| format!("read {path:?}"))
+}

@@ -1,0 +1,83 @@
+//! Id maps of user namespaces: of the container's own, and of those that idmapped mounts need. Parent only.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::host::Host;
+use crate::plan::namespaces::{IdMap, is_single};
+use crate::sys::clone::{self, Side};
+use crate::sys::process;
+
+/// Writes the maps of a new user namespace, whose first process is `pid`.
+pub fn write(pid: i32, host: &Host, uids: &[IdMap], gids: &[IdMap]) -> Result<()> {
+    if host.euid == 0 {
+        write_map(pid, "gid_map", gids)?;
+        return write_map(pid, "uid_map", uids);
+    }
+    if is_single(gids, host.egid) {
+        // user_namespaces(7): without privilege only after setgroups(2) is given up for good.
+        write_file(pid, "setgroups", "deny")?;
+        write_map(pid, "gid_map", gids)?;
+    } else {
+        map_by_helper("newgidmap", pid, gids)?;
+    }
+    if is_single(uids, host.euid) { write_map(pid, "uid_map", uids) } else { map_by_helper("newuidmap", pid, uids) }
+}
+
+/// A user namespace that holds nothing but its maps, for mount_setattr(2).
+pub fn namespace(host: &Host, uids: &[IdMap], gids: &[IdMap]) -> Result<OwnedFd> {
+    let (parent, child) = crate::channel::pair()?;
+    match clone::clone3(clone::NEWUSER, None)? {
+        Side::Child => {
+            drop(parent);
+            // Lives until the parent hangs up.
+            child.receive().ok();
+            process::exit(0)
+        }
+        Side::Parent { pid, .. } => {
+            drop(child);
+            let opened = write(pid, host, uids, gids).and_then(|()| {
+                let path = format!("/proc/{pid}/ns/user");
+                File::open(&path).with_context(|| format!("open {path}"))
+            });
+            drop(parent);
+            nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None).ok();
+            opened.map(OwnedFd::from)
+        }
+    }
+}
+
+fn write_map(pid: i32, file: &str, maps: &[IdMap]) -> Result<()> {
+    // The kernel takes a map in one write only.
+    let line = |map: &IdMap| format!("{} {} {}\n", map.container, map.host, map.size);
+    write_file(pid, file, &maps.iter().map(line).collect::<String>())
+}
+
+fn write_file(pid: i32, file: &str, text: &str) -> Result<()> {
+    let path = format!("/proc/{pid}/{file}");
+    let named = || format!("write {:?} to {path}", text.trim_end());
+    std::fs::write(&path, text).map_err(|error| match error.raw_os_error() {
+        Some(code) => anyhow::anyhow!("{}", nix::errno::Errno::from_raw(code).desc()),
+        None => error.into(),
+    }).with_context(named)
+}
+
+/// newuidmap(1) and newgidmap(1) may map what /etc/subuid and /etc/subgid grant the user.
+fn map_by_helper(program: &str, pid: i32, maps: &[IdMap]) -> Result<()> {
+    let places = ["/usr/bin", "/bin", "/usr/local/bin", "/usr/sbin"];
+    let path = places.iter().map(|place| std::path::Path::new(place).join(program)).find(|path| path.exists());
+    let Some(path) = path else {
+        bail!("{program}: not installed; mapping more than one's own id without privilege needs it (package uidmap)");
+    };
+    let words = maps.iter().flat_map(|map| [map.container, map.host, map.size]).map(|id| id.to_string());
+    let output = Command::new(&path).arg(pid.to_string()).args(words).env_clear().output();
+    let output = output.with_context(|| format!("run {path:?}"))?;
+    if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stderr).trim().replace('\n', " ");
+        bail!("{program}: {text}; grant the ids in /etc/sub{}", &program[3..6]);
+    }
+    Ok(())
+}

@@ -1,0 +1,91 @@
+//! The container's terminal and its standard streams.
+//!
+//! Multiplexer and terminal are verified by what they are, not by their names, which the image or a
+//! volume could have turned: CVE-2025-52565.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use nix::errno::Errno;
+use nix::pty::Winsize;
+use nix::sys::stat::{FileStat, fstat, makedev};
+use nix::sys::statfs::{FsType, fstatfs};
+use nix::unistd::{Uid, fchown};
+
+use super::rootfs::Root;
+use crate::channel::{ChildEnd, Up};
+use crate::plan::process::Terminal;
+use crate::sys::{mount, named, path, process, tty};
+
+const DEVPTS: FsType = FsType(0x1cd1);
+
+/// Makes a terminal in the container's devpts, puts it on /dev/console and sends its other side to the parent.
+pub fn open(root: &Root, size: Terminal, channel: &ChildEnd) -> Result<OwnedFd> {
+    let hint = "process.terminal: no usable /dev/pts/ptmx in the container; mount a devpts on /dev/pts";
+    let master = path::open(root, Path::new("/dev/pts/ptmx"), libc::O_RDWR | libc::O_NOCTTY).context(hint)?;
+    check(&master, makedev(5, 2)).context(hint)?;
+    tty::unlock(&master)?;
+    let terminal = tty::open_peer(&master)?;
+    let minor = nix::sys::stat::minor(stat(&terminal)?.st_rdev);
+    check(&terminal, makedev(136, minor)).context(hint)?;
+    if size.height > 0 && size.width > 0 {
+        let size = Winsize { ws_row: size.height, ws_col: size.width, ws_xpixel: 0, ws_ypixel: 0 };
+        tty::set_window_size(&master, size)?;
+    }
+    put_on_console(&terminal, root).context("bind the terminal on /dev/console")?;
+    channel.send(Up::Console(master))?;
+    Ok(terminal)
+}
+
+/// A character device of this number on a real devpts.
+fn check(file: &OwnedFd, device: u64) -> Result<()> {
+    let kind = named(fstatfs(file), || format!("fstatfs(fd {})", file.as_raw_fd()))?;
+    let meta = stat(file)?;
+    let character = meta.st_mode & libc::S_IFMT == libc::S_IFCHR;
+    ensure!(kind.filesystem_type() == DEVPTS, "is not on a devpts");
+    ensure!(character && meta.st_rdev == device, "is not the device it should be");
+    Ok(())
+}
+
+fn put_on_console(terminal: &OwnedFd, root: &Root) -> Result<()> {
+    let console = Path::new("/dev/console");
+    path::make_file(root, console)?;
+    let target = path::resolve_link(root, console)?;
+    let kind = stat(&target)?.st_mode & libc::S_IFMT;
+    ensure!(kind != libc::S_IFLNK && kind != libc::S_IFDIR, "is a link or a directory");
+    mount::move_mount(mount::clone_tree_at(terminal, false)?, target)
+}
+
+/// Makes the terminal standard input, output and error; without one the streams of the caller stay,
+/// owned by the container's user so that it can open /dev/stdout again.
+pub fn take_over_stdio(terminal: Option<OwnedFd>, uid: u32) -> Result<()> {
+    let Some(terminal) = terminal else {
+        return (0..3).try_for_each(|stream| give_to(&process::callers(stream), uid));
+    };
+    give_to(&terminal.as_fd(), uid)?;
+    named(nix::unistd::dup2_stdin(&terminal), || "dup2(terminal, 0)".to_string())?;
+    named(nix::unistd::dup2_stdout(&terminal), || "dup2(terminal, 1)".to_string())?;
+    named(nix::unistd::dup2_stderr(&terminal), || "dup2(terminal, 2)".to_string())?;
+    tty::make_controlling(&terminal)
+}
+
+/// Only pipes, sockets and terminals: a file or device of the host keeps its owner.
+fn give_to(stream: &std::os::fd::BorrowedFd, uid: u32) -> Result<()> {
+    let meta = named(fstat(stream), || "fstat(standard stream)".to_string())?;
+    let kind = meta.st_mode & libc::S_IFMT;
+    let is_terminal = || nix::unistd::isatty(stream).unwrap_or(false);
+    let ours = kind == libc::S_IFIFO || kind == libc::S_IFSOCK || kind == libc::S_IFCHR && is_terminal();
+    if !ours || meta.st_uid == uid {
+        return Ok(());
+    }
+    match fchown(stream, Some(Uid::from_raw(uid)), None) {
+        // A stream that belongs to nobody here, or that cannot change its owner.
+        Err(Errno::EPERM | Errno::EROFS | Errno::EINVAL | Errno::ENOSYS) => Ok(()),
+        result => named(result, || format!("fchown(standard stream, {uid})")),
+    }
+}
+
+fn stat(file: &OwnedFd) -> Result<FileStat> {
+    named(fstat(file), || format!("fstat(fd {})", file.as_raw_fd()))
+}

@@ -1,0 +1,218 @@
+//! The last mile: find the program, take on its identity, and after the start hand the process over to it.
+
+use std::convert::Infallible;
+use std::ffi::{CStr, CString, OsStr};
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, anyhow, bail, ensure};
+use nix::errno::Errno;
+use nix::fcntl::AtFlags;
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{AccessFlags, faccessat};
+
+use super::{explain, identity};
+use crate::channel::ChildEnd;
+use crate::plan::Plan;
+use crate::plan::hooks::Hook;
+use crate::plan::process::{Process, Rlimit};
+use crate::sys::process::{self, Pointers};
+use crate::sys::{self, clone, named, path, seccomp};
+
+/// /etc/passwd of an image is not ours: no more of it is read than this.
+const PASSWD: u64 = 1 << 20;
+
+/// All that execve(2) needs, prepared while memory may be had.
+pub struct Ready {
+    program: CString,
+    argv: Pointers,
+    envp: Pointers,
+}
+
+/// Goes to the working directory, becomes the container's user and finds the program as that user.
+pub fn prepare(plan: &Plan) -> Result<Ready> {
+    let process = &plan.process;
+    let env = with_home(process)?;
+    let early = change_directory(&process.cwd);
+    raise_limits(process)?;
+    let confined = plan.namespaces.has(clone::NEWUSER);
+    identity::assume(&process.identity, confined, needs_admin(process))?;
+    // A directory that root may not enter may be open to the user, as on a network filesystem.
+    match early {
+        Err(error) if is_refusal(&error) => change_directory(&process.cwd)?,
+        result => result?,
+    }
+    let program = match process.args.first() {
+        Some(name) => find(name, &env)?,
+        None => CString::default(),
+    };
+    umask(Mode::from_bits_truncate(process.umask));
+    Ok(Ready {
+        program,
+        argv: Pointers::new(process.args.clone()),
+        envp: Pointers::new(env),
+    })
+}
+
+/// Never returns but with the reason.
+pub fn execute(plan: &Plan, channel: &ChildEnd, ready: Ready) -> Result<Infallible> {
+    let process = &plan.process;
+    ensure!(!process.args.is_empty(), "process: missing in the config; there is nothing to start");
+    close_all_but(channel, process.preserve_fds)?;
+    set_limits(process)?;
+    if needs_admin(process) {
+        identity::raise_admin(&process.identity)?;
+    }
+    if let Some(filter) = &process.seccomp {
+        load(filter)?;
+    }
+    let errno = process::execve(&ready.program, &ready.argv, &ready.envp);
+    Err(explain::failed_exec(&ready.program, errno))
+}
+
+/// seccomp(2) without no_new_privs asks for CAP_SYS_ADMIN, when the process is no longer to have it.
+fn needs_admin(process: &Process) -> bool {
+    process.seccomp.is_some() && !process.identity.no_new_privileges
+}
+
+/// From here on the filter judges this process too.
+fn load(filter: &crate::plan::seccomp::Filter) -> Result<()> {
+    let result = match seccomp::load(&filter.program, filter.flags) {
+        // A kernel that does not know the default flag.
+        Err(Errno::EINVAL) if filter.flags_optional => seccomp::load(&filter.program, 0),
+        result => result,
+    };
+    result.map(drop).map_err(|errno| anyhow!("linux.seccomp: load the filter: {}", errno.desc()))
+}
+
+/// Hard, before exec looks anything up: a descriptor of the host must not be a path to it (CVE-2024-21626).
+fn close_all_but(channel: &ChildEnd, preserve: u32) -> Result<()> {
+    let first = 3 + preserve as i32;
+    let channel = channel.as_fd().as_raw_fd();
+    process::close_between(first, channel - 1)?;
+    process::close_from(first.max(channel + 1))
+}
+
+fn change_directory(cwd: &Path) -> Result<()> {
+    let directory = path::resolve(process::root_directory()?, cwd);
+    let entered = directory.and_then(|directory| {
+        named(nix::unistd::fchdir(directory), || format!("fchdir({cwd:?})"))
+    });
+    entered.map_err(|error| error.context(format!("process.cwd: {}", cwd.display())))
+}
+
+fn is_refusal(error: &anyhow::Error) -> bool {
+    matches!(sys::errno(error), Some(Errno::EACCES | Errno::EPERM))
+}
+
+/// What takes privilege is done while there is some, and reported before the start.
+fn raise_limits(process: &Process) -> Result<()> {
+    for (index, limit) in process.rlimits.iter().enumerate() {
+        let (soft, hard) = process::prlimit(0, limit.resource, None)?;
+        if limit.hard > hard {
+            set_limit(index, limit, (soft, limit.hard))?;
+        }
+    }
+    Ok(())
+}
+
+/// Not earlier: a low limit would hit the runtime's own last steps.
+fn set_limits(process: &Process) -> Result<()> {
+    let limits = process.rlimits.iter().enumerate();
+    limits.into_iter().try_for_each(|(index, limit)| set_limit(index, limit, (limit.soft, limit.hard)))
+}
+
+fn set_limit(index: usize, limit: &Rlimit, to: (u64, u64)) -> Result<()> {
+    process::prlimit(0, limit.resource, Some(to)).map(drop).map_err(|error| {
+        error.context(format!("process.rlimits[{index}]: {} {}:{}", limit.name, limit.soft, limit.hard))
+    })
+}
+
+/// Programs count on HOME; without one in the config it is that of the user in the image.
+fn with_home(process: &Process) -> Result<Vec<CString>> {
+    let mut env = process.env.clone();
+    let given = |entry: &CString| entry.as_bytes().starts_with(b"HOME=") && entry.as_bytes() != b"HOME=";
+    if !env.iter().any(given) {
+        env.retain(|entry| !entry.as_bytes().starts_with(b"HOME="));
+        let home = home(process.identity.uid).unwrap_or_else(|| "/".to_string());
+        env.push(CString::new(format!("HOME={home}"))?);
+    }
+    Ok(env)
+}
+
+fn home(uid: u32) -> Option<String> {
+    let root = process::root_directory().ok()?;
+    // O_NONBLOCK: it might be a fifo.
+    let file = path::open(root, Path::new("/etc/passwd"), libc::O_RDONLY | libc::O_NONBLOCK).ok()?;
+    let mut text = Vec::new();
+    std::fs::File::from(file).take(PASSWD).read_to_end(&mut text).ok()?;
+    home_of(&String::from_utf8_lossy(&text), uid)
+}
+
+/// passwd(5): name, password, uid, gid, comment, home, shell.
+fn home_of(passwd: &str, uid: u32) -> Option<String> {
+    let matching = |line: &&str| line.split(':').nth(2) == Some(&uid.to_string());
+    let home = passwd.lines().find(matching)?.split(':').nth(5)?;
+    (home.starts_with('/') && !home.contains('\0')).then(|| home.to_string())
+}
+
+/// As execvp(3) with the PATH of the process, but for the words that engines look for.
+fn find(name: &CStr, env: &[CString]) -> Result<CString> {
+    let file = Path::new(OsStr::from_bytes(name.to_bytes()));
+    if name.to_bytes().contains(&b'/') {
+        check_executable(file)?;
+        return Ok(name.to_owned());
+    }
+    let path = env.iter().rev().find_map(|entry| entry.to_bytes().strip_prefix(b"PATH="));
+    let mut refused = None;
+    for directory in path.unwrap_or_default().split(|byte| *byte == b':') {
+        let directory = if directory.is_empty() { b"." } else { directory };
+        let candidate: PathBuf = Path::new(OsStr::from_bytes(directory)).join(file);
+        match check_executable(&candidate) {
+            Ok(()) => return Ok(CString::new(candidate.as_os_str().as_bytes())?),
+            Err(error) if candidate.is_file() => refused = Some(error),
+            Err(_) => {}
+        }
+    }
+    match refused {
+        Some(error) => Err(error),
+        None => bail!("exec: {file:?}: executable file not found in $PATH"),
+    }
+}
+
+fn check_executable(file: &Path) -> Result<()> {
+    let meta = std::fs::metadata(file).map_err(|error| {
+        let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
+        anyhow!("exec: {file:?}: {}", errno.desc().to_lowercase())
+    })?;
+    ensure!(!meta.is_dir(), "exec: {file:?}: is a directory");
+    let at = nix::fcntl::AT_FDCWD;
+    let allowed = faccessat(at, file, AccessFlags::X_OK, AtFlags::AT_EACCESS);
+    ensure!(allowed.is_ok() && meta.is_file(), "exec: {file:?}: permission denied");
+    match explain::missing_interpreter(file) {
+        Some(reason) => bail!("exec: {file:?}: {reason}"),
+        None => Ok(()),
+    }
+}
+
+/// startContainer hooks without an environment of their own have that of the process.
+pub fn with_environment(hooks: &[Hook], process: &Process) -> Vec<Hook> {
+    let own = || process.env.iter().map(|entry| entry.to_string_lossy().into_owned()).collect();
+    hooks.iter().map(|hook| Hook { env: Some(hook.env.clone().unwrap_or_else(own)), ..hook.clone() }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::home_of;
+
+    #[test]
+    fn home_is_looked_up_by_the_number_alone() {
+        let passwd = "root:x:0:0:root:/root:/bin/sh\n1000:x:0:0::/evil:/bin/sh\nu:x:1000:1000::/home/u:/bin/sh\nbad\n";
+        assert_eq!(home_of(passwd, 0).as_deref(), Some("/root"));
+        assert_eq!(home_of(passwd, 1000).as_deref(), Some("/home/u"));
+        assert_eq!(home_of(passwd, 7), None);
+        assert_eq!(home_of("u:x:7:7::relative:/bin/sh", 7), None);
+    }
+}

@@ -1,0 +1,206 @@
+//! CHILD: carries the plan out, in this order, and becomes the container's program. Never sees a spec.
+//!
+//! It may look at files and allocate until the credentials are taken on; from the loading of the
+//! seccomp filter on it makes raw calls on prepared memory only. It leaves in two ways: exec, or one
+//! `Failed` with the whole cause.
+
+mod console;
+mod copyup;
+mod exec;
+mod explain;
+mod identity;
+mod rootfs;
+mod steps;
+
+use std::convert::Infallible;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use crate::channel::{ChildEnd, Down, Up};
+use crate::container::{State, Status, report};
+use crate::hooks;
+use crate::plan::Plan;
+use crate::plan::hooks::Hook;
+use crate::sys::{clone, cred, named, net, path, process, socket};
+
+/// What the parent has opened for the child.
+pub struct Materials<'a> {
+    /// For `Source::Opened`, by index.
+    pub trees: Vec<OwnedFd>,
+    /// Where a created container waits; `None` for one that starts at once.
+    pub gate: Option<OwnedFd>,
+    /// What hooks are told.
+    pub state: &'a State,
+}
+
+pub fn run(plan: &Plan, channel: ChildEnd, materials: Materials) -> ! {
+    let ready = match set_up(plan, &channel, materials.trees, materials.state) {
+        Ok(ready) => ready,
+        Err(error) => fail(&channel, error),
+    };
+    let channel = match wait_for_start(channel, materials.gate) {
+        Ok(channel) => channel,
+        // Nobody is left who could be told.
+        Err(_) => process::exit(1),
+    };
+    match start(plan, &channel, ready, materials.state) {
+        Ok(never) => match never {},
+        Err(error) => fail(&channel, error),
+    }
+}
+
+fn fail(channel: &ChildEnd, error: anyhow::Error) -> ! {
+    channel.send(Up::Failed(format!("{error:#}"))).ok();
+    process::exit(127)
+}
+
+/// Everything up to the last step before the program.
+fn set_up(plan: &Plan, channel: &ChildEnd, trees: Vec<OwnedFd>, state: &State) -> Result<exec::Ready> {
+    process::set_parent_death_signal(libc::SIGKILL)?;
+    process::reset_signals();
+    unblock_signals()?;
+    wait_for_maps(plan, channel)?;
+    process::set_dumpable(false)?;
+    named(nix::unistd::setsid(), || "setsid()".to_string())?;
+    nix::sys::stat::umask(nix::sys::stat::Mode::empty());
+    process::reset_affinity()?;
+    join_keyring(plan)?;
+    if plan.namespaces.creates(clone::NEWCGROUP) {
+        // Not at the clone: the namespace is rooted at the cgroup that its maker is in.
+        clone::unshare(clone::NEWCGROUP)?;
+    }
+    if plan.namespaces.creates(clone::NEWNET) {
+        net::bring_up_loopback().context("bring up the loopback device")?;
+    }
+    set_names(plan)?;
+    set_sysctls(plan)?;
+
+    let mut root = rootfs::enter(&plan.rootfs, trees)?;
+    steps::perform_all(&plan.rootfs.furnish, &mut root)?;
+    if !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty() {
+        channel.send(Up::Hooks)?;
+        channel.expect(Down::Go)?;
+    }
+    run_hooks(&plan.hooks.create_container, "createContainer", state, Status::Creating)?;
+    let terminal = match plan.process.terminal {
+        Some(size) => Some(console::open(&root, size, channel)?),
+        None => None,
+    };
+    steps::perform_all(&plan.rootfs.seal, &mut root)?;
+    rootfs::leave_the_old(&plan.rootfs, root)?;
+
+    console::take_over_stdio(terminal, plan.process.identity.uid)?;
+    let ready = exec::prepare(plan)?;
+    process::set_parent_death_signal(libc::SIGKILL)?;
+    channel.send(Up::Ready)?;
+    Ok(ready)
+}
+
+/// From here on the process lives by itself: `create` may end, and does not take it along.
+fn wait_for_start(channel: ChildEnd, gate: Option<OwnedFd>) -> Result<ChildEnd> {
+    let order = channel.receive()?.context("the parent is gone")?;
+    process::set_parent_death_signal(0)?;
+    match (order, gate) {
+        (Down::Start, _) => {
+            channel.send(Up::Starting)?;
+            Ok(channel)
+        }
+        (Down::Wait, Some(gate)) => {
+            channel.send(Up::Waiting)?;
+            drop(channel);
+            wait_at_gate(&gate)
+        }
+        (order, _) => bail!("unexpected {order:?} from the parent"),
+    }
+}
+
+/// Takes connections until one asks to start; `state` connects just to see whether anybody listens.
+fn wait_at_gate(gate: &OwnedFd) -> Result<ChildEnd> {
+    loop {
+        let connection = ChildEnd::connected(socket::accept(gate)?);
+        if matches!(connection.receive(), Ok(Some(Down::Start))) && connection.send(Up::Starting).is_ok() {
+            return Ok(connection);
+        }
+    }
+}
+
+fn start(plan: &Plan, channel: &ChildEnd, ready: exec::Ready, state: &State) -> Result<Infallible> {
+    let hooks = exec::with_environment(&plan.hooks.start_container, &plan.process);
+    run_hooks(&hooks, "startContainer", state, Status::Created)?;
+    exec::execute(plan, channel, ready)
+}
+
+fn run_hooks(list: &[Hook], name: &str, state: &State, status: Status) -> Result<()> {
+    if list.is_empty() {
+        return Ok(());
+    }
+    // The pid that a hook inside the container would see.
+    let pid = std::process::id() as i32;
+    hooks::run(list, name, &report(state, status, pid).json()?, Path::new("/"))
+}
+
+fn unblock_signals() -> Result<()> {
+    let all = nix::sys::signal::SigSet::all();
+    named(all.thread_unblock(), || "sigprocmask(unblock all)".to_string())
+}
+
+/// Until the maps are written nobody in the new user namespace has an id that means anything.
+fn wait_for_maps(plan: &Plan, channel: &ChildEnd) -> Result<()> {
+    if !plan.namespaces.creates(clone::NEWUSER) {
+        return Ok(());
+    }
+    channel.expect(Down::Go)?;
+    identity::become_root(&plan.namespaces)
+}
+
+fn join_keyring(plan: &Plan) -> Result<()> {
+    let Some(name) = &plan.process.keyring else {
+        return Ok(());
+    };
+    match cred::join_session_keyring(name) {
+        Ok(keyring) => {
+            // Refused in some sandboxes; the keyring is private all the same.
+            cred::share_keyring(keyring).ok();
+            Ok(())
+        }
+        Err(error) => match crate::sys::errno(&error) {
+            // A kernel without keyrings has none that could leak.
+            Some(nix::errno::Errno::ENOSYS) => Ok(()),
+            Some(nix::errno::Errno::EDQUOT) => {
+                Err(error).context("the user's quota of keys is used up: raise kernel.keys.maxkeys, or use --no-new-keyring")
+            }
+            _ => Err(error),
+        },
+    }
+}
+
+fn set_names(plan: &Plan) -> Result<()> {
+    if let Some(name) = &plan.hostname {
+        named(nix::unistd::sethostname(name), || format!("sethostname({name:?})"))?;
+    }
+    if let Some(name) = &plan.domainname {
+        process::set_domainname(name)?;
+    }
+    Ok(())
+}
+
+/// Through a procfs that nothing in the image or in a volume can stand in for.
+fn set_sysctls(plan: &Plan) -> Result<()> {
+    if plan.sysctl.is_empty() {
+        return Ok(());
+    }
+    let proc = rootfs::trusted_proc()?;
+    let sys = path::open_strict(&proc, Path::new("sys"), libc::O_PATH)?;
+    for sysctl in &plan.sysctl {
+        write_sysctl(&sys, &sysctl.file, &sysctl.value).with_context(|| sysctl.to_string())?;
+    }
+    Ok(())
+}
+
+fn write_sysctl(sys: &OwnedFd, file: &Path, value: &str) -> Result<()> {
+    let file = path::open_strict(sys, file, libc::O_WRONLY)?;
+    let written = nix::unistd::write(&file, value.as_bytes());
+    named(written, || format!("write({value:?})")).map(drop)
+}

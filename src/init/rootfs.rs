@@ -1,0 +1,195 @@
+//! The new root: attached, and in the end made `/`. What furnishes it lies between (see `steps`).
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use nix::fcntl::OFlag;
+use nix::mount::{MntFlags, MsFlags, umount2};
+use nix::sys::stat::{Mode, mkdirat};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+
+use crate::plan::rootfs::{Overlay, Root as Plan, Rootfs};
+use crate::plan::step::{Propagation, Source};
+use crate::sys::mount::{self, Configuration};
+use crate::sys::named;
+
+/// The root being furnished, and what the steps share.
+pub struct Root {
+    pub directory: OwnedFd,
+    /// Opened by the parent; each is used once.
+    pub trees: Vec<Option<OwnedFd>>,
+    /// The empty read-only directory that masks others, once one was needed.
+    pub mask: Option<OwnedFd>,
+}
+
+impl AsFd for Root {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+}
+
+/// Attaches the new root where the plan says. Paths of the host stay reachable until the old root is left.
+pub fn enter(plan: &Rootfs, trees: Vec<OwnedFd>) -> Result<Root> {
+    let mut trees: Vec<Option<OwnedFd>> = trees.into_iter().map(Some).collect();
+    let directory = match &plan.root {
+        Plan::InPlace(path) => open(path)?,
+        Plan::Tree(source) => {
+            prepare_host_tree(plan)?;
+            attach(open_tree(source, &mut trees)?, &plan.anchor)?
+        }
+        Plan::Overlay(overlay) => {
+            prepare_host_tree(plan)?;
+            attach(assemble(overlay, &plan.anchor)?, &plan.anchor)?
+        }
+    };
+    Ok(Root { directory, trees, mask: None })
+}
+
+/// Makes the new root `/` and takes the old one away.
+pub fn leave_the_old(plan: &Rootfs, root: Root) -> Result<()> {
+    named(nix::unistd::fchdir(&root), || "fchdir(new root)".to_string())?;
+    if matches!(plan.root, Plan::InPlace(_)) || !plan.pivot {
+        named(nix::unistd::chroot("."), || "chroot(\".\")".to_string())?;
+        return to_root();
+    }
+    let old = open(Path::new("/"))?;
+    mount::pivot_to_current_directory()?;
+    named(nix::unistd::fchdir(&old), || "fchdir(old root)".to_string())?;
+    if plan.host_propagation.kind == libc::MS_SHARED {
+        // What is unmounted here must not be unmounted on the host.
+        propagate(".", Propagation { kind: libc::MS_SLAVE, recursive: true })?;
+    }
+    named(umount2(".", MntFlags::MNT_DETACH), || "umount(old root)".to_string())?;
+    to_root()?;
+    match plan.propagation {
+        Some(propagation) => propagate("/", propagation),
+        None => Ok(()),
+    }
+}
+
+fn to_root() -> Result<()> {
+    named(nix::unistd::chdir("/"), || "chdir(\"/\")".to_string())
+}
+
+/// The tree of a bind: from the parent, or opened here.
+pub fn open_tree(source: &Source, trees: &mut [Option<OwnedFd>]) -> Result<OwnedFd> {
+    match source {
+        Source::Path(tree) => mount::clone_tree(&tree.path, tree.recursive),
+        Source::Opened(slot, tree) => {
+            let opened = trees.get_mut(*slot).and_then(Option::take);
+            opened.with_context(|| format!("the parent has not opened {:?}", tree.path))
+        }
+    }
+}
+
+/// A procfs in which no path can lead elsewhere: a new one, or the host's if the kernel allows no new one.
+pub fn trusted_proc() -> Result<OwnedFd> {
+    let own = Configuration::open("proc").and_then(|proc| proc.mount(0));
+    let proc = match own {
+        Ok(proc) => proc,
+        Err(_) => open(Path::new("/proc"))?,
+    };
+    let kind = named(fstatfs(&proc), || "fstatfs(/proc)".to_string())?.filesystem_type();
+    let inode = named(nix::sys::stat::fstat(&proc), || "fstat(/proc)".to_string())?.st_ino;
+    ensure!(kind == PROC_SUPER_MAGIC && inode == 1, "/proc: is no procfs");
+    Ok(proc)
+}
+
+/// The copied mounts of the host must not tell the host what happens to them.
+fn prepare_host_tree(plan: &Rootfs) -> Result<()> {
+    propagate("/", plan.host_propagation)?;
+    if plan.host_propagation.kind == libc::MS_SHARED { make_private(&plan.anchor) } else { Ok(()) }
+}
+
+/// Makes the mount that holds `path` private: it is at `path` or at one of its parents.
+fn make_private(path: &Path) -> Result<()> {
+    let mut last = Ok(());
+    for place in path.ancestors() {
+        last = mount::set_propagation(open(place)?, libc::MS_PRIVATE, false);
+        if last.is_ok() {
+            break;
+        }
+    }
+    last.with_context(|| format!("make the mount of {path:?} private"))
+}
+
+fn attach(tree: OwnedFd, anchor: &Path) -> Result<OwnedFd> {
+    mount::move_mount(&tree, open(anchor)?)
+        .with_context(|| format!("attach the root filesystem at {anchor:?}"))?;
+    Ok(tree)
+}
+
+fn propagate(path: impl AsRef<Path>, propagation: Propagation) -> Result<()> {
+    let path = path.as_ref();
+    let mut flags = MsFlags::from_bits_retain(propagation.kind);
+    flags.set(MsFlags::MS_REC, propagation.recursive);
+    let done = nix::mount::mount(None::<&str>, path, None::<&str>, flags, None::<&str>);
+    named(done, || format!("mount({path:?}, {propagation})"))
+}
+
+fn open(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    named(nix::fcntl::open(path, flags, Mode::empty()), || format!("open({path:?})"))
+}
+
+/// overlayfs over the layers, detached.
+fn assemble(overlay: &Overlay, anchor: &Path) -> Result<OwnedFd> {
+    let filesystem = Configuration::open("overlay")?;
+    set_layers(&filesystem, overlay)?;
+    // Overlay takes directories by path only where their mount is attached in this namespace; a new
+    // tmpfs lies at the anchor until the old root is left.
+    let scratch = match &overlay.upper {
+        Some(upper) => {
+            filesystem.string("upperdir", &upper.dir.to_string_lossy())?;
+            filesystem.string("workdir", &upper.work.to_string_lossy())?;
+            None
+        }
+        None => Some(scratch_upper(&filesystem, anchor)?),
+    };
+    if overlay.user_attributes {
+        filesystem.flag("userxattr")?;
+    }
+    let mounted = filesystem.mount(0).with_context(|| explain(overlay));
+    drop(scratch);
+    mounted
+}
+
+/// One `lowerdir+` a layer, top first (Linux 6.5), which takes any path; before that one list with escapes.
+fn set_layers(filesystem: &Configuration, overlay: &Overlay) -> Result<()> {
+    let one_by_one = |layer: &std::path::PathBuf| filesystem.string("lowerdir+", &layer.to_string_lossy());
+    let first = overlay.lower.first().context("no lower directory")?;
+    if one_by_one(first).is_ok() {
+        return overlay.lower[1..].iter().try_for_each(one_by_one);
+    }
+    let escaped = |layer: &std::path::PathBuf| {
+        layer.to_string_lossy().replace('\\', "\\\\").replace(':', "\\:").replace(',', "\\,")
+    };
+    let list: Vec<String> = overlay.lower.iter().map(escaped).collect();
+    filesystem.string("lowerdir", &list.join(":"))
+}
+
+fn scratch_upper(filesystem: &Configuration, anchor: &Path) -> Result<OwnedFd> {
+    let tmpfs = Configuration::open("tmpfs")?;
+    tmpfs.string("mode", "0755")?;
+    let scratch = tmpfs.mount(0)?;
+    mount::move_mount(&scratch, open(anchor)?).context("attach the tmpfs of the upper layer")?;
+    for (key, name) in [("upperdir", "upper"), ("workdir", "work")] {
+        let made = mkdirat(&scratch, name, Mode::from_bits_truncate(0o755));
+        named(made, || format!("mkdirat({name:?})"))?;
+        filesystem.string(key, &format!("/proc/self/fd/{}/{name}", scratch.as_raw_fd()))?;
+    }
+    Ok(scratch)
+}
+
+fn explain(overlay: &Overlay) -> String {
+    let names: Vec<String> = overlay.lower.iter().map(|layer| layer.display().to_string()).collect();
+    let layers = format!("overlay of {}", names.join(", "));
+    if overlay.user_attributes && overlay.lower.iter().any(|layer| layer == Path::new("/")) {
+        return format!(
+            "{layers}: in a user namespace the kernel refuses a layer with mounts below it, as / has; \
+             take one without, such as /usr"
+        );
+    }
+    layers
+}

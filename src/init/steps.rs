@@ -1,0 +1,303 @@
+//! Performs the steps of the plan. Every path is resolved inside the root, every act is on a descriptor.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::errno::Errno;
+use nix::fcntl::AtFlags;
+use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstat, makedev, mknodat};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+
+use super::copyup;
+use super::rootfs::{Root, open_tree};
+use crate::plan::step::{Bind, Mount, Node, NodeKind, Propagation, Remount, Step};
+use crate::sys::mount::{self, Attributes, Configuration};
+use crate::sys::{self, named, path};
+
+pub fn perform_all(steps: &[Step], root: &mut Root) -> Result<()> {
+    steps.iter().try_for_each(|step| perform(step, root).with_context(|| step.to_string()))
+}
+
+fn perform(step: &Step, root: &mut Root) -> Result<()> {
+    match step {
+        Step::Mount(step) => make_mount(step, root),
+        Step::Bind(step) => bind(step, root),
+        Step::Remount(step) => remount(step, root),
+        Step::MakeDir { path, mode } => make_dir(path, *mode, root),
+        Step::MakeNode(node) => make_node(node, root),
+        Step::BindNode { path } => bind_node(path, root),
+        Step::Symlink { target, path } => symlink(target, path, root),
+        Step::ReadOnly { path } => read_only(path, root),
+        Step::Mask { path } => mask(path, root),
+        Step::Seal { path } => seal(path, root),
+    }
+}
+
+fn make_mount(step: &Mount, root: &Root) -> Result<()> {
+    let (target, existed) = directory_target(root, &step.target, &step.kind)?;
+    let filesystem = Configuration::open(&step.kind)?;
+    if let Some(source) = &step.source {
+        filesystem.string("source", source)?;
+    }
+    let mut has_mode = false;
+    for option in &step.options {
+        match option.split_once('=') {
+            Some((key, value)) => filesystem.string(key, value)?,
+            None => filesystem.flag(option)?,
+        }
+        has_mode |= option.starts_with("mode=");
+    }
+    if step.kind == "tmpfs" && existed && !has_mode {
+        // As mount(8) users expect: what covers a directory has its mode.
+        let mode = stat(&target)?.st_mode & 0o7777;
+        filesystem.string("mode", &format!("{mode:o}"))?;
+    }
+    let mounted = filesystem.mount(step.attributes)?;
+    if step.copy_up {
+        copyup::copy(&target, &mounted).context("copy up what the tmpfs covers")?;
+    }
+    mount::move_mount(&mounted, &target)?;
+    set_propagation(&mounted, &step.propagation)
+}
+
+fn bind(step: &Bind, root: &mut Root) -> Result<()> {
+    let tree = open_tree(&step.source, &mut root.trees)?;
+    let source = stat(&tree)?;
+    if step.must_be_proc {
+        ensure!(is_proc(&tree)?, "only a procfs may stand in for /proc");
+    }
+    let is_dir = SFlag::from_bits_truncate(source.st_mode & libc::S_IFMT) == SFlag::S_IFDIR;
+    let (target, _) = target(root, &step.target, is_dir)?;
+    mount::set_attributes(&tree, step.attributes)?;
+    mount::set_attributes(&tree, step.recursive_attributes)?;
+    mount::move_mount(&tree, &target).map_err(|error| match sys::errno(&error) {
+        Some(Errno::ENOTDIR) => error.context(mismatch(is_dir)),
+        _ => error,
+    })?;
+    set_propagation(&tree, &step.propagation)
+}
+
+fn mismatch(source_is_dir: bool) -> &'static str {
+    if source_is_dir {
+        "source is a directory, destination is a file"
+    } else {
+        "source is a file, destination is a directory"
+    }
+}
+
+fn remount(step: &Remount, root: &Root) -> Result<()> {
+    let target = path::resolve(root, &step.target)?;
+    if !step.options.is_empty() {
+        let superblock = Configuration::pick(&target)?;
+        for option in &step.options {
+            match option.split_once('=') {
+                Some((key, value)) => superblock.string(key, value)?,
+                None => superblock.flag(option)?,
+            }
+        }
+        superblock.reconfigure()?;
+    }
+    mount::set_attributes(&target, step.attributes)?;
+    mount::set_attributes(&target, step.recursive_attributes)?;
+    set_propagation(&target, &step.propagation)
+}
+
+fn set_propagation(mounted: &OwnedFd, list: &[Propagation]) -> Result<()> {
+    list.iter().try_for_each(|propagation| {
+        mount::set_propagation(mounted, propagation.kind, propagation.recursive)
+            .with_context(|| format!("make it {propagation}"))
+    })
+}
+
+/// The directory for a new filesystem, and whether it was there before.
+fn directory_target(root: &Root, path: &Path, kind: &str) -> Result<(OwnedFd, bool)> {
+    if matches!(kind, "proc" | "sysfs") {
+        // A link of the image would put these where the image wants them.
+        path::make_directories(root, path).context("must be an ordinary directory")?;
+        let target = path::resolve_without_links(root, path);
+        return Ok((target.context("must be an ordinary directory, not a symbolic link")?, true));
+    }
+    target(root, path, true)
+}
+
+/// Resolves a mount's target, made where missing, and says whether it was there. A path through links
+/// must not end in /proc, where the plan has judged its text alone.
+fn target(root: &Root, path: &Path, is_dir: bool) -> Result<(OwnedFd, bool)> {
+    let make = || if is_dir { path::make_directories(root, path) } else { path::make_file(root, path) };
+    match path::resolve_plainly(root, path) {
+        Ok(target) => Ok((target, true)),
+        Err(error) if sys::errno(&error) == Some(Errno::ENOENT) => Ok((make()?, false)),
+        Err(error) if sys::errno(&error) == Some(Errno::ELOOP) => {
+            let target = make()?;
+            ensure!(!leads_to_proc(root, &target)?, "leads into /proc by a symbolic link");
+            Ok((target, true))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn leads_to_proc(root: &Root, target: &OwnedFd) -> Result<bool> {
+    let same = match path::resolve(root, Path::new("/proc")) {
+        Ok(proc) => {
+            let (proc, target) = (stat(&proc)?, stat(target)?);
+            (proc.st_dev, proc.st_ino) == (target.st_dev, target.st_ino)
+        }
+        Err(_) => false,
+    };
+    Ok(same || is_proc(target)?)
+}
+
+fn is_proc(file: &OwnedFd) -> Result<bool> {
+    let fs = named(fstatfs(file), || format!("fstatfs(fd {})", file.as_raw_fd()))?;
+    Ok(fs.filesystem_type() == PROC_SUPER_MAGIC)
+}
+
+fn make_dir(path: &Path, mode: u32, root: &Root) -> Result<()> {
+    if path::resolve(root, path).is_ok() {
+        return Ok(());
+    }
+    let made = path::make_directories(root, path)?;
+    change_mode(&made, mode)
+}
+
+fn make_node(node: &Node, root: &Root) -> Result<()> {
+    let (parent, name) = path::make_parent(root, &node.path)?;
+    let (kind, device) = match node.kind {
+        NodeKind::Char(major, minor) => (SFlag::S_IFCHR, makedev(major.into(), minor.into())),
+        NodeKind::Block(major, minor) => (SFlag::S_IFBLK, makedev(major.into(), minor.into())),
+        NodeKind::Fifo => (SFlag::S_IFIFO, 0),
+    };
+    match mknodat(&parent, name, kind, Mode::from_bits_truncate(node.mode), device) {
+        Ok(()) => {}
+        Err(Errno::EEXIST) => return check_node(node, kind, device, &parent, Path::new(name)),
+        // A sandbox without mknod(2) has the host's nodes at least.
+        Err(Errno::EPERM) if kind != SFlag::S_IFIFO => return bind_node(&node.path, root),
+        Err(errno) => return named(Err(errno), || format!("mknodat({name:?})")),
+    }
+    if (node.uid, node.gid) == (0, 0) {
+        return Ok(());
+    }
+    let made = path::resolve_link(&parent, Path::new(name))?;
+    change_owner(&made, node.uid, node.gid)?;
+    // chown(2) takes some bits of the mode away.
+    change_mode(&made, node.mode)
+}
+
+/// What the image has there already will do if it is the same device.
+fn check_node(node: &Node, kind: SFlag, device: u64, parent: &OwnedFd, name: &Path) -> Result<()> {
+    let found = path::resolve_link(parent, name)?;
+    let meta = stat(&found)?;
+    let same_kind = SFlag::from_bits_truncate(meta.st_mode & libc::S_IFMT) == kind;
+    if !same_kind || meta.st_rdev != device {
+        bail!("something else is there already");
+    }
+    change_owner(&found, node.uid, node.gid)?;
+    change_mode(&found, node.mode)
+}
+
+/// In a user namespace no node can be made, but one of the host can be bound.
+fn bind_node(path: &Path, root: &Root) -> Result<()> {
+    let tree = mount::clone_tree(path, false)?;
+    let target = path::make_file(root, path)?;
+    mount::move_mount(&tree, &target)
+}
+
+/// Left alone where the image brings its own; only `ptmx` must be this link and nothing else.
+fn symlink(target: &str, path: &Path, root: &Root) -> Result<()> {
+    let (parent, name) = path::make_parent(root, path)?;
+    let link = || nix::unistd::symlinkat(target, &parent, name);
+    match link() {
+        Err(Errno::EEXIST) if name == "ptmx" => {
+            let flags = nix::unistd::UnlinkatFlags::NoRemoveDir;
+            named(nix::unistd::unlinkat(&parent, name, flags), || format!("unlinkat({name:?})"))?;
+            named(link(), || format!("symlinkat({name:?})"))
+        }
+        Err(Errno::EEXIST) => Ok(()),
+        result => named(result, || format!("symlinkat({name:?})")),
+    }
+}
+
+fn read_only(path: &Path, root: &Root) -> Result<()> {
+    let Some(place) = existing(root, path)? else {
+        return Ok(());
+    };
+    let tree = mount::clone_tree_at(&place, true)?;
+    mount::set_attributes(&tree, Attributes { set: libc::MOUNT_ATTR_RDONLY, clear: 0, recursive: true })?;
+    mount::move_mount(&tree, &place)
+}
+
+/// A file is covered by /dev/null, a directory by an empty one that all masked directories share.
+fn mask(path: &Path, root: &mut Root) -> Result<()> {
+    let Some(place) = existing(root, path)? else {
+        return Ok(());
+    };
+    let is_dir = stat(&place)?.st_mode & libc::S_IFMT == libc::S_IFDIR;
+    if !is_dir {
+        return mount::move_mount(null_device()?, &place);
+    }
+    match &root.mask {
+        Some(mask) => mount::move_mount(mount::clone_tree_at(mask, false)?, &place),
+        None => {
+            let mask = empty_directory()?;
+            mount::move_mount(&mask, &place)?;
+            root.mask = Some(mask);
+            Ok(())
+        }
+    }
+}
+
+/// The host's /dev/null, if it is what it should be.
+fn null_device() -> Result<OwnedFd> {
+    let null = mount::clone_tree(Path::new("/dev/null"), false)?;
+    let meta = stat(&null)?;
+    let real = meta.st_mode & libc::S_IFMT == libc::S_IFCHR && meta.st_rdev == makedev(1, 3);
+    ensure!(real, "/dev/null: is not the null device");
+    Ok(null)
+}
+
+fn empty_directory() -> Result<OwnedFd> {
+    let tmpfs = Configuration::open("tmpfs")?;
+    for (key, value) in [("source", "tmpfs"), ("nr_blocks", "1"), ("nr_inodes", "1"), ("mode", "0555")] {
+        tmpfs.string(key, value)?;
+    }
+    tmpfs.mount(libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC)
+}
+
+fn seal(path: &Path, root: &Root) -> Result<()> {
+    let attributes = Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() };
+    if path == Path::new("/") {
+        return mount::set_attributes(root, attributes);
+    }
+    mount::set_attributes(path::resolve(root, path)?, attributes)
+}
+
+/// `None` for what the image does not have.
+fn existing(root: &Root, path: &Path) -> Result<Option<OwnedFd>> {
+    match path::resolve(root, path) {
+        Err(error) if matches!(sys::errno(&error), Some(Errno::ENOENT | Errno::ENOTDIR)) => Ok(None),
+        found => found.map(Some),
+    }
+}
+
+fn stat(file: &OwnedFd) -> Result<FileStat> {
+    named(fstat(file), || format!("fstat(fd {})", file.as_raw_fd()))
+}
+
+fn change_owner(file: &OwnedFd, uid: u32, gid: u32) -> Result<()> {
+    let (owner, group) = (nix::unistd::Uid::from_raw(uid), nix::unistd::Gid::from_raw(gid));
+    let changed = nix::unistd::fchownat(file, "", Some(owner), Some(group), AtFlags::AT_EMPTY_PATH);
+    named(changed, || format!("fchownat({uid}:{gid})"))
+}
+
+/// fchmod(2) refuses a descriptor opened for reference only; its name in /proc does not.
+fn change_mode(file: &OwnedFd, mode: u32) -> Result<()> {
+    let name = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let changed = fchmodat(
+        nix::fcntl::AT_FDCWD,
+        name.as_str(),
+        Mode::from_bits_truncate(mode),
+        FchmodatFlags::FollowSymlink,
+    );
+    named(changed, || format!("fchmodat({mode:04o})"))
+}

@@ -1,0 +1,294 @@
+//! PARENT: makes the container's init and answers it until it is ready.
+//!
+//! Two shapes only. With nothing to join, one clone3 makes init in all its new namespaces. Else a
+//! relay joins what is to be joined and then makes init as its sibling, so that it is the parent's child.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use nix::errno::Errno;
+
+use crate::cgroup::Cgroup;
+use crate::channel::{self, ChildEnd, Down, ParentEnd, Up};
+use crate::container::{State, Status, report};
+use crate::host::Host;
+use crate::init::{self, Materials};
+use crate::plan::Plan;
+use crate::plan::namespaces::{Join, Namespaces};
+use crate::plan::step::{Idmap, Tree};
+use crate::sys::clone::{self, Side};
+use crate::sys::{self, cred, mount, process, tty};
+use crate::{hooks, idmap};
+
+/// What init is made from, and who is told about it.
+pub struct Launch<'a> {
+    pub plan: &'a Plan,
+    pub host: &'a Host,
+    pub cgroup: Option<&'a Cgroup>,
+    pub gate: Option<OwnedFd>,
+    pub state: &'a mut State,
+}
+
+/// The container's init: ready, waiting for the word to start. Killed on drop unless kept.
+pub struct Init {
+    pub pid: i32,
+    pub pidfd: OwnedFd,
+    pub console: Option<OwnedFd>,
+    channel: ParentEnd,
+    kept: bool,
+}
+
+impl Launch<'_> {
+    /// Makes init and sees it through to the point before its program.
+    pub fn run(self) -> Result<Init> {
+        let Launch { plan, host, cgroup, gate, state } = self;
+        let trees = open_trees(plan, host)?;
+        let joins = open_joins(&plan.namespaces)?;
+        let (parent, child) = channel::pair()?;
+        let relayed = !joins.is_empty() || !plan.namespaces.time_offsets.is_empty();
+        let mut flags = plan.namespaces.create & !clone::NEWCGROUP;
+        if relayed {
+            flags = 0;
+        }
+        let side = clone::clone3(flags, cgroup.map(AsFd::as_fd)).context("make the container's init")?;
+        let Side::Parent { pid, pidfd } = side else {
+            drop(parent);
+            let materials = Materials { trees, gate, state };
+            if relayed {
+                relay(plan, joins, child, materials);
+            }
+            init::run(plan, child, materials)
+        };
+        drop((child, trees, gate, joins));
+        let mut init = Init { pid, pidfd, console: None, channel: parent, kept: false };
+        if relayed {
+            init.adopt()?;
+        }
+        init.furnish(plan, host, state, cgroup)?;
+        Ok(init)
+    }
+}
+
+impl Init {
+    /// Takes the process that the relay has made in the relay's place.
+    fn adopt(&mut self) -> Result<()> {
+        let (pid, pidfd) = match self.channel.receive()? {
+            Some(Up::Pid(pid, pidfd)) => (pid, pidfd),
+            Some(Up::Failed(text)) => bail!(text),
+            other => bail!("joining namespaces ended early: {other:?}"),
+        };
+        let relay = std::mem::replace(&mut self.pidfd, pidfd);
+        self.pid = pid;
+        tty::exit_code(relay).map(drop)
+    }
+
+    /// From the clone to Ready.
+    fn furnish(&mut self, plan: &Plan, host: &Host, state: &mut State, cgroup: Option<&Cgroup>) -> Result<()> {
+        if let Some(score) = plan.process.oom_score_adj {
+            set_oom_score(self.pid, score)?;
+        }
+        if plan.namespaces.creates(clone::NEWUSER) {
+            idmap::write(self.pid, host, &plan.namespaces.uids, &plan.namespaces.gids)?;
+            raise_hard_limits(self.pid, plan);
+            self.channel.send(Down::Go)?;
+        }
+        state.set_init(self.pid).map_err(|error| self.death(cgroup, error))?;
+        loop {
+            match self.channel.receive()? {
+                Some(Up::Hooks) => {
+                    run_runtime_hooks(plan, state)?;
+                    self.channel.send(Down::Go)?;
+                }
+                Some(Up::Console(master)) => self.console = Some(master),
+                Some(Up::Ready) => return Ok(()),
+                Some(Up::Failed(text)) => bail!(text),
+                None => return Err(self.death(cgroup, anyhow!("container init ended before it was ready"))),
+                Some(other) => bail!("unexpected {other:?} from the container's init"),
+            }
+        }
+    }
+
+    /// `create`: init waits at its gate from now on, whatever becomes of this process.
+    pub fn leave_waiting(mut self) -> Result<()> {
+        self.channel.send(Down::Wait)?;
+        match self.channel.receive()? {
+            Some(Up::Waiting) => {
+                self.kept = true;
+                Ok(())
+            }
+            other => bail!("container init ended instead of waiting: {other:?}"),
+        }
+    }
+
+    /// `run`: init goes on to its program. Returns once that runs.
+    pub fn start(&mut self) -> Result<()> {
+        start_over(&self.channel)
+    }
+
+    /// Not to be killed with this value: it has ended, or lives on without this process.
+    pub fn keep(mut self) {
+        self.kept = true;
+    }
+
+    /// How an init ended that could not say so itself.
+    fn death(&self, cgroup: Option<&Cgroup>, error: anyhow::Error) -> anyhow::Error {
+        process::pidfd_send_signal(&self.pidfd, libc::SIGKILL).ok();
+        let code = tty::exit_code(&self.pidfd).unwrap_or(-1);
+        if cgroup.is_some_and(|cgroup| cgroup.oom_kills() > 0) {
+            let limit = cgroup.and_then(Cgroup::limit).unwrap_or_default();
+            return error.context(format!("container init was OOM-killed (memory limit {limit} bytes is too low)"));
+        }
+        match code {
+            128.. => error.context(format!("container init was killed by signal {}", code - 128)),
+            _ => error,
+        }
+    }
+}
+
+impl Drop for Init {
+    fn drop(&mut self) {
+        if !self.kept {
+            process::pidfd_send_signal(&self.pidfd, libc::SIGKILL).ok();
+            tty::exit_code(&self.pidfd).ok();
+        }
+    }
+}
+
+/// Says start, over the launch's channel or the gate's, and waits for the program to run.
+///
+/// The connection closes on exec: its end without a word is success.
+pub fn start_over(channel: &ParentEnd) -> Result<()> {
+    channel.send(Down::Start)?;
+    match channel.receive()? {
+        Some(Up::Starting) => {}
+        Some(Up::Failed(text)) => bail!(text),
+        None => bail!("cannot start an already running container"),
+        Some(other) => bail!("unexpected {other:?} from the container's init"),
+    }
+    match channel.receive()? {
+        None => Ok(()),
+        Some(Up::Failed(text)) => bail!(text),
+        Some(other) => bail!("unexpected {other:?} from the container's init"),
+    }
+}
+
+/// Trees that init could not open itself. They receive what is mounted on the host later, and give nothing back.
+fn open_trees(plan: &Plan, host: &Host) -> Result<Vec<OwnedFd>> {
+    let open = |tree: &Tree| -> Result<OwnedFd> {
+        let opened = mount::clone_tree(&tree.path, tree.recursive)?;
+        mount::set_propagation(&opened, libc::MS_SLAVE, true)?;
+        if let Some(idmap) = &tree.idmap {
+            map_owners(&opened, idmap, host)?;
+        }
+        Ok(opened)
+    };
+    plan.rootfs.trees.iter().map(|tree| open(tree).with_context(|| format!("open {:?}", tree.path))).collect()
+}
+
+fn map_owners(tree: &OwnedFd, idmap: &Idmap, host: &Host) -> Result<()> {
+    let namespace = idmap::namespace(host, &idmap.uids, &idmap.gids)?;
+    mount::set_idmap(tree, namespace, idmap.recursive)
+        .context("map its owners (does its filesystem support idmapped mounts on this kernel?)")
+}
+
+/// Opened before anything is joined: afterwards the paths may be out of reach.
+fn open_joins(namespaces: &Namespaces) -> Result<Vec<(&Join, OwnedFd)>> {
+    let open = |join| open_join(join).map(|opened| (join, opened));
+    namespaces.join.iter().map(open).collect()
+}
+
+fn open_join(join: &Join) -> Result<OwnedFd> {
+    let path = &join.path;
+    let opened = File::open(path).with_context(|| format!("{}: open {path:?}", join.field))?;
+    let kind = clone::namespace_kind(&opened).with_context(|| format!("{}: {path:?}: is no namespace", join.field))?;
+    ensure!(kind == join.kind.flag, "{}: {path:?}: is no {} namespace", join.field, join.kind.name);
+    Ok(opened.into())
+}
+
+/// Joins, then makes init and ends.
+fn relay(plan: &Plan, joins: Vec<(&Join, OwnedFd)>, channel: ChildEnd, materials: Materials) -> ! {
+    match join_and_clone(plan, joins) {
+        Ok(Side::Child) => init::run(plan, channel, materials),
+        Ok(Side::Parent { pid, pidfd }) => {
+            let sent = channel.send(Up::Pid(pid, pidfd));
+            process::exit(if sent.is_ok() { 0 } else { 1 })
+        }
+        Err(error) => {
+            channel.send(Up::Failed(format!("{error:#}"))).ok();
+            process::exit(1)
+        }
+    }
+}
+
+fn join_and_clone(plan: &Plan, joins: Vec<(&Join, OwnedFd)>) -> Result<Side> {
+    // The processes in there must not be able to look into this one.
+    process::set_dumpable(false)?;
+    let (user, others): (Vec<_>, Vec<_>) = joins.into_iter().partition(|(join, _)| join.kind.flag == clone::NEWUSER);
+    // With the host's capabilities first; what belongs to the user namespace only from inside it.
+    let mut refused = Vec::new();
+    for (join, namespace) in others {
+        match clone::setns(&namespace, join.kind.flag) {
+            Err(error) if !user.is_empty() && sys::errno(&error) == Some(Errno::EPERM) => refused.push((join, namespace)),
+            result => result.with_context(|| join.field.clone())?,
+        }
+    }
+    for (join, namespace) in user {
+        clone::setns(&namespace, clone::NEWUSER).with_context(|| join.field.clone())?;
+        // Root of the namespace, where it has one.
+        cred::set_gid(0).ok();
+        cred::set_uid(0).ok();
+    }
+    for (join, namespace) in refused {
+        clone::setns(&namespace, join.kind.flag).with_context(|| join.field.clone())?;
+    }
+    let mut flags = plan.namespaces.create & !clone::NEWCGROUP;
+    if !plan.namespaces.time_offsets.is_empty() {
+        make_time_namespace(plan)?;
+        flags &= !clone::NEWTIME;
+    }
+    clone::clone3(flags | clone::PARENT, None).context("make the container's init")
+}
+
+/// time_namespaces(7): offsets are set after the namespace is made and before anybody is in it; the next
+/// child will be.
+fn make_time_namespace(plan: &Plan) -> Result<()> {
+    clone::unshare(clone::NEWTIME)?;
+    for offset in &plan.namespaces.time_offsets {
+        let line = format!("{} {} {}", offset.clock, offset.seconds, offset.nanoseconds);
+        write_proc("self", "timens_offsets", &line).with_context(|| format!("linux.timeOffsets.{}", offset.clock))?;
+    }
+    Ok(())
+}
+
+fn set_oom_score(pid: i32, score: i32) -> Result<()> {
+    let hint = || format!("process.oomScoreAdj: {score}: a value below one's own needs CAP_SYS_RESOURCE");
+    write_proc(&pid.to_string(), "oom_score_adj", &score.to_string()).with_context(hint)
+}
+
+fn write_proc(process: &str, file: &str, text: &str) -> Result<()> {
+    let path = Path::new("/proc").join(process).join(file);
+    std::fs::write(&path, text).map_err(|error| {
+        let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
+        anyhow!("write {text:?} to {path:?}: {}", errno.desc())
+    })
+}
+
+/// In a user namespace nobody has the right to raise them; the parent may have it. Init will lower the rest.
+fn raise_hard_limits(pid: i32, plan: &Plan) {
+    for limit in &plan.process.rlimits {
+        if let Ok((soft, hard)) = process::prlimit(pid, limit.resource, None) {
+            if limit.hard > hard {
+                // If this is refused, init says so with the limit's name.
+                process::prlimit(pid, limit.resource, Some((soft, limit.hard))).ok();
+            }
+        }
+    }
+}
+
+fn run_runtime_hooks(plan: &Plan, state: &State) -> Result<()> {
+    let json = report(state, Status::Creating, state.pid).json()?;
+    hooks::run(&plan.hooks.prestart, "prestart", &json, &state.bundle)?;
+    hooks::run(&plan.hooks.create_runtime, "createRuntime", &json, &state.bundle)
+}

@@ -1,0 +1,310 @@
+//! The log: `--log`, `--log-format` and `--debug`; the only global state of the program.
+//!
+//! Opened by the parent before anything can fail, the parse of the command line included: an
+//! engine that finds no log file tells its user of that and of nothing else. In JSON the file gets
+//! one error at most and, without `--debug`, nothing besides: podman reads it as a single object.
+//! Must not be used by the child.
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+
+use crate::cli;
+
+static LOG: OnceLock<Log> = OnceLock::new();
+
+#[derive(Default)]
+struct Log {
+    file: Option<File>,
+    json: bool,
+    debug: bool,
+}
+
+/// Opens what the global flags of `argv` ask for; after an error the log still works, on stderr.
+pub fn init(argv: impl Iterator<Item = OsString>) -> Result<()> {
+    let asked = scan(argv.skip(1));
+    let opened = asked.path.as_ref().map(open).transpose();
+    let (file, failed) = opened.map_or_else(|error| (None, Some(error)), |file| (file, None));
+    LOG.get_or_init(|| Log {
+        file,
+        json: asked.format == "json",
+        debug: asked.debug,
+    });
+    failed.map_or(Ok(()), Err)?;
+    let known = asked.format == "text" || asked.format == "json";
+    ensure!(
+        known,
+        "--log-format: {}: must be text or json",
+        asked.format
+    );
+    Ok(())
+}
+
+/// The one error of this run, as one line: to stderr for the caller, to the file for the engine.
+pub fn error(message: &str) {
+    let log = log();
+    let line = log.line("error", message);
+    match &log.file {
+        Some(file) => {
+            write(file, &line);
+            write(std::io::stderr(), &one_line(message));
+        }
+        None if log.json => write(std::io::stderr(), &line),
+        None => write(std::io::stderr(), &one_line(message)),
+    }
+}
+
+/// What the user may want to know although the command goes on.
+pub fn warn(message: &str) {
+    let log = log();
+    if !log.json || log.debug {
+        log.note("warning", message);
+    }
+}
+
+pub fn debug(message: &str) {
+    let log = log();
+    if log.debug {
+        log.note("debug", message);
+    }
+}
+
+/// `2026-01-31T23:59:59Z`
+pub fn rfc3339(time: SystemTime) -> String {
+    let seconds = time
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs();
+    format!("{}Z", date_and_time(seconds))
+}
+
+/// `2026-01-31T23:59:59.123456789Z`
+pub fn rfc3339_nanos(time: SystemTime) -> String {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let nanos = since.subsec_nanos();
+    format!("{}.{nanos:09}Z", date_and_time(since.as_secs()))
+}
+
+fn log() -> &'static Log {
+    LOG.get_or_init(Log::default)
+}
+
+impl Log {
+    fn note(&self, level: &str, message: &str) {
+        match &self.file {
+            Some(file) => write(file, &self.line(level, message)),
+            None if self.json => write(std::io::stderr(), &self.line(level, message)),
+            None => write(
+                std::io::stderr(),
+                &format!("{level}: {}", one_line(message)),
+            ),
+        }
+    }
+
+    /// A line of the log file. containerd refuses the file if a time is not RFC 3339.
+    fn line(&self, level: &str, message: &str) -> String {
+        let time = rfc3339(SystemTime::now());
+        if self.json {
+            return json!({"level": level, "msg": message, "time": time}).to_string();
+        }
+        format!("time={time:?} level={level} msg={message:?}")
+    }
+}
+
+/// One write for a line: several runtimes may append to the same file. A failure has nowhere to go.
+fn write(mut to: impl Write, line: &str) {
+    let _ = to.write_all(format!("{line}\n").as_bytes());
+}
+
+/// Conmon forwards lines, and what a container or a hook printed may hold terminal escapes.
+fn one_line(message: &str) -> String {
+    let escape = |c: char| match c.is_control() {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    };
+    message.trim_end().chars().map(escape).collect()
+}
+
+struct Asked {
+    path: Option<PathBuf>,
+    format: String,
+    debug: bool,
+}
+
+/// The global flags that do not take the next word as their value.
+pub const SWITCHES: [&str; 6] = ["debug", "systemd-cgroup", "help", "h", "version", "v"];
+
+/// Reads the words before the verb; faults are left for the parse to find.
+///
+/// An unknown flag may have a value, so the next word is not taken for the verb. Beyond the verb
+/// nothing is read: `--log` may belong to the container's command there.
+fn scan(words: impl Iterator<Item = OsString>) -> Asked {
+    let mut asked = Asked {
+        path: None,
+        format: "text".to_string(),
+        debug: false,
+    };
+    let mut words = words;
+    while let Some((name, value)) = words.next().and_then(|word| cli::flag(&word)) {
+        let value = match value {
+            Some(value) => value,
+            None if SWITCHES.contains(&name.as_str()) => OsString::new(),
+            None => words.next().unwrap_or_default(),
+        };
+        match name.as_str() {
+            "log" if value.is_empty() => {}
+            "log" => asked.path = Some(value.into()),
+            "log-format" => asked.format = value.to_string_lossy().into_owned(),
+            "debug" => asked.debug = value != "false",
+            _ => {}
+        }
+    }
+    asked
+}
+
+fn open(path: &PathBuf) -> Result<File> {
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).mode(0o644);
+    options
+        .open(path)
+        .with_context(|| format!("open log file {path:?}"))
+}
+
+/// The Gregorian date of a count of seconds since 1970, in UTC.
+///
+/// Counts from 0000-03-01, so that the leap day is the last of a year and of each of its cycles.
+fn date_and_time(seconds: u64) -> String {
+    const DAYS_BEFORE_1970: u64 = 719_468;
+    const DAYS_OF_400_YEARS: u64 = 146_097;
+    let days = seconds / 86_400 + DAYS_BEFORE_1970;
+    let (cycle, day) = (days / DAYS_OF_400_YEARS, days % DAYS_OF_400_YEARS);
+    let leap_days = day / 1_460 - day / 36_524 + day / 146_096;
+    let year = (day - leap_days) / 365;
+    let day = day - (year * 365 + year / 4 - year / 100);
+    // From March on, the months repeat every five with 153 days.
+    let month = (day * 5 + 2) / 153;
+    let day = day - (month * 153 + 2) / 5 + 1;
+    let (month, next) = if month < 10 {
+        (month + 3, 0)
+    } else {
+        (month - 9, 1)
+    };
+    let year = cycle * 400 + year + next;
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn asked(line: &str) -> (Option<String>, String, bool) {
+        let asked = scan(line.split(' ').map(OsString::from));
+        let path = asked.path.map(|path| path.display().to_string());
+        (path, asked.format, asked.debug)
+    }
+
+    #[test]
+    fn the_scan_knows_every_form_of_a_flag() {
+        let want = (Some("/l".to_string()), "json".to_string(), true);
+        for line in [
+            "--log /l --log-format json --debug create c",
+            "--log=/l --log-format=json --debug=true create c",
+            "-log /l -log-format=json -debug create c",
+            "--root=/r --log /l --systemd-cgroup --log-format json --rootless auto --debug",
+            "--log /first --log /l --log-format text --log-format json --debug",
+            "--cgroup-manager disabled --log /l --log-format json --debug create c",
+        ] {
+            assert_eq!(asked(line), want, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_scan_ends_at_the_verb() {
+        for line in [
+            "run c -- app --log /etc/passwd --log-format json --debug",
+            "exec c app --log /etc/passwd --debug",
+            "--root create exec --log /etc/passwd",
+            "-- --log /etc/passwd",
+        ] {
+            assert_eq!(asked(line), (None, "text".to_string(), false), "{line}");
+        }
+    }
+
+    #[test]
+    fn faults_do_not_stop_the_scan() {
+        assert_eq!(asked("--bad=1 --log /l").0.as_deref(), Some("/l"));
+        assert_eq!(asked("--log").0, None);
+        assert_eq!(asked("--log= --debug"), (None, "text".to_string(), true));
+        assert!(!asked("--debug --debug=false list").2);
+    }
+
+    #[test]
+    fn lines_are_what_engines_decode() {
+        let log = Log {
+            json: true,
+            ..Log::default()
+        };
+        let line = log.line("error", "a \"quoted\"\nmessage");
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(value["level"], "error");
+        assert_eq!(value["msg"], "a \"quoted\"\nmessage");
+        assert_eq!(value["time"].as_str().unwrap().len(), 20);
+        assert!(!line.contains('\n'));
+
+        let line = Log::default().line("error", "a\nb");
+        assert!(line.ends_with("Z\" level=error msg=\"a\\nb\""), "{line}");
+    }
+
+    #[test]
+    fn a_message_stays_one_line() {
+        assert_eq!(
+            one_line("a\nb\u{1b}[2Jc \u{fc}\n"),
+            "a\\nb\\u{1b}[2Jc \u{fc}"
+        );
+    }
+
+    #[test]
+    fn times_are_rfc3339() {
+        for (seconds, want) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_709_251_200, "2024-03-01T00:00:00Z"),
+            (1_767_225_599, "2025-12-31T23:59:59Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+            (4_107_456_000, "2100-02-28T00:00:00Z"),
+        ] {
+            assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_secs(seconds)), want);
+        }
+        let time = UNIX_EPOCH + Duration::new(1_767_225_599, 1_002_003);
+        assert_eq!(rfc3339_nanos(time), "2025-12-31T23:59:59.001002003Z");
+    }
+
+    #[test]
+    fn every_day_follows_the_one_before() {
+        let date = |day: u64| date_and_time(day * 86_400)[..10].to_string();
+        let mut expected = (1970, 1, 1);
+        for day in 0..200_000 {
+            let (year, month, of_month) = expected;
+            assert_eq!(date(day), format!("{year:04}-{month:02}-{of_month:02}"));
+            let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+            let february = if leap { 29 } else { 28 };
+            let days = [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+            expected = match (of_month == days[month - 1], month) {
+                (false, _) => (year, month, of_month + 1),
+                (true, 12) => (year + 1, 1, 1),
+                (true, _) => (year, month + 1, 1),
+            };
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! cofferdam, a low-level OCI container runtime: opens the log, reads the command line, runs one verb,
+//! and says once what went wrong.
+
+#![deny(unsafe_code)]
+
+mod bundle;
+mod cgroup;
+mod channel;
+mod cli;
+mod commands;
+mod container;
+mod hooks;
+mod host;
+mod idmap;
+mod init;
+mod launch;
+mod log;
+mod plan;
+mod selfexe;
+#[allow(unsafe_code)]
+mod sys;
+mod terminal;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use cli::{Cli, Command, Parsed};
+use container::Store;
+
+fn main() -> ExitCode {
+    let done = log::init(std::env::args_os()).and_then(|()| run());
+    let code = done.unwrap_or_else(|error| {
+        log::error(&format!("{error:#}"));
+        1
+    });
+    // Exit codes beyond a byte do not exist.
+    ExitCode::from(code as u8)
+}
+
+fn run() -> Result<i32> {
+    match cli::parse(std::env::args_os())? {
+        Parsed::Text(text) => {
+            print!("{text}");
+            Ok(0)
+        }
+        Parsed::Command(cli) => dispatch(&cli),
+    }
+}
+
+fn root_of_this_user() -> PathBuf {
+    let euid = nix::unistd::geteuid().as_raw();
+    let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR");
+    let confined = runtime_dir.is_some() && host::in_user_namespace().unwrap_or(false);
+    cli::default_root(euid, confined, runtime_dir.as_deref())
+}
+
+fn dispatch(cli: &Cli) -> Result<i32> {
+    let store = Store::new(cli.global.root.clone().unwrap_or_else(root_of_this_user));
+    match &cli.command {
+        Command::Create(args) => commands::create::run(args, &cli.global, &store),
+        Command::Start(args) => commands::start::run(args, &store),
+        Command::Run(args) => commands::run::run(args, &cli.global, &store),
+        Command::State(args) => commands::state::run(args, &store),
+        Command::Kill(args) => commands::kill::run(args, &store),
+        Command::Delete(args) => commands::delete::run(args, &store),
+        Command::List(args) => commands::list::run(args, &store),
+        Command::Spec(args) => commands::spec::run(args).map(|()| 0),
+        Command::Features => commands::features::run().map(|()| 0),
+    }
+}

@@ -1,0 +1,121 @@
+//! `linux.cgroupsPath` and `linux.resources` -> the container's cgroup and what is written there.
+
+use std::fmt;
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Result, bail, ensure};
+use oci_spec::runtime::Linux;
+
+use super::Flags;
+use super::resources::{self, Resources};
+use crate::cgroup::devices::{self, DeviceRule};
+use crate::host::Host;
+
+#[derive(Debug)]
+pub struct CgroupPlan {
+    /// Where cgroup v2 is mounted.
+    pub mount: PathBuf,
+    /// The container's own directory.
+    pub path: PathBuf,
+    /// The systemd scope that holds it, if systemd is to make it.
+    pub unit: Option<String>,
+    pub resources: Resources,
+    /// The device program; `None` allows everything.
+    pub devices: Option<Vec<u64>>,
+    pub device_rules: Vec<DeviceRule>,
+    /// Whether the caller may be without the right to make cgroups, and no limit needs one.
+    pub optional: bool,
+}
+
+pub fn cgroup(linux: &Linux, host: &Host, flags: &Flags) -> Result<CgroupPlan> {
+    let mut resources = resources::resources(linux.resources().as_ref())?;
+    let path = linux.cgroups_path().as_deref().unwrap_or(Path::new(""));
+    let mount = host.cgroup.mount.clone();
+    let (below, unit) = if flags.systemd_cgroup {
+        let (path, unit) = scope(path, &flags.id, host)?;
+        (path, Some(unit))
+    } else {
+        (directory(path, &flags.id, &host.cgroup.own)?, None)
+    };
+    let mut device_rules = std::mem::take(&mut resources.devices);
+    device_rules.extend(devices::defaults());
+    let confined = host.euid != 0 || host.in_user_namespace;
+    Ok(CgroupPlan {
+        path: mount.join(below.strip_prefix("/").unwrap_or(&below)),
+        mount,
+        unit,
+        optional: confined && resources.settings.is_empty(),
+        // Only CAP_BPF in the initial user namespace may attach one; a user namespace has no mknod anyway.
+        devices: if confined { None } else { devices::program(&device_rules)? },
+        device_rules,
+        resources,
+    })
+}
+
+/// An absolute path starts at the mount; a relative one, by default the id, beside the caller's own cgroup,
+/// which has processes in it and so can have no children with limits (cgroups(7), "no internal processes").
+fn directory(path: &Path, id: &str, own: &Path) -> Result<PathBuf> {
+    let climbs = path.components().any(|component| component == Component::ParentDir);
+    ensure!(!climbs, "linux.cgroupsPath: {path:?}: must not contain \"..\"");
+    let below = if path.as_os_str().is_empty() { Path::new(id) } else { path };
+    let base = own.parent().unwrap_or(Path::new("/"));
+    let full = if below.is_absolute() { below.to_path_buf() } else { base.join(below) };
+    ensure!(full != Path::new("/"), "linux.cgroupsPath: {path:?}: is the root of all cgroups");
+    Ok(full)
+}
+
+/// `slice:prefix:name` as systemd sees it: the scope `prefix-name.scope` in the nested slice.
+fn scope(path: &Path, id: &str, host: &Host) -> Result<(PathBuf, String)> {
+    let text = path.to_string_lossy();
+    let parts: Vec<&str> = text.split(':').collect();
+    let (slice, prefix, name) = match parts[..] {
+        [""] => ("", "cofferdam", id),
+        [slice, prefix, name] if !name.is_empty() => (slice, prefix, name),
+        _ => bail!("linux.cgroupsPath: {text}: with --systemd-cgroup it must be slice:prefix:name"),
+    };
+    let default = if host.euid == 0 { "system.slice" } else { "user.slice" };
+    let slice = if slice.is_empty() { default } else { slice };
+    let unit = match (prefix, name) {
+        (_, name) if name.ends_with(".slice") => name.to_string(),
+        ("", name) => format!("{name}.scope"),
+        (prefix, name) => format!("{prefix}-{name}.scope"),
+    };
+    Ok((slice_path(slice)?.join(&unit), unit))
+}
+
+/// systemd.slice(5): `a-b.slice` lies inside `a.slice`.
+fn slice_path(slice: &str) -> Result<PathBuf> {
+    let Some(stem) = slice.strip_suffix(".slice").filter(|stem| !stem.contains('/')) else {
+        bail!("linux.cgroupsPath: {slice}: must be the name of a slice, such as system.slice");
+    };
+    let mut path = PathBuf::from("/");
+    if stem == "-" {
+        return Ok(path);
+    }
+    let mut name = String::new();
+    for part in stem.split('-') {
+        ensure!(!part.is_empty(), "linux.cgroupsPath: {slice}: is no name of a slice");
+        name = if name.is_empty() { part.to_string() } else { format!("{name}-{part}") };
+        path.push(format!("{name}.slice"));
+    }
+    Ok(path)
+}
+
+impl fmt::Display for CgroupPlan {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match &self.unit {
+            Some(unit) => writeln!(f, "cgroup {} (systemd unit {unit})", self.path.display())?,
+            None => writeln!(f, "cgroup {}", self.path.display())?,
+        }
+        for setting in &self.resources.settings {
+            writeln!(f, "{} = {}", setting.file, setting.value)?;
+        }
+        match &self.devices {
+            None => writeln!(f, "devices: all"),
+            Some(_) => {
+                let rules: Vec<String> = self.device_rules.iter().map(ToString::to_string).collect();
+                writeln!(f, "devices: {}", rules.join(", "))
+            }
+        }
+    }
+}

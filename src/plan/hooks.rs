@@ -1,0 +1,93 @@
+//! `spec.hooks` -> the six lists, checked. Those of start and delete are kept in the state.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
+use oci_spec::runtime::{Hook as SpecHook, Hooks as SpecHooks};
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Hooks {
+    #[serde(skip)]
+    pub prestart: Vec<Hook>,
+    #[serde(skip)]
+    pub create_runtime: Vec<Hook>,
+    #[serde(skip)]
+    pub create_container: Vec<Hook>,
+    #[serde(skip)]
+    pub start_container: Vec<Hook>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub poststart: Vec<Hook>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub poststop: Vec<Hook>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Hook {
+    pub path: PathBuf,
+    /// The whole argv; empty: the path alone.
+    pub args: Vec<String>,
+    /// `None`: that of the caller, or of the process for startContainer.
+    pub env: Option<Vec<String>>,
+    /// Seconds.
+    pub timeout: Option<u64>,
+}
+
+pub fn hooks(spec: Option<&SpecHooks>) -> Result<Hooks> {
+    let Some(spec) = spec else {
+        return Ok(Hooks::default());
+    };
+    #[allow(deprecated)]
+    let prestart = spec.prestart();
+    Ok(Hooks {
+        prestart: list(prestart, "prestart")?,
+        create_runtime: list(spec.create_runtime(), "createRuntime")?,
+        create_container: list(spec.create_container(), "createContainer")?,
+        start_container: list(spec.start_container(), "startContainer")?,
+        poststart: list(spec.poststart(), "poststart")?,
+        poststop: list(spec.poststop(), "poststop")?,
+    })
+}
+
+fn list(hooks: &Option<Vec<SpecHook>>, name: &str) -> Result<Vec<Hook>> {
+    let one = |(index, hook): (usize, &SpecHook)| {
+        let field = format!("hooks.{name}[{index}]");
+        let path = hook.path();
+        ensure!(path.is_absolute(), "{field}.path: {path:?}: must be absolute");
+        let timeout = hook.timeout();
+        ensure!(
+            timeout.is_none_or(|seconds| seconds > 0),
+            "{field}.timeout: {}: must be above 0 seconds",
+            timeout.unwrap_or(0)
+        );
+        let timeout = timeout.and_then(|seconds| u64::try_from(seconds).ok());
+        let args = hook.args().clone().unwrap_or_default();
+        Ok(Hook { path: path.clone(), args, env: hook.env().clone(), timeout })
+    };
+    hooks.iter().flatten().enumerate().map(one).collect()
+}
+
+impl fmt::Display for Hooks {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let lists = [
+            ("prestart", &self.prestart),
+            ("createRuntime", &self.create_runtime),
+            ("createContainer", &self.create_container),
+            ("startContainer", &self.start_container),
+            ("poststart", &self.poststart),
+            ("poststop", &self.poststop),
+        ];
+        for (name, hooks) in lists {
+            for hook in hooks {
+                write!(f, "{name} hook {}", hook.path.display())?;
+                match hook.timeout {
+                    Some(seconds) => writeln!(f, " ({seconds} s)")?,
+                    None => writeln!(f)?,
+                }
+            }
+        }
+        Ok(())
+    }
+}

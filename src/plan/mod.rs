@@ -1,0 +1,123 @@
+//! The plan: what the parent makes of a spec, and all that the child will do. PURE: no side effects,
+//! no descriptors. Its text (`--dry-run`) is what a person reads to know what will happen.
+
+pub mod bpf;
+pub mod cgroup;
+pub mod hooks;
+pub mod mounts;
+pub mod namespaces;
+pub mod process;
+pub mod resources;
+pub mod rootfs;
+pub mod seccomp;
+pub mod step;
+pub mod sysctl;
+
+use std::fmt;
+
+use anyhow::{Result, bail, ensure};
+use oci_spec::runtime::Linux;
+
+use crate::bundle::Bundle;
+use crate::host::Host;
+use crate::sys::clone;
+
+/// What the command line adds to the config.
+#[derive(Debug, Default)]
+pub struct Flags {
+    pub id: String,
+    pub no_pivot: bool,
+    pub no_new_keyring: bool,
+    pub preserve_fds: u32,
+    /// Descriptors handed on by socket activation (sd_listen_fds(3)).
+    pub listen_fds: u32,
+    pub systemd_cgroup: bool,
+}
+
+#[derive(Debug)]
+pub struct Plan {
+    pub namespaces: namespaces::Namespaces,
+    pub cgroup: cgroup::CgroupPlan,
+    pub rootfs: rootfs::Rootfs,
+    pub hostname: Option<String>,
+    pub domainname: Option<String>,
+    pub sysctl: Vec<sysctl::Sysctl>,
+    pub process: process::Process,
+    pub hooks: hooks::Hooks,
+    /// What the config asks for in vain.
+    pub warnings: Vec<String>,
+}
+
+impl Plan {
+    pub fn create(bundle: &Bundle, host: &Host, flags: &Flags) -> Result<Plan> {
+        let default = Linux::default();
+        let linux = bundle.spec.linux().as_ref().unwrap_or(&default);
+        refuse_unsupported(linux)?;
+        let namespaces = namespaces::namespaces(linux, host)?;
+        let mut cgroup = cgroup::cgroup(linux, host, flags)?;
+        Ok(Plan {
+            rootfs: rootfs::rootfs(bundle, host, &namespaces, flags.no_pivot)?,
+            hostname: uts_name(bundle.spec.hostname(), "hostname", &namespaces)?,
+            domainname: uts_name(bundle.spec.domainname(), "domainname", &namespaces)?,
+            sysctl: sysctl::sysctl(linux, &namespaces)?,
+            process: process::process(bundle, &namespaces, flags)?,
+            hooks: hooks::hooks(bundle.spec.hooks().as_ref())?,
+            warnings: std::mem::take(&mut cgroup.resources.warnings),
+            namespaces,
+            cgroup,
+        })
+    }
+}
+
+/// Known properties that this version cannot honour are errors, as the spec asks.
+fn refuse_unsupported(linux: &Linux) -> Result<()> {
+    let fields = [
+        ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|map| !map.is_empty())),
+        ("linux.intelRdt", linux.intel_rdt().is_some()),
+        ("linux.memoryPolicy", linux.memory_policy().is_some()),
+        ("linux.personality", linux.personality().is_some()),
+    ];
+    match fields.iter().find(|(_, given)| *given) {
+        Some((field, _)) => bail!("{field}: is not supported by this version; remove it"),
+        None => Ok(()),
+    }
+}
+
+fn uts_name(
+    name: &Option<String>,
+    field: &str,
+    namespaces: &namespaces::Namespaces,
+) -> Result<Option<String>> {
+    /// sethostname(2): HOST_NAME_MAX.
+    const LONGEST: usize = 64;
+    let Some(name) = name.as_ref().filter(|name| !name.is_empty()) else {
+        return Ok(None);
+    };
+    ensure!(
+        namespaces.has(clone::NEWUTS),
+        "{field}: {name:?}: needs a uts namespace; add {{\"type\": \"uts\"}} to linux.namespaces"
+    );
+    ensure!(name.len() <= LONGEST, "{field}: {name:?}: longer than {LONGEST} bytes");
+    Ok(Some(name.clone()))
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        for warning in &self.warnings {
+            writeln!(f, "warning: {warning}")?;
+        }
+        self.cgroup.fmt(f)?;
+        self.namespaces.fmt(f)?;
+        self.hooks.fmt(f)?;
+        self.rootfs.fmt(f)?;
+        for (what, name) in [("hostname", &self.hostname), ("domainname", &self.domainname)] {
+            if let Some(name) = name {
+                writeln!(f, "{what} {name}")?;
+            }
+        }
+        for sysctl in &self.sysctl {
+            writeln!(f, "{sysctl}")?;
+        }
+        self.process.fmt(f)
+    }
+}

@@ -1,0 +1,285 @@
+//! The root filesystem -> what to make the root of, and the steps that furnish it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use libc::{MS_PRIVATE, MS_SHARED, MS_SLAVE, MS_UNBINDABLE};
+use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType};
+
+use super::mounts::{self, clean, propagation};
+use super::namespaces::Namespaces;
+use super::step::{Node, NodeKind, Propagation, Source, Step, Tree};
+use crate::bundle::Bundle;
+use crate::host::Host;
+use crate::sys::clone;
+
+/// Directories of an overlay, top first, absolute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overlay {
+    pub lower: Vec<PathBuf>,
+    /// Where changes go; absent: a tmpfs that dies with the container.
+    pub upper: Option<Upper>,
+    /// Overlay attributes as `user.overlay.*`, all that a user namespace may set.
+    pub user_attributes: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upper {
+    pub dir: PathBuf,
+    pub work: PathBuf,
+}
+
+#[derive(Debug)]
+pub enum Root {
+    Tree(Source),
+    Overlay(Overlay),
+    /// Without a mount namespace of its own the container works in the tree of its caller.
+    InPlace(PathBuf),
+}
+
+#[derive(Debug)]
+pub struct Rootfs {
+    pub root: Root,
+    /// What the copied tree of the host's mounts is set to before anything else.
+    pub host_propagation: Propagation,
+    /// Where the new root is attached until it becomes `/`.
+    pub anchor: PathBuf,
+    /// Trees that the parent opens; steps refer to them by their index.
+    pub trees: Vec<Tree>,
+    /// Mounts, devices, links; then the createRuntime and createContainer hooks run.
+    pub furnish: Vec<Step>,
+    /// What makes paths read-only or unreadable, after the hooks had their way.
+    pub seal: Vec<Step>,
+    /// `--no-pivot`: the new root is moved over the old one.
+    pub pivot: bool,
+    pub propagation: Option<Propagation>,
+}
+
+pub fn rootfs(
+    bundle: &Bundle,
+    host: &Host,
+    namespaces: &Namespaces,
+    no_pivot: bool,
+) -> Result<Rootfs> {
+    let default = Linux::default();
+    let linux = bundle.spec.linux().as_ref().unwrap_or(&default);
+    let word = linux.rootfs_propagation().as_deref().filter(|word| !word.is_empty());
+    let wanted = word.map(|word| propagation(word, "linux.rootfsPropagation")).transpose()?;
+    let plan = mounts::mounts(bundle, host, namespaces)?;
+    let mut trees = plan.trees;
+    let (root, anchor) = root(bundle, host, namespaces, wanted, &mut trees)?;
+    if namespaces.creates(clone::NEWNS) {
+        ensure_no_conflict(no_pivot, wanted)?;
+    } else {
+        check_in_place(linux)?;
+    }
+
+    let mut furnish = plan.steps;
+    if !dev_is_bound(&furnish) {
+        furnish.extend(devices(linux, namespaces)?);
+        furnish.extend(LINKS.map(|(path, target)| Step::Symlink { target, path: PathBuf::from(path) }));
+    }
+    furnish.extend(working_directory(bundle));
+    let mut seal = plan.seals;
+    seal.extend(paths(linux.readonly_paths()).map(|path| Step::ReadOnly { path }));
+    seal.extend(paths(linux.masked_paths()).map(|path| Step::Mask { path }));
+    if bundle.root().is_some_and(|root| root.readonly() == Some(true)) {
+        seal.push(Step::Seal { path: PathBuf::from("/") });
+    }
+    Ok(Rootfs {
+        root,
+        host_propagation: host_propagation(wanted),
+        anchor,
+        trees,
+        furnish,
+        seal,
+        pivot: !no_pivot,
+        propagation: wanted,
+    })
+}
+
+fn root(
+    bundle: &Bundle,
+    host: &Host,
+    namespaces: &Namespaces,
+    wanted: Option<Propagation>,
+    trees: &mut Vec<Tree>,
+) -> Result<(Root, PathBuf)> {
+    let new_mounts = namespaces.creates(clone::NEWNS);
+    if let Some(overlay) = &bundle.overlay {
+        ensure!(new_mounts, "linux.namespaces: an overlay root needs a new mount namespace");
+        let user_attributes = namespaces.has(clone::NEWUSER) || host.in_user_namespace;
+        let overlay = Overlay { user_attributes, ..overlay.clone() };
+        return Ok((Root::Overlay(overlay), PathBuf::from("/")));
+    }
+    let path = bundle.rootfs()?;
+    if !new_mounts {
+        return Ok((Root::InPlace(path.clone()), path));
+    }
+    // Attached over `/`, which everybody may reach. But a shared `/` would show it to the host, so
+    // then it goes over the rootfs directory, whose mount is made private first.
+    let shared = wanted.is_some_and(|propagation| propagation.kind == MS_SHARED);
+    let anchor = if shared { path.clone() } else { PathBuf::from("/") };
+    let tree = Tree { path, recursive: true, idmap: None };
+    if host.euid == 0 && namespaces.has(clone::NEWUSER) {
+        trees.push(tree.clone());
+        return Ok((Root::Tree(Source::Opened(trees.len() - 1, tree)), anchor));
+    }
+    Ok((Root::Tree(Source::Path(tree)), anchor))
+}
+
+/// Nothing that happens in the container may show on the host; what happens there may show here.
+fn host_propagation(wanted: Option<Propagation>) -> Propagation {
+    let kind = match wanted.map(|propagation| propagation.kind) {
+        Some(MS_SHARED) => MS_SHARED,
+        Some(MS_PRIVATE | MS_UNBINDABLE) => MS_PRIVATE,
+        _ => MS_SLAVE,
+    };
+    Propagation { kind, recursive: true }
+}
+
+fn ensure_no_conflict(no_pivot: bool, wanted: Option<Propagation>) -> Result<()> {
+    let private = wanted.is_some_and(|propagation| propagation.kind == MS_PRIVATE);
+    ensure!(
+        !(no_pivot && private),
+        "linux.rootfsPropagation: private: cannot be had with --no-pivot, where the old root stays mounted below"
+    );
+    Ok(())
+}
+
+fn check_in_place(linux: &Linux) -> Result<()> {
+    let hides = [
+        ("linux.maskedPaths", linux.masked_paths()),
+        ("linux.readonlyPaths", linux.readonly_paths()),
+    ];
+    for (field, list) in hides {
+        ensure!(
+            list.as_ref().is_none_or(Vec::is_empty),
+            "{field}: needs a new mount namespace; without one it would change the host's own tree"
+        );
+    }
+    Ok(())
+}
+
+/// A /dev that comes from the host has its nodes already, and they are the host's.
+fn dev_is_bound(steps: &[Step]) -> bool {
+    let on_dev = |step: &&Step| match step {
+        Step::Mount(mount) => mount.target == Path::new("/dev"),
+        Step::Bind(bind) => bind.target == Path::new("/dev"),
+        _ => false,
+    };
+    steps.iter().rfind(on_dev).is_some_and(|step| matches!(step, Step::Bind(_)))
+}
+
+/// Made if the source exists (config-linux.md, "Default Devices" and "Dev symbolic links").
+const LINKS: [(&str, &str); 6] = [
+    ("/dev/fd", "/proc/self/fd"),
+    ("/dev/stdin", "/proc/self/fd/0"),
+    ("/dev/stdout", "/proc/self/fd/1"),
+    ("/dev/stderr", "/proc/self/fd/2"),
+    ("/dev/core", "/proc/kcore"),
+    ("/dev/ptmx", "pts/ptmx"),
+];
+
+const DEVICES: [(&str, u32, u32); 6] = [
+    ("/dev/null", 1, 3),
+    ("/dev/zero", 1, 5),
+    ("/dev/full", 1, 7),
+    ("/dev/random", 1, 8),
+    ("/dev/urandom", 1, 9),
+    ("/dev/tty", 5, 0),
+];
+
+fn devices(linux: &Linux, namespaces: &Namespaces) -> Result<Vec<Step>> {
+    let mut nodes = Vec::new();
+    for (index, device) in linux.devices().iter().flatten().enumerate() {
+        nodes.push(node(device, &format!("linux.devices[{index}]"))?);
+    }
+    for (path, major, minor) in DEVICES {
+        let path = PathBuf::from(path);
+        if nodes.iter().all(|node: &Node| node.path != path) {
+            let kind = NodeKind::Char(major, minor);
+            nodes.push(Node { path, kind, mode: 0o666, uid: 0, gid: 0 });
+        }
+    }
+    // mknod(2) of a device needs CAP_MKNOD in the initial user namespace.
+    let bound = namespaces.has(clone::NEWUSER);
+    let step = |node: Node| match node.kind {
+        NodeKind::Char(..) | NodeKind::Block(..) if bound => Step::BindNode { path: node.path },
+        _ => Step::MakeNode(node),
+    };
+    Ok(nodes.into_iter().map(step).collect())
+}
+
+fn node(device: &LinuxDevice, field: &str) -> Result<Node> {
+    let path = device.path();
+    ensure!(path.is_absolute(), "{field}.path: {path:?}: must be absolute");
+    let number = |name: &str, value: i64| {
+        u32::try_from(value).with_context(|| format!("{field}.{name}: {value}: must be 0 or more"))
+    };
+    let (major, minor) = (number("major", device.major())?, number("minor", device.minor())?);
+    let kind = match device.typ() {
+        LinuxDeviceType::C | LinuxDeviceType::U => NodeKind::Char(major, minor),
+        LinuxDeviceType::B => NodeKind::Block(major, minor),
+        LinuxDeviceType::P => NodeKind::Fifo,
+        LinuxDeviceType::A => bail!("{field}.type: a: must be c, b, u or p"),
+    };
+    let mode = device.file_mode().unwrap_or(0o666) & 0o777;
+    let (uid, gid) = (device.uid().unwrap_or(0), device.gid().unwrap_or(0));
+    Ok(Node { path: clean(path), kind, mode, uid, gid })
+}
+
+/// As the engines expect, a working directory that the image lacks is made.
+fn working_directory(bundle: &Bundle) -> Option<Step> {
+    let cwd = clean(bundle.spec.process().as_ref()?.cwd());
+    let below_proc = cwd.starts_with("/proc") || cwd.starts_with("/sys") || cwd.starts_with("/dev");
+    (cwd != Path::new("/") && !below_proc).then_some(Step::MakeDir { path: cwd, mode: 0o755 })
+}
+
+fn paths(list: &Option<Vec<String>>) -> impl Iterator<Item = PathBuf> {
+    list.iter().flatten().map(|path| clean(Path::new(path)))
+}
+
+impl fmt::Display for Rootfs {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        self.root.fmt(f)?;
+        for step in self.furnish.iter().chain(&self.seal) {
+            writeln!(f, "{step}")?;
+        }
+        if let Some(propagation) = self.propagation {
+            writeln!(f, "make / {propagation}")?;
+        }
+        let how = match (&self.root, self.pivot) {
+            (Root::InPlace(_), _) => "chroot into it",
+            (_, true) => "pivot into it",
+            (_, false) => "move it over / without pivot_root",
+        };
+        writeln!(f, "{how}")
+    }
+}
+
+impl fmt::Display for Root {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Root::Tree(source) => writeln!(f, "root is a copy of the tree {}", source.tree().path.display()),
+            Root::InPlace(path) => writeln!(f, "root is {} in the caller's tree", path.display()),
+            Root::Overlay(overlay) => overlay.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Overlay {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        writeln!(f, "root is an overlay")?;
+        for lower in &self.lower {
+            writeln!(f, "overlay layer {}", lower.display())?;
+        }
+        match &self.upper {
+            Some(Upper { dir, work }) => {
+                writeln!(f, "overlay upper {} (work {})", dir.display(), work.display())
+            }
+            None => writeln!(f, "overlay upper on a tmpfs that dies with the container"),
+        }
+    }
+}

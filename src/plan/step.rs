@@ -1,0 +1,206 @@
+//! `Step`: one act in the making of the root filesystem.
+//!
+//! Planned by the parent, performed by the child. Its text is the dry run, the debug log and the
+//! context of its error alike.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use super::mounts;
+use super::namespaces::IdMap;
+use crate::sys::mount::Attributes;
+
+#[derive(Debug)]
+pub enum Step {
+    Mount(Mount),
+    Bind(Bind),
+    Remount(Remount),
+    MakeDir { path: PathBuf, mode: u32 },
+    MakeNode(Node),
+    BindNode { path: PathBuf },
+    Symlink { target: &'static str, path: PathBuf },
+    ReadOnly { path: PathBuf },
+    Mask { path: PathBuf },
+    Seal { path: PathBuf },
+}
+
+/// A new filesystem, detached until it has all its attributes.
+#[derive(Debug)]
+pub struct Mount {
+    pub field: String,
+    pub kind: String,
+    pub source: Option<String>,
+    pub target: PathBuf,
+    /// Options of the filesystem itself, in the order given.
+    pub options: Vec<String>,
+    pub attributes: u64,
+    pub propagation: Vec<Propagation>,
+    pub copy_up: bool,
+}
+
+/// A copy of an existing tree of mounts, or of a part of one.
+#[derive(Debug)]
+pub struct Bind {
+    pub field: String,
+    pub source: Source,
+    pub target: PathBuf,
+    pub attributes: Attributes,
+    pub recursive_attributes: Attributes,
+    pub propagation: Vec<Propagation>,
+    /// Only a procfs may stand in for /proc.
+    pub must_be_proc: bool,
+}
+
+/// Where the tree of a bind comes from.
+#[derive(Debug)]
+pub enum Source {
+    /// Opened by the child.
+    Path(Tree),
+    /// Opened by the parent, because the child may not: the index into `Rootfs::trees`.
+    Opened(usize, Tree),
+}
+
+#[derive(Clone, Debug)]
+pub struct Tree {
+    pub path: PathBuf,
+    pub recursive: bool,
+    pub idmap: Option<Idmap>,
+}
+
+/// The owners that an idmapped mount shows.
+#[derive(Clone, Debug)]
+pub struct Idmap {
+    pub uids: Vec<IdMap>,
+    pub gids: Vec<IdMap>,
+    pub recursive: bool,
+}
+
+/// New attributes, and options of the filesystem, for what is mounted at the target already.
+#[derive(Debug)]
+pub struct Remount {
+    pub field: String,
+    pub target: PathBuf,
+    pub options: Vec<String>,
+    pub attributes: Attributes,
+    pub recursive_attributes: Attributes,
+    pub propagation: Vec<Propagation>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Propagation {
+    pub kind: u64,
+    pub recursive: bool,
+}
+
+#[derive(Debug)]
+pub struct Node {
+    pub path: PathBuf,
+    pub kind: NodeKind,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeKind {
+    Char(u32, u32),
+    Block(u32, u32),
+    Fifo,
+}
+
+impl Source {
+    pub fn tree(&self) -> &Tree {
+        match self {
+            Source::Path(tree) | Source::Opened(_, tree) => tree,
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Step::Mount(mount) => mount.fmt(f),
+            Step::Bind(bind) => bind.fmt(f),
+            Step::Remount(remount) => remount.fmt(f),
+            Step::MakeDir { path, mode } => write!(f, "make directory {} ({mode:04o})", path.display()),
+            Step::MakeNode(node) => node.fmt(f),
+            Step::BindNode { path } => write!(f, "bind the host's {} on it", path.display()),
+            Step::Symlink { target, path } => write!(f, "link {} -> {target}", path.display()),
+            Step::ReadOnly { path } => write!(f, "make {} and all below it read-only", path.display()),
+            Step::Mask { path } => write!(f, "mask {}", path.display()),
+            Step::Seal { path } => write!(f, "make the mount at {} read-only", path.display()),
+        }
+    }
+}
+
+impl fmt::Display for Mount {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let mut words = mounts::attribute_names(self.attributes, 0, "");
+        words.extend(self.options.iter().cloned());
+        words.extend(self.copy_up.then(|| "tmpcopyup".to_string()));
+        words.extend(self.propagation.iter().map(Propagation::to_string));
+        write!(f, "{}: mount {}", self.field, self.kind)?;
+        if let Some(source) = self.source.as_ref().filter(|source| **source != self.kind) {
+            write!(f, " from {source}")?;
+        }
+        write!(f, " on {}{}", self.target.display(), list(&words))
+    }
+}
+
+impl fmt::Display for Bind {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let tree = self.source.tree();
+        let mut words = Vec::new();
+        words.extend(tree.recursive.then(|| "recursive".to_string()));
+        words.extend(tree.idmap.as_ref().map(Idmap::to_string));
+        words.extend(changes(self.attributes, self.recursive_attributes));
+        words.extend(self.propagation.iter().map(Propagation::to_string));
+        let (source, target) = (tree.path.display(), self.target.display());
+        write!(f, "{}: bind {source} on {target}{}", self.field, list(&words))
+    }
+}
+
+impl fmt::Display for Remount {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let mut words = changes(self.attributes, self.recursive_attributes);
+        words.extend(self.options.iter().cloned());
+        words.extend(self.propagation.iter().map(Propagation::to_string));
+        write!(f, "{}: remount {}{}", self.field, self.target.display(), list(&words))
+    }
+}
+
+impl fmt::Display for Propagation {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(mounts::propagation_name(*self))
+    }
+}
+
+impl fmt::Display for Idmap {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let maps = |maps: &[IdMap]| maps.iter().map(IdMap::to_string).collect::<Vec<_>>().join(" ");
+        let name = if self.recursive { "ridmap" } else { "idmap" };
+        write!(f, "{name} uids {} gids {}", maps(&self.uids), maps(&self.gids))
+    }
+}
+
+impl fmt::Display for Node {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let path = self.path.display();
+        match self.kind {
+            NodeKind::Char(major, minor) => write!(f, "make node {path} c {major}:{minor}")?,
+            NodeKind::Block(major, minor) => write!(f, "make node {path} b {major}:{minor}")?,
+            NodeKind::Fifo => write!(f, "make fifo {path}")?,
+        }
+        write!(f, " ({:04o}, owner {}:{})", self.mode, self.uid, self.gid)
+    }
+}
+
+fn changes(plain: Attributes, recursive: Attributes) -> Vec<String> {
+    let mut words = mounts::attribute_names(plain.set, plain.clear, "");
+    words.extend(mounts::attribute_names(recursive.set, recursive.clear, "r"));
+    words
+}
+
+fn list(words: &[String]) -> String {
+    if words.is_empty() { String::new() } else { format!(" ({})", words.join(", ")) }
+}

@@ -1,0 +1,73 @@
+//! Keeps the runtime's own binary out of a container's reach: CVE-2019-5736.
+//!
+//! A container sees its first process, which is this program, in /proc/PID/exe, and could open that
+//! for writing once it runs no more. So whoever enters a container runs from a read-only copy of the
+//! mount that nothing else can reach, or from a sealed copy in memory. Create and run only.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
+
+use anyhow::{Context, Result, bail};
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::statvfs::{FsFlags, fstatvfs};
+
+use crate::sys::mount::{self, Attributes};
+use crate::sys::process::{self, Pointers};
+use crate::sys::named;
+
+const SEALS: SealFlag = SealFlag::F_SEAL_SEAL
+    .union(SealFlag::F_SEAL_SHRINK)
+    .union(SealFlag::F_SEAL_GROW)
+    .union(SealFlag::F_SEAL_WRITE);
+
+/// Executes this program again from a copy that cannot be written; returns if it runs from one already.
+pub fn protect() -> Result<()> {
+    let own = File::open("/proc/self/exe").context("open /proc/self/exe")?;
+    if is_protected(&own) {
+        return Ok(());
+    }
+    let copy = match read_only_mount(&own) {
+        Ok(copy) => copy,
+        // Without CAP_SYS_ADMIN there are no mounts to be made.
+        Err(_) => sealed_copy(own)?,
+    };
+    let strings = |list: Vec<CString>| Pointers::new(list);
+    let argv = std::env::args_os().map(|arg| CString::new(arg.into_vec()));
+    let envp = std::env::vars_os().map(|(name, value)| {
+        CString::new([name.into_vec(), value.into_vec()].join(&b'='))
+    });
+    let (argv, envp) = (argv.collect::<Result<_, _>>()?, envp.collect::<Result<_, _>>()?);
+    let errno = process::execveat(copy, &strings(argv), &strings(envp));
+    bail!("execute a protected copy of this program: {}", errno.desc())
+}
+
+/// On a read-only mount, as our own copy is, or sealed: asked from the kernel, never from the environment.
+fn is_protected(own: &File) -> bool {
+    let read_only = fstatvfs(own).is_ok_and(|fs| fs.flags().contains(FsFlags::ST_RDONLY));
+    let seals = fcntl(own, FcntlArg::F_GET_SEALS).map(SealFlag::from_bits_truncate);
+    read_only || seals.is_ok_and(|seals| seals.contains(SEALS))
+}
+
+fn read_only_mount(own: &File) -> Result<OwnedFd> {
+    let copy = mount::clone_tree_at(own, false)?;
+    let set = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID;
+    mount::set_attributes(&copy, Attributes { set, ..Attributes::default() })?;
+    Ok(copy)
+}
+
+fn sealed_copy(mut own: File) -> Result<OwnedFd> {
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    // Linux 6.3 and later want to be told that it will be executed; earlier ones do not know the flag.
+    let executable = MFdFlags::from_bits_retain(libc::MFD_EXEC);
+    let made = memfd_create("cofferdam", flags | executable).or_else(|_| memfd_create("cofferdam", flags));
+    let mut copy = File::from(named(made, || "memfd_create(cofferdam)".to_string())?);
+    std::io::copy(&mut own, &mut copy).context("copy this program into memory")?;
+    copy.flush()?;
+    let sealed = fcntl(&copy, FcntlArg::F_ADD_SEALS(SEALS));
+    named(sealed, || "fcntl(F_ADD_SEALS)".to_string())?;
+    Ok(copy.into())
+}

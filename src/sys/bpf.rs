@@ -1,0 +1,50 @@
+//! bpf(2) for device programs of a cgroup: load and attach.
+//!
+//! Kernels 6.17 to 7.1 write past a short attribute, so every call passes a zeroed one of full size.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use anyhow::Result;
+
+use super::{check, check_fd};
+
+const BPF_PROG_LOAD: libc::c_int = 5;
+const BPF_PROG_ATTACH: libc::c_int = 8;
+const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
+const BPF_CGROUP_DEVICE: u32 = 6;
+const BPF_F_ALLOW_MULTI: u32 = 2;
+
+/// `union bpf_attr` as words: larger than any kernel's own, with a zero tail as the kernel asks.
+type Attribute = [u64; 32];
+
+/// Checks and loads a program of encoded instructions.
+pub fn load_device_program(program: &[u64]) -> Result<OwnedFd> {
+    let license = c"Apache-2.0";
+    let mut attribute: Attribute = [0; 32];
+    attribute[0] = pair(BPF_PROG_TYPE_CGROUP_DEVICE, program.len() as u32);
+    attribute[1] = program.as_ptr() as u64;
+    attribute[2] = license.as_ptr() as u64;
+    let result = bpf(BPF_PROG_LOAD, &mut attribute);
+    check_fd(result, || format!("bpf(load device program, {} instructions)", program.len()))
+}
+
+/// Attaches the program to a cgroup, beside those that its ancestors have.
+pub fn attach_device_program(cgroup: impl AsFd, program: impl AsFd) -> Result<()> {
+    let (target, program) = (cgroup.as_fd().as_raw_fd(), program.as_fd().as_raw_fd());
+    let mut attribute: Attribute = [0; 32];
+    attribute[0] = pair(target as u32, program as u32);
+    attribute[1] = pair(BPF_CGROUP_DEVICE, BPF_F_ALLOW_MULTI);
+    let result = bpf(BPF_PROG_ATTACH, &mut attribute);
+    check(result, || format!("bpf(attach device program to cgroup fd {target})")).map(drop)
+}
+
+/// Two neighbouring u32 fields as the word that holds them, on a little-endian machine.
+fn pair(first: u32, second: u32) -> u64 {
+    u64::from(first) | u64::from(second) << 32
+}
+
+fn bpf(command: libc::c_int, attribute: &mut Attribute) -> libc::c_long {
+    let size = size_of_val(attribute);
+    // SAFETY: the attribute outlives the call, its size is given, and the pointers in it are the caller's.
+    unsafe { libc::syscall(libc::SYS_bpf, command, attribute.as_mut_ptr(), size) }
+}

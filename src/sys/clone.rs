@@ -1,0 +1,81 @@
+//! clone3(2), unshare(2) and setns(2): how processes and namespaces are made.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use anyhow::Result;
+
+use super::check;
+
+// libc declares some of these as c_int, which cannot hold them.
+pub const NEWTIME: u64 = 0x80;
+pub const NEWNS: u64 = 0x0002_0000;
+pub const NEWCGROUP: u64 = 0x0200_0000;
+pub const NEWUTS: u64 = 0x0400_0000;
+pub const NEWIPC: u64 = 0x0800_0000;
+pub const NEWUSER: u64 = 0x1000_0000;
+pub const NEWPID: u64 = 0x2000_0000;
+pub const NEWNET: u64 = 0x4000_0000;
+/// The new process becomes a sibling, so that the caller's parent can wait for it.
+pub const PARENT: u64 = 0x8000;
+const PIDFD: u64 = 0x1000;
+const INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Which side of clone3 returned.
+pub enum Side {
+    Child,
+    Parent { pid: i32, pidfd: OwnedFd },
+}
+
+/// Makes a process as fork(2) does, in new namespaces and, if given, inside a cgroup.
+///
+/// The process must be single-threaded, so that the child may allocate.
+pub fn clone3(flags: u64, cgroup: Option<BorrowedFd>) -> Result<Side> {
+    debug_assert_eq!(threads(), 1, "clone3 with threads running");
+    let mut pidfd: libc::c_int = -1;
+    // SAFETY: clone_args is plain integers; zero is valid for each.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = flags | PIDFD;
+    args.pidfd = std::ptr::from_mut(&mut pidfd) as u64;
+    // CLONE_PARENT takes the exit signal from the caller and refuses one of its own (clone(2)).
+    args.exit_signal = if flags & PARENT == 0 { libc::SIGCHLD as u64 } else { 0 };
+    if let Some(cgroup) = cgroup {
+        args.flags |= INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // SAFETY: args lives through the call. Without CLONE_VM the child has its own copy of memory,
+    // and as no other thread exists, no lock is held in that copy.
+    let result = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of_val(&args)) };
+    let pid = check(result, || format!("clone3(flags {:#x})", args.flags))?;
+    if pid == 0 {
+        return Ok(Side::Child);
+    }
+    // SAFETY: CLONE_PIDFD made the kernel store a new descriptor here.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    Ok(Side::Parent { pid: pid as i32, pidfd })
+}
+
+fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count)
+}
+
+pub fn unshare(flags: u64) -> Result<()> {
+    // SAFETY: no pointers are passed.
+    let result = unsafe { libc::syscall(libc::SYS_unshare, flags) };
+    check(result, || format!("unshare({flags:#x})")).map(drop)
+}
+
+pub fn setns(namespace: impl AsFd, kind: u64) -> Result<()> {
+    let fd = namespace.as_fd().as_raw_fd();
+    // SAFETY: no pointers are passed.
+    let result = unsafe { libc::syscall(libc::SYS_setns, fd, kind) };
+    check(result, || format!("setns(fd {fd}, {kind:#x})")).map(drop)
+}
+
+/// Which kind of namespace a descriptor of /proc/PID/ns refers to: one of the NEW* flags (ioctl_ns(2)).
+pub fn namespace_kind(namespace: impl AsFd) -> Result<u64> {
+    const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
+    let fd = namespace.as_fd().as_raw_fd();
+    // SAFETY: NS_GET_NSTYPE takes no argument.
+    let result = unsafe { libc::ioctl(fd, NS_GET_NSTYPE) };
+    check(result.into(), || format!("ioctl(fd {fd}, NS_GET_NSTYPE)")).map(|kind| kind as u64)
+}

@@ -1,0 +1,111 @@
+//! Credentials and keyrings by raw calls: they act on this one thread and need no memory.
+
+use anyhow::Result;
+
+use super::process::prctl;
+use super::{c_string, check};
+
+/// The three capability sets that capset(2) takes, a bit for each capability.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sets {
+    pub effective: u64,
+    pub permitted: u64,
+    pub inheritable: u64,
+}
+
+pub fn set_groups(groups: &[u32]) -> Result<()> {
+    // SAFETY: the pointer and the length describe one slice.
+    let result = unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) };
+    check(result, || format!("setgroups({groups:?})")).map(drop)
+}
+
+pub fn set_gid(gid: u32) -> Result<()> {
+    // SAFETY: no pointers are passed.
+    let result = unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) };
+    check(result, || format!("setresgid({gid})")).map(drop)
+}
+
+pub fn set_uid(uid: u32) -> Result<()> {
+    // SAFETY: no pointers are passed.
+    let result = unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) };
+    check(result, || format!("setresuid({uid})")).map(drop)
+}
+
+/// Whether a change from uid 0 to another one keeps the permitted capabilities.
+pub fn keep_capabilities(keep: bool) -> Result<()> {
+    prctl("PR_SET_KEEPCAPS", libc::PR_SET_KEEPCAPS, keep.into())
+}
+
+pub fn set_capabilities(sets: Sets) -> Result<()> {
+    const VERSION_3: u32 = 0x2008_0522;
+    let low = |set: u64| set as u32;
+    let high = |set: u64| (set >> 32) as u32;
+    let header = [VERSION_3, 0];
+    let Sets { effective, permitted, inheritable } = sets;
+    let data = [
+        [low(effective), low(permitted), low(inheritable)],
+        [high(effective), high(permitted), high(inheritable)],
+    ];
+    // SAFETY: header and data have the layout of capset(2) version 3 and outlive the call.
+    let result = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) };
+    check(result, || format!("capset({sets:x?})")).map(drop)
+}
+
+/// The capabilities that this process may use or give away now.
+pub fn permitted_capabilities() -> Result<u64> {
+    const VERSION_3: u32 = 0x2008_0522;
+    let header = [VERSION_3, 0];
+    let mut data = [[0u32; 3]; 2];
+    // SAFETY: header and data have the layout of capget(2) version 3 and outlive the call.
+    let result = unsafe { libc::syscall(libc::SYS_capget, header.as_ptr(), data.as_mut_ptr()) };
+    check(result, || "capget()".to_string())?;
+    Ok(u64::from(data[0][1]) | u64::from(data[1][1]) << 32)
+}
+
+/// Takes every capability that is not in `keep` out of the bounding set.
+pub fn limit_bounding_set(keep: u64) -> Result<()> {
+    for capability in (0..64).filter(|capability| keep & (1 << capability) == 0) {
+        // SAFETY: no pointers are passed.
+        let result = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
+        // EINVAL: one past the last capability that this kernel knows.
+        if result < 0 && nix::errno::Errno::last() == nix::errno::Errno::EINVAL {
+            return Ok(());
+        }
+        check(result.into(), || format!("prctl(PR_CAPBSET_DROP, {capability})"))?;
+    }
+    Ok(())
+}
+
+/// Makes `set` the ambient set; capabilities that cannot be raised are left out.
+///
+/// The spec lets a runtime go on when a capability cannot be granted.
+pub fn set_ambient_capabilities(set: u64) {
+    let ambient = libc::PR_CAP_AMBIENT;
+    // SAFETY: no pointers are passed.
+    unsafe { libc::prctl(ambient, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) };
+    for capability in (0..64u64).filter(|capability| set & (1 << capability) != 0) {
+        // SAFETY: no pointers are passed.
+        unsafe { libc::prctl(ambient, libc::PR_CAP_AMBIENT_RAISE, capability, 0, 0) };
+    }
+}
+
+/// Joins a new session keyring of this name, so that the caller's keys stay out of reach.
+pub fn join_session_keyring(name: &str) -> Result<i32> {
+    const KEYCTL_JOIN_SESSION_KEYRING: i32 = 1;
+    let text = c_string(name)?;
+    // SAFETY: the name is NUL-terminated and outlives the call.
+    let result =
+        unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, text.as_ptr()) };
+    check(result, || format!("keyctl(join session keyring {name})")).map(|id| id as i32)
+}
+
+/// Lets processes of the keyring's owner search it, as exec into the container needs.
+pub fn share_keyring(keyring: i32) -> Result<()> {
+    const KEYCTL_SETPERM: i32 = 5;
+    const POSSESSOR_ALL_USER_SEARCH: u32 = 0x3f1b_0000;
+    // SAFETY: no pointers are passed.
+    let result = unsafe {
+        libc::syscall(libc::SYS_keyctl, KEYCTL_SETPERM, keyring, POSSESSOR_ALL_USER_SEARCH)
+    };
+    check(result, || format!("keyctl(set permissions of keyring {keyring})")).map(drop)
+}

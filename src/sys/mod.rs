@@ -1,0 +1,74 @@
+//! All unsafe code of the runtime: thin wrappers over the system calls that nix lacks.
+//!
+//! Used by parent and child alike. A wrapper takes and returns typed values (owned and borrowed
+//! descriptors), decides nothing, and names the call with its arguments when the kernel refuses it.
+
+pub mod bpf;
+pub mod clone;
+pub mod cred;
+pub mod mount;
+pub mod net;
+pub mod path;
+pub mod process;
+pub mod seccomp;
+pub mod socket;
+pub mod tty;
+
+use std::ffi::{CString, OsStr};
+use std::fmt;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+
+/// A system call that the kernel refused: the call as one would write it, and why.
+#[derive(Debug)]
+pub struct Refused {
+    call: String,
+    errno: Errno,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{}: {}", self.call, self.errno.desc())
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// The result of a raw call, or the call's own words.
+fn check(result: libc::c_long, call: impl FnOnce() -> String) -> Result<libc::c_long> {
+    if result >= 0 {
+        return Ok(result);
+    }
+    let errno = Errno::last();
+    Err(Refused { call: call(), errno }.into())
+}
+
+fn check_fd(result: libc::c_long, call: impl FnOnce() -> String) -> Result<OwnedFd> {
+    let fd = check(result, call)? as i32;
+    // SAFETY: the kernel has just returned this descriptor; nobody else knows its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Gives a result of nix the same words that a raw call has.
+pub fn named<T>(result: nix::Result<T>, call: impl FnOnce() -> String) -> Result<T> {
+    result.map_err(|errno| Refused { call: call(), errno }.into())
+}
+
+/// The errno at the bottom of an error, if a system call caused it.
+pub fn errno(error: &anyhow::Error) -> Option<Errno> {
+    error.chain().find_map(|cause| {
+        let refused = cause.downcast_ref::<Refused>().map(|refused| refused.errno);
+        refused.or_else(|| {
+            let io = cause.downcast_ref::<std::io::Error>()?;
+            io.raw_os_error().map(Errno::from_raw)
+        })
+    })
+}
+
+pub fn c_string(text: impl AsRef<OsStr>) -> Result<CString> {
+    let bytes = text.as_ref().as_bytes();
+    CString::new(bytes).with_context(|| format!("{:?} contains a NUL byte", text.as_ref()))
+}

@@ -1,0 +1,213 @@
+//! The mount API of Linux 5.2 and later: mounts are made detached, given their attributes, then attached.
+
+use std::ffi::CString;
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::ptr::null;
+
+use anyhow::{Context, Result, anyhow};
+use libc::{AT_EMPTY_PATH, AT_RECURSIVE, c_long};
+
+use super::{c_string, check, check_fd};
+
+const FSCONFIG_SET_FLAG: libc::c_uint = 0;
+const FSCONFIG_SET_STRING: libc::c_uint = 1;
+const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
+const FSCONFIG_CMD_RECONFIGURE: libc::c_uint = 7;
+const FSPICK_CLOEXEC: libc::c_uint = 1;
+const FSPICK_EMPTY_PATH: libc::c_uint = 8;
+
+/// Changes to the attributes of a mount; `recursive` takes in all mounts below it (mount_setattr(2)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attributes {
+    pub set: u64,
+    pub clear: u64,
+    pub recursive: bool,
+}
+
+impl Attributes {
+    pub fn is_empty(&self) -> bool {
+        self.set == 0 && self.clear == 0
+    }
+}
+
+/// A filesystem being configured (fsopen(2)); its errors carry the kernel's own explanation.
+pub struct Configuration {
+    fd: OwnedFd,
+    kind: String,
+}
+
+impl Configuration {
+    pub fn open(kind: &str) -> Result<Configuration> {
+        let name = c_string(kind)?;
+        // SAFETY: name is a NUL-terminated string.
+        let result = unsafe { libc::syscall(libc::SYS_fsopen, name.as_ptr(), libc::FSOPEN_CLOEXEC) };
+        let fd = check_fd(result, || format!("fsopen({kind:?})"))?;
+        Ok(Configuration { fd, kind: kind.to_string() })
+    }
+
+    /// Takes the superblock of an existing mount, to reconfigure it.
+    pub fn pick(mount: impl AsFd) -> Result<Configuration> {
+        let fd = mount.as_fd().as_raw_fd();
+        let flags = FSPICK_CLOEXEC | FSPICK_EMPTY_PATH;
+        // SAFETY: the path is an empty NUL-terminated string.
+        let result = unsafe { libc::syscall(libc::SYS_fspick, fd, c"".as_ptr(), flags) };
+        let picked = check_fd(result, || format!("fspick(fd {fd})"))?;
+        Ok(Configuration { fd: picked, kind: "superblock".to_string() })
+    }
+
+    pub fn string(&self, key: &str, value: &str) -> Result<()> {
+        let text = c_string(value)?;
+        self.config(FSCONFIG_SET_STRING, Some(key), Some(&text))
+            .with_context(|| format!("option {key}={value}"))
+    }
+
+    pub fn flag(&self, key: &str) -> Result<()> {
+        self.config(FSCONFIG_SET_FLAG, Some(key), None).with_context(|| format!("option {key}"))
+    }
+
+    /// Makes the superblock and a detached mount of it.
+    pub fn mount(&self, attributes: u64) -> Result<OwnedFd> {
+        self.config(FSCONFIG_CMD_CREATE, None, None)?;
+        let fd = self.fd.as_raw_fd();
+        // SAFETY: no pointers are passed.
+        let result =
+            unsafe { libc::syscall(libc::SYS_fsmount, fd, libc::FSMOUNT_CLOEXEC, attributes) };
+        check_fd(result, || format!("fsmount({}, attributes {attributes:#x})", self.kind))
+    }
+
+    pub fn reconfigure(&self) -> Result<()> {
+        self.config(FSCONFIG_CMD_RECONFIGURE, None, None)
+    }
+
+    fn config(&self, command: u32, key: Option<&str>, value: Option<&CString>) -> Result<()> {
+        let key = key.map(c_string).transpose()?;
+        let key_pointer = key.as_ref().map_or(null(), |key| key.as_ptr());
+        let value_pointer = value.map_or(null(), |value| value.as_ptr());
+        let fd = self.fd.as_raw_fd();
+        // SAFETY: key and value are NULL or NUL-terminated and outlive the call.
+        let result = unsafe {
+            libc::syscall(libc::SYS_fsconfig, fd, command, key_pointer, value_pointer, 0)
+        };
+        let call = || format!("fsconfig({}, {})", self.kind, command_name(command));
+        check(result, call).map(drop).map_err(|error| match self.explanation() {
+            Some(words) => error.context(anyhow!("{words}")),
+            None => error,
+        })
+    }
+
+    /// The last error line of the filesystem, such as `tmpfs: Bad value for 'size'`.
+    fn explanation(&self) -> Option<String> {
+        let mut log = std::fs::File::from(self.fd.try_clone().ok()?);
+        let mut last = None;
+        let mut line = [0u8; 1024];
+        // Each read gives one message, until ENODATA (fsopen(2)).
+        while let Ok(length @ 1..) = log.read(&mut line) {
+            let text = String::from_utf8_lossy(&line[..length]);
+            last = text.trim().strip_prefix("e ").map(str::to_string).or(last);
+        }
+        last
+    }
+}
+
+fn command_name(command: u32) -> &'static str {
+    match command {
+        FSCONFIG_SET_FLAG => "set flag",
+        FSCONFIG_SET_STRING => "set string",
+        FSCONFIG_CMD_CREATE => "create",
+        _ => "reconfigure",
+    }
+}
+
+/// A detached copy of the mount at `path`, or of all the mounts below it too.
+pub fn clone_tree(path: &Path, recursive: bool) -> Result<OwnedFd> {
+    open_tree(libc::AT_FDCWD, Some(path), recursive)
+}
+
+/// A detached copy of the mount that holds `file`, with `file` as its root.
+pub fn clone_tree_at(file: impl AsFd, recursive: bool) -> Result<OwnedFd> {
+    open_tree(file.as_fd().as_raw_fd(), None, recursive)
+}
+
+fn open_tree(at: i32, path: Option<&Path>, recursive: bool) -> Result<OwnedFd> {
+    let name = c_string(path.unwrap_or(Path::new("")))?;
+    let mut flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
+    if recursive {
+        flags |= AT_RECURSIVE as u32;
+    }
+    if path.is_none() {
+        flags |= AT_EMPTY_PATH as u32;
+    }
+    // SAFETY: name is a NUL-terminated string.
+    let result = unsafe { libc::syscall(libc::SYS_open_tree, at, name.as_ptr(), flags) };
+    check_fd(result, || match path {
+        Some(path) => format!("open_tree({path:?})"),
+        None => format!("open_tree(fd {at})"),
+    })
+}
+
+/// Attaches a detached mount on top of `target`.
+pub fn move_mount(mount: impl AsFd, target: impl AsFd) -> Result<()> {
+    let (from, to) = (mount.as_fd().as_raw_fd(), target.as_fd().as_raw_fd());
+    let flags = libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH;
+    let empty = c"".as_ptr();
+    // SAFETY: both paths are empty NUL-terminated strings.
+    let result = unsafe { libc::syscall(libc::SYS_move_mount, from, empty, to, empty, flags) };
+    check(result, || format!("move_mount(fd {from}, fd {to})")).map(drop)
+}
+
+pub fn set_attributes(mount: impl AsFd, attributes: Attributes) -> Result<()> {
+    if attributes.is_empty() {
+        return Ok(());
+    }
+    let attr = mount_attr(attributes.set, attributes.clear);
+    mount_setattr(mount.as_fd(), attr, attributes.recursive)
+}
+
+/// Maps the owners that the mount shows through a user namespace (Linux 5.12).
+pub fn set_idmap(mount: impl AsFd, user_namespace: impl AsFd, recursive: bool) -> Result<()> {
+    let mut attr = mount_attr(libc::MOUNT_ATTR_IDMAP, 0);
+    attr.userns_fd = user_namespace.as_fd().as_raw_fd() as u64;
+    mount_setattr(mount.as_fd(), attr, recursive)
+}
+
+/// Sets the propagation of a mount: one of MS_SHARED, MS_SLAVE, MS_PRIVATE, MS_UNBINDABLE.
+pub fn set_propagation(mount: impl AsFd, propagation: u64, recursive: bool) -> Result<()> {
+    let mut attr = mount_attr(0, 0);
+    attr.propagation = propagation;
+    mount_setattr(mount.as_fd(), attr, recursive)
+}
+
+fn mount_attr(set: u64, clear: u64) -> libc::mount_attr {
+    libc::mount_attr { attr_set: set, attr_clr: clear, propagation: 0, userns_fd: 0 }
+}
+
+fn mount_setattr(mount: BorrowedFd, attr: libc::mount_attr, recursive: bool) -> Result<()> {
+    let fd = mount.as_raw_fd();
+    let flags = AT_EMPTY_PATH | if recursive { AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is empty and NUL-terminated; attr outlives the call and its size is given.
+    let result: c_long = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            fd,
+            c"".as_ptr(),
+            flags,
+            &raw const attr,
+            size_of_val(&attr),
+        )
+    };
+    check(result, || {
+        let (set, clear) = (attr.attr_set, attr.attr_clr);
+        format!("mount_setattr(fd {fd}, set {set:#x}, clear {clear:#x})")
+    })
+    .map(drop)
+}
+
+/// Makes the current directory the root; the old root stays mounted on top of it (pivot_root(2)).
+pub fn pivot_to_current_directory() -> Result<()> {
+    let dot = c".".as_ptr();
+    // SAFETY: both paths are NUL-terminated strings.
+    let result = unsafe { libc::syscall(libc::SYS_pivot_root, dot, dot) };
+    check(result, || "pivot_root(\".\", \".\")".to_string()).map(drop)
+}

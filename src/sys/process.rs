@@ -1,0 +1,158 @@
+//! Processes: pidfds, exec, descriptors, and what exec hands on (signals, affinity, parent-death signal).
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::ptr::null;
+
+use anyhow::Result;
+use nix::errno::Errno;
+
+use super::{check, check_fd};
+
+pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
+    // SAFETY: no pointers are passed.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    check_fd(result, || format!("pidfd_open({pid})"))
+}
+
+/// Signals exactly the process that the pidfd refers to, whoever has its number now.
+pub fn pidfd_send_signal(pidfd: impl AsFd, signal: i32) -> Result<()> {
+    let fd = pidfd.as_fd().as_raw_fd();
+    // SAFETY: a NULL siginfo is allowed.
+    let result =
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, null::<()>(), 0) };
+    check(result, || format!("pidfd_send_signal(fd {fd}, {signal})")).map(drop)
+}
+
+/// Executes `path`; returns only on failure, without allocating.
+pub fn execve(path: &CStr, argv: &Pointers, envp: &Pointers) -> Errno {
+    // SAFETY: path is NUL-terminated; Pointers ends with NULL and owns its strings.
+    unsafe { libc::execve(path.as_ptr(), argv.pointers.as_ptr(), envp.pointers.as_ptr()) };
+    Errno::last()
+}
+
+/// Executes the file behind a descriptor; returns only on failure.
+pub fn execveat(file: impl AsFd, argv: &Pointers, envp: &Pointers) -> Errno {
+    let fd = file.as_fd().as_raw_fd();
+    let (argv, envp) = (argv.pointers.as_ptr(), envp.pointers.as_ptr());
+    let (path, flags) = (c"".as_ptr(), libc::AT_EMPTY_PATH);
+    // SAFETY: the path is NUL-terminated; Pointers ends with NULL and owns its strings.
+    unsafe { libc::syscall(libc::SYS_execveat, fd, path, argv, envp, flags) };
+    Errno::last()
+}
+
+/// A list of strings in the form that execve(2) takes, prepared before memory may no longer be allocated.
+pub struct Pointers {
+    _strings: Vec<CString>,
+    pointers: Vec<*const libc::c_char>,
+}
+
+impl Pointers {
+    pub fn new(strings: Vec<CString>) -> Pointers {
+        let ends = std::iter::once(null());
+        let pointers = strings.iter().map(|text| text.as_ptr()).chain(ends).collect();
+        Pointers { _strings: strings, pointers }
+    }
+}
+
+/// Closes every descriptor from `first` on.
+pub fn close_from(first: RawFd) -> Result<()> {
+    close_range(first, RawFd::MAX, 0)
+}
+
+/// Closes the descriptors `first..=last`; the range may be empty.
+pub fn close_between(first: RawFd, last: RawFd) -> Result<()> {
+    if first > last { Ok(()) } else { close_range(first, last, 0) }
+}
+
+/// Marks every descriptor from `first` on to be closed by exec.
+pub fn close_on_exec_from(first: RawFd) -> Result<()> {
+    close_range(first, RawFd::MAX, libc::CLOSE_RANGE_CLOEXEC)
+}
+
+fn close_range(first: RawFd, last: RawFd, flags: u32) -> Result<()> {
+    // SAFETY: no pointers are passed; the caller gives up all descriptors of the range.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
+    check(result, || format!("close_range({first}, {last})")).map(drop)
+}
+
+/// Every signal gets its default action; execve(2) would hand on those that are ignored.
+pub fn reset_signals() {
+    for signal in 1..=64 {
+        // SAFETY: SIG_DFL installs no handler. SIGKILL, SIGSTOP and libc's own two are refused: fine.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
+/// Lets the process run on every processor that its cgroup allows, whatever its caller was bound to.
+pub fn reset_affinity() -> Result<()> {
+    let all = [u64::MAX; 128];
+    // SAFETY: the mask outlives the call and its size is given.
+    let result =
+        unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(&all), all.as_ptr()) };
+    check(result, || "sched_setaffinity(all)".to_string()).map(drop)
+}
+
+/// The signal that this process gets when its parent dies; 0 for none.
+pub fn set_parent_death_signal(signal: i32) -> Result<()> {
+    prctl("PR_SET_PDEATHSIG", libc::PR_SET_PDEATHSIG, signal as u64)
+}
+
+/// Whether other processes of the same user may trace this one or look into its /proc entries.
+pub fn set_dumpable(dumpable: bool) -> Result<()> {
+    prctl("PR_SET_DUMPABLE", libc::PR_SET_DUMPABLE, dumpable.into())
+}
+
+pub fn set_child_subreaper() -> Result<()> {
+    prctl("PR_SET_CHILD_SUBREAPER", libc::PR_SET_CHILD_SUBREAPER, 1)
+}
+
+pub fn set_no_new_privileges() -> Result<()> {
+    prctl("PR_SET_NO_NEW_PRIVS", libc::PR_SET_NO_NEW_PRIVS, 1)
+}
+
+pub(super) fn prctl(name: &str, option: i32, argument: u64) -> Result<()> {
+    // SAFETY: none of the options used here takes a pointer.
+    let result = unsafe { libc::prctl(option, argument, 0, 0, 0) };
+    check(result.into(), || format!("prctl({name}, {argument})")).map(drop)
+}
+
+/// Changes a limit of another process; `None` leaves it as it is. Gives the limit before.
+pub fn prlimit(pid: i32, resource: u32, limit: Option<(u64, u64)>) -> Result<(u64, u64)> {
+    let new = limit.map(|(soft, hard)| libc::rlimit64 { rlim_cur: soft, rlim_max: hard });
+    let mut old = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    let pointer = new.as_ref().map_or(null(), std::ptr::from_ref);
+    // SAFETY: both structures outlive the call; a NULL new limit is allowed.
+    let result =
+        unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, pointer, &raw mut old) };
+    check(result, || format!("prlimit({pid}, {resource}, {limit:?})"))?;
+    Ok((old.rlim_cur, old.rlim_max))
+}
+
+/// Ends the process at once: no destructors, no buffers, which after clone3 belong to the parent.
+pub fn exit(status: i32) -> ! {
+    // SAFETY: _exit does not return.
+    unsafe { libc::_exit(status) }
+}
+
+/// sethostname(2)'s sister, which nix lacks.
+pub fn set_domainname(name: &str) -> Result<()> {
+    // SAFETY: the pointer and the length describe one string.
+    let result = unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) };
+    check(result.into(), || format!("setdomainname({name:?})")).map(drop)
+}
+
+/// The process's root, for resolving paths inside it.
+pub fn root_directory() -> Result<OwnedFd> {
+    let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
+    // SAFETY: the path is a NUL-terminated string.
+    let result = unsafe { libc::open(c"/".as_ptr(), flags) };
+    check_fd(result.into(), || "open(\"/\")".to_string())
+}
+
+/// A descriptor of the caller's, by its number: a standard stream, or one to be handed on.
+pub fn callers(fd: RawFd) -> BorrowedFd<'static> {
+    // SAFETY: the caller's descriptors stay open for the life of the process; one that is not open is
+    // refused by the kernel.
+    unsafe { BorrowedFd::borrow_raw(fd) }
+}

@@ -1,0 +1,105 @@
+//! Sockets that carry descriptors: sendmsg(2) and recvmsg(2) with SCM_RIGHTS.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
+    bind, connect, recvmsg, sendmsg, socket,
+};
+
+use super::named;
+
+/// Sends one message with at most one descriptor.
+pub fn send(socket: impl AsFd, bytes: &[u8], fd: Option<BorrowedFd>) -> Result<()> {
+    let raw = fd.map(|fd| [fd.as_raw_fd()]);
+    let rights: Vec<ControlMessage> = raw.iter().map(|fd| ControlMessage::ScmRights(fd)).collect();
+    let parts = [IoSlice::new(bytes)];
+    let to = socket.as_fd().as_raw_fd();
+    let flags = MsgFlags::MSG_NOSIGNAL;
+    let call = || format!("sendmsg(fd {to}, {} bytes)", bytes.len());
+    named(retry(|| sendmsg::<UnixAddr>(to, &parts, &rights, flags, None)), call).map(drop)
+}
+
+/// Receives one message and the descriptor that may come with it; no bytes mean that the peer is gone.
+pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<(usize, Option<OwnedFd>)> {
+    let from = socket.as_fd().as_raw_fd();
+    let mut space = nix::cmsg_space!([i32; 4]);
+    let mut parts = [IoSliceMut::new(buffer)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = match recvmsg::<UnixAddr>(from, &mut parts, Some(&mut space), flags) {
+        Err(Errno::EINTR) => return receive(socket, buffer),
+        // A listener that was closed with this connection still in its queue.
+        Err(Errno::ECONNRESET) => return Ok((0, None)),
+        other => named(other, || format!("recvmsg(fd {from})"))?,
+    };
+    let mut fds = Vec::new();
+    for control in named(message.cmsgs(), || format!("recvmsg(fd {from})"))? {
+        if let ControlMessageOwned::ScmRights(received) = control {
+            // SAFETY: the kernel has just made these descriptors for this process.
+            fds.extend(received.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+        }
+    }
+    if fds.len() > 1 {
+        bail!("recvmsg(fd {from}): {} descriptors in one message", fds.len());
+    }
+    Ok((message.bytes, fds.pop()))
+}
+
+fn retry<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            other => return other,
+        }
+    }
+}
+
+/// Connects to a socket in the filesystem, however long its path is.
+pub fn connect_to(path: &Path, kind: SockType) -> Result<OwnedFd> {
+    let socket = unix_socket(kind)?;
+    let (_directory, address) = address(path)?;
+    named(retry(|| connect(socket.as_raw_fd(), &address)), || format!("connect({path:?})"))?;
+    Ok(socket)
+}
+
+/// A socket in the filesystem that takes connections.
+pub fn listen_at(path: &Path) -> Result<OwnedFd> {
+    let socket = unix_socket(SockType::SeqPacket)?;
+    let (_directory, address) = address(path)?;
+    named(bind(socket.as_raw_fd(), &address), || format!("bind({path:?})"))?;
+    let backlog = nix::sys::socket::Backlog::MAXCONN;
+    named(nix::sys::socket::listen(&socket, backlog), || format!("listen({path:?})"))?;
+    Ok(socket)
+}
+
+pub fn accept(listener: impl AsFd) -> Result<OwnedFd> {
+    let fd = listener.as_fd().as_raw_fd();
+    let accepted = retry(|| nix::sys::socket::accept4(fd, SockFlag::SOCK_CLOEXEC));
+    let connection = named(accepted, || format!("accept(fd {fd})"))?;
+    // SAFETY: the kernel has just made this descriptor for this process.
+    Ok(unsafe { OwnedFd::from_raw_fd(connection) })
+}
+
+fn unix_socket(kind: SockType) -> Result<OwnedFd> {
+    let made = socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None);
+    named(made, || "socket(AF_UNIX)".to_string())
+}
+
+/// sockaddr_un holds 107 bytes (unix(7)): a longer path is reached through its open directory.
+fn address(path: &Path) -> Result<(Option<OwnedFd>, UnixAddr)> {
+    if let Ok(address) = UnixAddr::new(path) {
+        return Ok((None, address));
+    }
+    let (parent, name) = path.parent().zip(path.file_name()).context("socket path without a name")?;
+    let flags = nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_CLOEXEC;
+    let opened = nix::fcntl::open(parent, flags, nix::sys::stat::Mode::empty());
+    let directory = named(opened, || format!("open({parent:?})"))?;
+    let short = format!("/proc/self/fd/{}", directory.as_raw_fd());
+    let address = UnixAddr::new(&Path::new(&short).join(name));
+    let address = named(address, || format!("socket path {path:?}"))?;
+    Ok((Some(directory), address))
+}

@@ -1,0 +1,351 @@
+//! The container's cgroup: where it is, what it limits, when it is refused, and that it goes away.
+
+use crate::support::{Bundle, cgroup_root, has_controller, holds_within};
+use serde_json::{Value, json};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::Duration;
+
+fn value(dir: &Path, file: &str) -> String {
+    fs::read_to_string(dir.join(file)).unwrap_or_else(|e| format!("{file}: {e}")).trim().into()
+}
+
+/// The cgroup of a process in the v2 tree.
+fn cgroup_of(pid: i32) -> PathBuf {
+    let lines = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("a cgroup");
+    let path = lines.lines().find_map(|l| l.strip_prefix("0::/")).expect("v2");
+    cgroup_root().join(path)
+}
+
+/// A cgroup that the test owns, removed with its process at the end.
+struct Foreign {
+    dir: PathBuf,
+    child: Option<Child>,
+}
+
+impl Foreign {
+    fn new(dir: PathBuf) -> Foreign {
+        fs::create_dir_all(&dir).expect("make a cgroup");
+        Foreign { dir, child: None }
+    }
+
+    fn populate(&mut self) {
+        let child = Command::new("sleep").arg("60").spawn().expect("start sleep");
+        fs::write(self.dir.join("cgroup.procs"), child.id().to_string()).expect("join the cgroup");
+        self.child = Some(child);
+    }
+
+    fn is_alive(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|c| matches!(c.try_wait(), Ok(None)))
+    }
+}
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        let _ = fs::write(self.dir.join("cgroup.freeze"), "0");
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        holds_within(Duration::from_secs(1), || fs::remove_dir(&self.dir).is_ok() || !self.dir.exists());
+    }
+}
+
+#[test]
+fn the_leaf_is_where_the_spec_says() {
+    let c = bundle!().asks(&["pause"]);
+    c.create().ok();
+    assert_eq!(value(&c.cgroup(), "cgroup.procs"), c.pid().to_string());
+    assert_eq!(cgroup_of(c.pid()), c.cgroup());
+    c.start().ok();
+    c.delete(&["--force"]).ok();
+    assert!(!c.cgroup().exists());
+}
+
+#[test]
+fn a_deep_leaf() {
+    let mut c = bundle!().asks(&["pause"]);
+    let path = format!("/cofferdam-test/{}-deep/a/b", c.id);
+    c = c.set("/linux/cgroupsPath", json!(path));
+    c.create().ok();
+    assert!(c.cgroup().exists());
+    c.delete(&[]).ok();
+    assert!(!c.cgroup().exists());
+    for parent in [c.cgroup().join(".."), c.cgroup().join("../..")] {
+        let _ = fs::remove_dir(cgroup_root().join(path.trim_start_matches('/')).parent().expect("a parent"));
+        let _ = fs::remove_dir(parent);
+    }
+    let _ = fs::remove_dir(cgroup_root().join(format!("cofferdam-test/{}-deep", c.id)));
+}
+
+#[test]
+fn without_a_path_the_runtime_chooses_one() {
+    let c = bundle!().remove("/linux/cgroupsPath").asks(&["pause"]);
+    c.create().ok();
+    let cgroup = cgroup_of(c.pid());
+    assert!(cgroup.ends_with(&c.id), "{cgroup:?}");
+    c.delete(&["--force"]).ok();
+    assert!(!cgroup.exists());
+}
+
+#[test]
+fn a_relative_path() {
+    let mut c = bundle!().asks(&["pause"]);
+    let path = format!("cofferdam-test/{}-relative", c.id);
+    c = c.set("/linux/cgroupsPath", json!(path));
+    c.create().ok();
+    let cgroup = cgroup_of(c.pid());
+    assert!(cgroup.ends_with(&path), "{cgroup:?}");
+    c.delete(&["--force"]).ok();
+    assert!(!cgroup.exists());
+}
+
+#[test]
+fn paths_with_dots_are_refused() {
+    let mut c = bundle!();
+    for path in ["/cofferdam-test/../escaped", "../../escaped", "/a/../../../escaped", "/.."] {
+        c = c.set("/linux/cgroupsPath", json!(path));
+        c.create().fails_naming("linux.cgroupsPath");
+    }
+}
+
+#[test]
+fn a_sibling_survives() {
+    let c = bundle!().asks(&["exit 0"]);
+    let sibling = Foreign::new(cgroup_root().join(format!("cofferdam-test/{}-sibling", c.id)));
+    c.run().ok();
+    assert!(sibling.dir.exists());
+}
+
+#[test]
+fn a_frozen_cgroup_is_refused_and_stays_frozen() {
+    let c = bundle!();
+    let foreign = Foreign::new(c.cgroup());
+    fs::write(foreign.dir.join("cgroup.freeze"), "1").expect("freeze");
+    c.create().fails_with("frozen");
+    assert_eq!(value(&foreign.dir, "cgroup.freeze"), "1");
+}
+
+#[test]
+fn a_populated_cgroup_is_refused_and_its_processes_live() {
+    let c = bundle!();
+    let mut foreign = Foreign::new(c.cgroup());
+    foreign.populate();
+    c.create().fails_with("not empty");
+    c.delete(&["--force"]).ok();
+    assert!(foreign.is_alive());
+}
+
+#[test]
+fn an_empty_cgroup_that_exists_can_be_used() {
+    let c = bundle!().asks(&["exit 0"]);
+    let _foreign = Foreign::new(c.cgroup());
+    c.run().ok();
+}
+
+#[test]
+fn a_container_in_sub_cgroups_is_deleted() {
+    let mut c = bundle!();
+    for mount in c.spec["mounts"].as_array_mut().expect("mounts") {
+        if mount["destination"] == "/sys/fs/cgroup" {
+            mount["options"] = json!(["rw"]);
+        }
+    }
+    let c = c.asks(&[
+        "mkdir /sys/fs/cgroup/sub", "mkdir /sys/fs/cgroup/sub/deep", "children 2",
+        "write /sys/fs/cgroup/sub/deep/cgroup.procs 1", "pause",
+    ]);
+    let output = c.up();
+    output.wait_for("cgroup.procs 1 => ok");
+    c.delete(&["--force"]).ok();
+    assert!(!c.cgroup().exists());
+}
+
+#[test]
+fn pause_and_resume() {
+    let c = bundle!().asks(&["signals"]);
+    let output = c.up();
+    output.wait_for("ready");
+    c.call(&["pause", &c.id]).finish().ok().silent();
+    assert_eq!(c.status(), "paused");
+    assert_eq!(value(&c.cgroup(), "cgroup.freeze"), "1");
+    c.start().fails();
+    c.call(&["resume", &c.id]).finish().ok().silent();
+    assert_eq!(c.status(), "running");
+    c.call(&["resume", &c.id]).finish().fails_with("container not paused");
+}
+
+#[test]
+fn a_paused_container_can_be_killed_and_deleted() {
+    let c = bundle!().asks(&["pause"]);
+    c.up();
+    c.call(&["pause", &c.id]).finish().ok();
+    c.delete(&["--force"]).ok();
+    c.assert_gone();
+    c.up();
+    c.call(&["pause", &c.id]).finish().ok();
+    c.kill("KILL").ok();
+    c.wait_stopped();
+}
+
+#[test]
+fn only_a_living_container_can_be_paused() {
+    let c = bundle!().asks(&["exit 0"]);
+    c.up();
+    c.wait_stopped();
+    c.call(&["pause", &c.id]).finish().fails_with("container not running");
+    c.call(&["resume", &c.id]).finish().fails_with("container not paused");
+}
+
+#[test]
+fn a_limit_of_huge_pages() {
+    needs!(has_controller("hugetlb"), "needs the hugetlb controller");
+    let limit = json!([{"pageSize": "2MB", "limit": 4194304u64}]);
+    let c = bundle!().set("/linux/resources/hugepageLimits", limit).asks(&["pause"]);
+    c.create().ok();
+    assert_eq!(value(&c.cgroup(), "hugetlb.2MB.max"), "4194304");
+}
+
+#[test]
+fn reserved_huge_pages_are_limited_too() {
+    needs!(has_controller("hugetlb"), "needs the hugetlb controller");
+    let limit = json!([{"pageSize": "2MB", "limit": 4194304u64}]);
+    let c = bundle!().set("/linux/resources/hugepageLimits", limit).asks(&["pause"]);
+    c.create().ok();
+    assert_eq!(value(&c.cgroup(), "hugetlb.2MB.rsvd.max"), "4194304");
+}
+
+#[test]
+fn an_unknown_size_of_huge_pages_is_refused() {
+    let mut c = bundle!();
+    for size in ["3MB", "2mb", "", "2MB/../x"] {
+        c = c.set("/linux/resources/hugepageLimits", json!([{"pageSize": size, "limit": 0}]));
+        c.create().fails_naming("hugepageLimits");
+        c.assert_gone();
+    }
+}
+
+#[test]
+fn files_by_their_own_name() {
+    needs!(has_controller("hugetlb"), "needs the hugetlb controller");
+    let c = bundle!()
+        .set("/linux/resources/hugepageLimits", json!([{"pageSize": "2MB", "limit": 4194304u64}]))
+        .set("/linux/resources/unified", json!({"hugetlb.2MB.max": "6291456", "cgroup.max.depth": "7"}))
+        .asks(&["pause"]);
+    c.create().ok();
+    assert_eq!(value(&c.cgroup(), "hugetlb.2MB.max"), "6291456");
+    assert_eq!(value(&c.cgroup(), "cgroup.max.depth"), "7");
+}
+
+#[test]
+fn bad_names_of_files_are_refused() {
+    let mut c = bundle!();
+    for key in ["../cgroup.freeze", "a/b", "nonsense.max", "hugetlb.nonsense.max"] {
+        c = c.set("/linux/resources/unified", json!({key: "1"}));
+        c.create().fails_naming("linux.resources.unified");
+        c.assert_gone();
+    }
+}
+
+/// A limit, the controller it needs, the file and the value to find there.
+fn limits() -> Vec<(Value, &'static str, &'static str, &'static str)> {
+    vec![
+        (json!({"memory": {"limit": 67108864}}), "memory", "memory.max", "67108864"),
+        (json!({"memory": {"reservation": 33554432}}), "memory", "memory.low", "33554432"),
+        (json!({"memory": {"limit": 67108864, "swap": 67108864}}), "memory", "memory.swap.max", "0"),
+        (json!({"memory": {"limit": 67108864, "swap": -1}}), "memory", "memory.swap.max", "max"),
+        (json!({"pids": {"limit": 42}}), "pids", "pids.max", "42"),
+        (json!({"pids": {"limit": -1}}), "pids", "pids.max", "max"),
+        (json!({"cpu": {"shares": 1024}}), "cpu", "cpu.weight", "100"),
+        (json!({"cpu": {"quota": 50000, "period": 100000}}), "cpu", "cpu.max", "50000 100000"),
+        (json!({"cpu": {"quota": -1}}), "cpu", "cpu.max", "max 100000"),
+        (json!({"cpu": {"cpus": "0"}}), "cpuset", "cpuset.cpus", "0"),
+        (json!({"blockIO": {"weight": 100}}), "io", "io.weight", "default 910"),
+    ]
+}
+
+fn limited(mut c: Bundle, limit: &Value) -> Bundle {
+    for (key, value) in limit.as_object().expect("an object") {
+        c = c.set(&format!("/linux/resources/{key}"), value.clone());
+    }
+    c
+}
+
+#[test]
+fn limits_are_written() {
+    let mut c = bundle!().asks(&["pause"]);
+    let before = c.spec.clone();
+    let (here, missing): (Vec<_>, Vec<_>) = limits().into_iter().partition(|l| has_controller(l.1));
+    for (limit, controller, _, _) in &missing {
+        crate::support::say_skipped("cgroup::limits_are_written", &format!("{limit}: no controller {controller}"));
+    }
+    for (limit, _, file, wanted) in here {
+        c.spec = before.clone();
+        c = limited(c, &limit);
+        c.create().ok();
+        assert_eq!(value(&c.cgroup(), file), wanted, "{limit}");
+        c.delete(&[]).ok();
+    }
+}
+
+#[test]
+fn a_limit_without_its_controller_is_refused() {
+    let mut c = bundle!();
+    let before = c.spec.clone();
+    let missing: Vec<_> = limits().into_iter().filter(|l| !has_controller(l.1)).collect();
+    needs!(!missing.is_empty(), "all controllers are here");
+    for (limit, controller, _, wanted) in missing.iter().filter(|l| l.3 != "max" && !l.3.starts_with("max ")) {
+        println!("{limit} -> {wanted}");
+        c.spec = before.clone();
+        c = limited(c, limit);
+        c.create().fails_naming(controller);
+        c.assert_gone();
+    }
+}
+
+#[test]
+fn an_idle_cpu_share() {
+    let c = bundle!().set("/linux/resources/cpu", json!({"idle": 1})).asks(&["pause"]);
+    let output = c.create();
+    if has_controller("cpu") {
+        output.ok();
+        assert_eq!(value(&c.cgroup(), "cpu.idle"), "1");
+    } else {
+        output.fails_naming("cpu");
+        c.assert_gone();
+    }
+}
+
+#[test]
+fn the_error_says_where_a_missing_controller_is() {
+    needs!(fs::exists("/sys/fs/cgroup/memory/cgroup.procs").unwrap_or(false), "memory is not in a v1 tree here");
+    let c = bundle!().set("/linux/resources/memory", json!({"limit": 67108864}));
+    c.create().fails_naming("/sys/fs/cgroup/memory");
+    c.assert_gone();
+}
+
+#[test]
+fn fields_of_v1_that_ask_for_nothing_are_tolerated() {
+    let c = bundle!()
+        .set("/linux/resources/memory", json!({"disableOOMKiller": false, "limit": 0}))
+        .set("/linux/resources/network", json!({"priorities": []}))
+        .set("/linux/resources/cpu", json!({"shares": 0}))
+        .set("/linux/resources/blockIO", json!({}))
+        .asks(&["exit 0"]);
+    c.run().ok();
+}
+
+#[test]
+fn wrong_limits_are_refused() {
+    let mut c = bundle!();
+    let cases = [("memory", json!({"limit": -5})), ("memory", json!({"limit": 1000000, "swap": 1000})),
+        ("memory", json!({"swap": 1000})), ("cpu", json!({"cpus": "nonsense"}))];
+    let before = c.spec.clone();
+    for (key, value) in cases {
+        c.spec = before.clone();
+        c = c.set(&format!("/linux/resources/{key}"), value);
+        c.create().fails_naming(&format!("linux.resources.{key}"));
+        c.assert_gone();
+    }
+}

@@ -1,0 +1,314 @@
+//! The six kinds of hooks: when, where, with which state, and what their failure does.
+
+use crate::support::{Bundle, lines, wait_until};
+use serde_json::{Value, json};
+use std::fs;
+use std::time::{Duration, Instant};
+
+const KINDS: [&str; 6] =
+    ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+
+/// A hook that runs the payload with this command. It sees the host's paths, but in startContainer.
+fn hook(c: &Bundle, kind: &str, command: &str) -> Value {
+    let path = if kind == "startContainer" { "/payload".into() } else { c.path("rootfs/payload") };
+    let args: Vec<&str> = std::iter::once("hook-of-test").chain(command.split(' ')).collect();
+    json!({"path": path, "args": args})
+}
+
+/// Where a hook of this kind writes so that the host finds it in the rootfs.
+fn record(c: &Bundle, kind: &str) -> String {
+    if kind == "startContainer" { "/record".into() } else { c.path("rootfs/record") }
+}
+
+/// Adds hooks of all kinds that record what they are given.
+fn recorded(mut c: Bundle) -> Bundle {
+    for kind in KINDS {
+        let command = format!("hook {} {kind}", record(&c, kind));
+        let hook = hook(&c, kind, &command);
+        c = c.push(&format!("/hooks/{kind}"), hook);
+    }
+    c
+}
+
+fn records(c: &Bundle) -> Vec<Value> {
+    let lines = lines(&c.rootfs().join("record"));
+    lines.iter().map(|l| serde_json::from_str(l).expect("a record")).collect()
+}
+
+fn tags(c: &Bundle) -> Vec<String> {
+    records(c).iter().map(|r| r["tag"].as_str().expect("a tag").to_string()).collect()
+}
+
+#[test]
+fn hooks_run_in_order() {
+    let c = recorded(bundle!().asks(&["append /record {\"tag\":\"process\"}"]));
+    c.create().ok().silent();
+    assert_eq!(tags(&c), ["prestart", "createRuntime", "createContainer"]);
+    c.start().ok();
+    c.wait_stopped();
+    let mut after = tags(&c);
+    after.truncate(4);
+    assert_eq!(after, ["prestart", "createRuntime", "createContainer", "startContainer"]);
+    assert!(tags(&c).contains(&"poststart".to_string()) && !tags(&c).contains(&"poststop".to_string()));
+    c.delete(&[]).ok();
+    assert_eq!(tags(&c).last().map(String::as_str), Some("poststop"));
+    assert_eq!(tags(&c).len(), 7);
+}
+
+#[test]
+fn run_runs_all_hooks() {
+    let c = recorded(bundle!().asks(&["exit 0"]));
+    c.run().ok();
+    let mut found = tags(&c);
+    found.sort();
+    let mut all = KINDS.to_vec();
+    all.sort();
+    assert_eq!(found, all);
+}
+
+#[test]
+fn hooks_get_the_state() {
+    let c = recorded(bundle!().asks(&["pause"]).set("/annotations", json!({"org.example.key": "value"})));
+    c.create().ok();
+    let pid = c.pid();
+    c.start().ok();
+    c.delete(&["--force"]).ok();
+    let records = records(&c);
+    assert_eq!(records.len(), 6);
+    for record in &records {
+        let (tag, state) = (record["tag"].as_str().expect("a tag"), &record["state"]);
+        assert_eq!(state["id"], c.id.as_str(), "{tag}");
+        assert_eq!(state["bundle"], c.dir.display().to_string(), "{tag}");
+        assert_eq!(state["annotations"]["org.example.key"], "value", "{tag}");
+        assert!(state["ociVersion"].is_string(), "{tag}");
+        let wanted = match tag {
+            "createContainer" | "startContainer" | "poststop" => continue,
+            _ => pid,
+        };
+        assert_eq!(state["pid"], wanted, "{tag}");
+    }
+}
+
+#[test]
+fn the_status_in_the_state_of_hooks() {
+    let c = recorded(bundle!().asks(&["pause"]));
+    c.up();
+    c.delete(&["--force"]).ok();
+    let found: Vec<String> = records(&c).iter().map(|r| format!("{}={}", r["tag"], r["state"]["status"]).replace('"', "")).collect();
+    let wanted = ["prestart=creating", "createRuntime=creating", "createContainer=creating", "startContainer=created",
+        "poststart=running", "poststop=stopped"];
+    assert_eq!(found, wanted);
+}
+
+#[test]
+fn the_pid_in_hooks_of_the_container_is_as_the_container_sees_it() {
+    let c = recorded(bundle!().asks(&["pause"]));
+    c.up();
+    for record in records(&c) {
+        if record["tag"] == "createContainer" || record["tag"] == "startContainer" {
+            assert_eq!(record["state"]["pid"], 1, "{}", record["tag"]);
+        }
+    }
+}
+
+#[test]
+fn hooks_run_in_their_namespaces() {
+    let c = recorded(bundle!().asks(&["pause"]));
+    c.create().ok();
+    let pid = c.pid();
+    c.start().ok();
+    c.delete(&["--force"]).ok();
+    let host = fs::read_link("/proc/self/ns/net").expect("a namespace").display().to_string();
+    for record in records(&c) {
+        let inside = record["tag"] == "createContainer" || record["tag"] == "startContainer";
+        assert_eq!(record["ns"]["net"] != host.as_str(), inside, "{} of {pid}", record["tag"]);
+    }
+}
+
+#[test]
+fn the_environment_and_arguments_of_a_hook() {
+    let c = bundle!().asks(&["exit 0"]);
+    let mut first = hook(&c, "createRuntime", &format!("hook {} env", c.path("rootfs/record")));
+    first["env"] = json!(["ONE=1", "TWO=2"]);
+    first["args"][0] = json!("other-name");
+    let c = c.push("/hooks/createRuntime", first);
+    c.create().ok();
+    let record = &records(&c)[0];
+    assert_eq!(record["env"], json!(["ONE=1", "TWO=2"]));
+    assert_eq!(record["argv0"], "other-name");
+}
+
+#[test]
+fn hooks_of_one_kind_run_in_their_order() {
+    let mut c = bundle!();
+    for name in ["first", "second", "third"] {
+        let hook = hook(&c, "createRuntime", &format!("append {} {name}", c.path("order")));
+        c = c.push("/hooks/createRuntime", hook);
+    }
+    c.create().ok();
+    assert_eq!(lines(&c.dir.join("order")), ["first", "second", "third"]);
+}
+
+#[test]
+fn a_failing_hook_of_create_stops_it() {
+    let mut c = bundle!();
+    let before = c.spec.clone();
+    for kind in ["prestart", "createRuntime", "createContainer"] {
+        c.spec = before.clone();
+        let fails = hook(&c, kind, "fail-loudly");
+        let next = hook(&c, kind, &format!("append {} next", c.path("order")));
+        let stop = hook(&c, "poststop", &format!("append {} poststop", c.path("order")));
+        c = c.push(&format!("/hooks/{kind}"), fails).push(&format!("/hooks/{kind}"), next).push("/hooks/poststop", stop);
+        c.create().fails_naming(kind);
+        c.call(&["state", &c.id]).finish().fails();
+        c.assert_gone();
+        assert!(!lines(&c.dir.join("order")).contains(&"next".into()), "{kind}: the next hook ran");
+    }
+}
+
+#[test]
+fn the_error_of_a_hook_tells_its_output_and_code() {
+    let c = bundle!();
+    let fails = hook(&c, "createRuntime", "fail-loudly");
+    let c = c.push("/hooks/createRuntime", fails);
+    let output = c.create().fails_naming("createRuntime hook #0");
+    for text in ["exit status 7", "to-stderr", "to-stdout"] {
+        assert!(output.stderr().contains(text), "{text}: {}", output.describe());
+    }
+}
+
+#[test]
+fn a_failed_create_runs_poststop() {
+    let c = bundle!();
+    let fails = hook(&c, "createRuntime", "exit 1");
+    let stop = hook(&c, "poststop", &format!("append {} poststop", c.path("order")));
+    let c = c.push("/hooks/createRuntime", fails).push("/hooks/poststop", stop);
+    c.create().fails();
+    assert_eq!(lines(&c.dir.join("order")), ["poststop"]);
+}
+
+#[test]
+fn a_failing_start_container_hook_is_seen_by_start() {
+    let c = bundle!().asks(&["write /ran yes"]);
+    let fails = hook(&c, "startContainer", "exit 1");
+    let c = c.push("/hooks/startContainer", fails);
+    c.create().ok();
+    c.start().fails_naming("startContainer");
+    assert!(!c.rootfs().join("ran").exists(), "the payload ran");
+}
+
+#[test]
+fn the_payload_does_not_run_after_a_failing_start_container_hook() {
+    let c = bundle!().asks(&["write /ran yes"]);
+    let fails = hook(&c, "startContainer", "exit 1");
+    let c = c.push("/hooks/startContainer", fails);
+    c.create().ok();
+    c.start();
+    wait_until("it ended", || c.call(&["state", &c.id]).finish().stdout().is_empty() || c.status() == "stopped");
+    assert!(!c.rootfs().join("ran").exists(), "the payload ran");
+}
+
+#[test]
+fn a_failing_poststart_hook_stops_the_container() {
+    let c = bundle!().asks(&["pause"]);
+    let fails = hook(&c, "poststart", "exit 1");
+    let c = c.push("/hooks/poststart", fails);
+    c.create().ok();
+    let pid = c.pid();
+    c.start().fails();
+    wait_until("init is dead", || {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.is_empty() || stat.contains(") Z")
+    });
+}
+
+#[test]
+fn failing_poststop_hooks_are_only_warnings() {
+    let c = bundle!().asks(&["exit 0"]);
+    let fails = hook(&c, "poststop", "exit 1");
+    let next = hook(&c, "poststop", &format!("append {} next", c.path("order")));
+    let c = c.push("/hooks/poststop", fails).push("/hooks/poststop", next);
+    c.up();
+    c.wait_stopped();
+    c.delete(&[]).ok();
+    c.assert_gone();
+    assert_eq!(lines(&c.dir.join("order")), ["next"]);
+}
+
+#[test]
+fn a_hook_that_takes_too_long_is_killed() {
+    let c = bundle!();
+    let mut slow = hook(&c, "createRuntime", "pause");
+    slow["timeout"] = json!(1);
+    let c = c.push("/hooks/createRuntime", slow);
+    let begin = Instant::now();
+    c.create().fails();
+    assert!(begin.elapsed() < Duration::from_secs(5));
+    c.assert_gone();
+}
+
+#[test]
+fn a_hook_that_is_in_time_is_fine() {
+    let c = bundle!();
+    let mut quick = hook(&c, "createRuntime", &format!("append {} quick", c.path("order")));
+    quick["timeout"] = json!(5);
+    let c = c.push("/hooks/createRuntime", quick);
+    c.create().ok();
+    assert_eq!(lines(&c.dir.join("order")), ["quick"]);
+}
+
+#[test]
+fn a_timeout_must_be_positive() {
+    let mut c = bundle!();
+    for timeout in [0, -1] {
+        let mut hook = hook(&c, "createRuntime", "exit 0");
+        hook["timeout"] = json!(timeout);
+        c = c.set("/hooks/createRuntime", json!([hook]));
+        c.create().fails_naming("timeout");
+        c.assert_gone();
+    }
+}
+
+#[test]
+fn a_missing_hook_is_an_error() {
+    let c = bundle!().push("/hooks/createRuntime", json!({"path": "/no/such/hook"}));
+    c.create().fails_with("/no/such/hook");
+    c.assert_gone();
+}
+
+#[test]
+fn the_path_of_a_hook_must_be_absolute() {
+    let c = bundle!().push("/hooks/createRuntime", json!({"path": "hook"}));
+    c.create().fails_naming("hooks.createRuntime");
+    c.assert_gone();
+}
+
+#[test]
+fn a_hook_that_does_not_read_its_state_does_no_harm() {
+    let long: String = "x".repeat(200_000);
+    let c = bundle!().set("/annotations", json!({"org.example.long": long}));
+    let quick = hook(&c, "createRuntime", "exit 0");
+    let reads = hook(&c, "createRuntime", &format!("hook {} long", c.path("rootfs/record")));
+    let c = c.push("/hooks/createRuntime", quick).push("/hooks/createRuntime", reads);
+    c.create().ok();
+    assert_eq!(records(&c)[0]["state"]["annotations"]["org.example.long"].as_str().map(str::len), Some(200_000));
+}
+
+#[test]
+fn a_hook_may_ask_the_runtime_for_the_state() {
+    let c = bundle!();
+    let runtime = crate::support::binary().display().to_string();
+    let root = c.state_root().display().to_string();
+    let asks = json!({"path": runtime, "args": ["runtime", "--root", root, "list"], "timeout": 5});
+    let c = c.push("/hooks/createRuntime", asks);
+    c.create().ok();
+}
+
+#[test]
+fn the_network_namespace_is_there_for_prestart_hooks() {
+    let c = recorded(bundle!().asks(&["pause"]));
+    c.create().ok();
+    let records = records(&c);
+    let record = records.iter().find(|r| r["tag"] == "prestart").expect("prestart");
+    assert_eq!(record["state"]["pid"], c.pid());
+}

@@ -1,0 +1,94 @@
+//! The host as the tests see it: cgroups, mounts, processes, and what must not change.
+
+use super::binary;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The mount point of the cgroup v2 tree: `/sys/fs/cgroup`, or `unified` below it.
+pub fn cgroup_root() -> PathBuf {
+    let mounts = fs::read_to_string("/proc/self/mounts").expect("read mounts");
+    let line = mounts.lines().find(|l| l.split(' ').nth(2) == Some("cgroup2"));
+    let path = line.and_then(|l| l.split(' ').nth(1));
+    PathBuf::from(path.expect("a cgroup2 mount"))
+}
+
+pub fn is_pure_v2() -> bool {
+    cgroup_root() == Path::new("/sys/fs/cgroup")
+}
+
+pub fn has_controller(name: &str) -> bool {
+    let all = fs::read_to_string(cgroup_root().join("cgroup.controllers")).unwrap_or_default();
+    all.split_whitespace().any(|c| c == name)
+}
+
+/// Polls until it holds; panics after ten seconds.
+pub fn wait_until(what: &str, holds: impl FnMut() -> bool) {
+    assert!(holds_within(Duration::from_secs(10), holds), "still waiting until {what}");
+}
+
+/// Polls until it holds or the time is over; for places that may not panic.
+pub fn holds_within(time: Duration, mut holds: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + time;
+    while !holds() {
+        if Instant::now() > end {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    true
+}
+
+pub fn mounts_below(dir: &Path) -> Vec<String> {
+    let dir = dir.display().to_string();
+    let all = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    all.lines().filter(|l| l.contains(&dir)).map(|l| format!("mount {l}")).collect()
+}
+
+/// Processes whose root or executable is in this directory.
+pub fn processes_below(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let of_dir = |pid: &PathBuf| {
+        ["root", "exe", "cwd"].iter().any(|l| fs::read_link(pid.join(l)).is_ok_and(|p| p.starts_with(dir)))
+    };
+    let found = entries.map(|e| e.path()).filter(of_dir);
+    found.map(|pid| format!("process {}", pid.display())).collect()
+}
+
+pub fn chown_tree(path: &Path, id: u32) {
+    std::os::unix::fs::lchown(path, Some(id), Some(id)).expect("chown");
+    if path.symlink_metadata().is_ok_and(|m| m.is_dir()) {
+        for entry in fs::read_dir(path).expect("read").flatten() {
+            chown_tree(&entry.path(), id);
+        }
+    }
+}
+
+/// Facts that no container may change.
+pub struct Canary {
+    facts: Vec<(&'static str, String)>,
+}
+
+impl Canary {
+    pub fn take() -> Canary {
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let exe = fs::metadata(binary());
+        let exe = exe.map(|m| format!("{} {} {}", m.ino(), m.len(), m.mtime())).unwrap_or_default();
+        let null = fs::metadata("/dev/null").map(|m| format!("{:o} {}", m.mode(), m.rdev()));
+        Canary {
+            facts: vec![
+                ("the runtime's binary", exe),
+                ("core_pattern", read("/proc/sys/kernel/core_pattern")),
+                ("hostname", read("/proc/sys/kernel/hostname")),
+                ("/dev/null", null.unwrap_or_default()),
+            ],
+        }
+    }
+
+    pub fn changes(&self) -> Vec<String> {
+        let now = Canary::take().facts;
+        let changed = self.facts.iter().zip(&now).filter(|(before, after)| before != after);
+        changed.map(|((name, before), (_, after))| format!("{name}: {before} became {after}")).collect()
+    }
+}

@@ -1,0 +1,77 @@
+//! Which runtime is under test, and whether a test applies to it. A skip always says why.
+
+use super::differences::DIFFERENCES;
+use std::io::Write;
+use std::path::PathBuf;
+
+/// The bundle of this test; leaves the test when it does not apply here.
+macro_rules! bundle {
+    () => {{
+        fn here() {}
+        let test = std::any::type_name_of_val(&here).trim_end_matches("::here");
+        if $crate::support::skips(test) {
+            return;
+        }
+        $crate::support::Bundle::new(test)
+    }};
+}
+
+/// Leaves the test with a reason when a fact of the host is missing.
+macro_rules! needs {
+    ($fact:expr, $reason:expr) => {
+        if !$fact {
+            $crate::support::say_skipped(module_path!(), $reason);
+            return;
+        }
+    };
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Runtime {
+    Cofferdam,
+    Runc,
+    Crun,
+}
+
+pub fn binary() -> PathBuf {
+    std::env::var_os("RUNTIME").map_or_else(|| env!("CARGO_BIN_EXE_cofferdam").into(), PathBuf::from)
+}
+
+pub fn runtime() -> Runtime {
+    match binary().file_name().and_then(|n| n.to_str()) {
+        Some("runc") => Runtime::Runc,
+        Some("crun") => Runtime::Crun,
+        _ => Runtime::Cofferdam,
+    }
+}
+
+/// crun raises its locked memory limit before it loads device rules, and stops when it may not.
+pub fn cannot_load_device_rules() -> bool {
+    const SYS_RESOURCE: u64 = 1 << 24;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|l| l.strip_prefix("CapEff:\t")).unwrap_or("0");
+    let mask = u64::from_str_radix(effective, 16).unwrap_or(0);
+    runtime() == Runtime::Crun && mask & SYS_RESOURCE == 0
+}
+
+/// Whether this test must not run; `test` is its full path, `main::module::name`.
+pub fn skips(test: &str) -> bool {
+    let test = test.split_once("::").map_or(test, |(_, rest)| rest);
+    // SAFETY: geteuid has no preconditions.
+    if unsafe { libc::geteuid() } != 0 {
+        say_skipped(test, "needs root");
+        return true;
+    }
+    let difference = DIFFERENCES.iter().find(|(name, who, _)| {
+        who.contains(&runtime()) && (*name == test || name.ends_with("::") && test.starts_with(name))
+    });
+    if let Some((_, _, reason)) = difference {
+        say_skipped(test, &format!("on {:?}: {reason}", runtime()));
+    }
+    difference.is_some()
+}
+
+/// Past the capture of the test runner, so that it shows without a flag.
+pub fn say_skipped(test: &str, reason: &str) {
+    let _ = writeln!(std::io::stderr(), "{test}: skipped {reason}");
+}
