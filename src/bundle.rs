@@ -49,6 +49,7 @@ impl Bundle {
     /// The directory that `root.path` names.
     pub fn rootfs(&self) -> Result<PathBuf> {
         let root = self.root().context("root: missing; give the path of the root filesystem")?;
+        ensure!(!root.path().as_os_str().is_empty(), "root.path: empty; give the path of the root filesystem");
         Ok(self.dir.join(root.path()))
     }
 
@@ -120,6 +121,9 @@ fn plain(error: std::io::Error) -> anyhow::Error {
 /// The typed reading is tried first; only a config that it refuses is looked through for what the
 /// spec tells runtimes to tolerate.
 fn parse(text: &[u8]) -> Result<Spec> {
+    // serde would take an array for an object too.
+    let first = text.iter().find(|byte| !byte.is_ascii_whitespace());
+    ensure!(matches!(first, None | Some(b'{')), "must be a JSON object, at line 1");
     let mut reader = serde_json::Deserializer::from_slice(text);
     let first = match serde_path_to_error::deserialize(&mut reader) {
         Ok(spec) => return reader.end().map(|()| spec).map_err(anyhow::Error::from),

@@ -12,7 +12,7 @@ use anyhow::{Result, anyhow, bail};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-use crate::commands::features::SPEC_VERSION;
+use crate::commands::features::version;
 
 #[derive(Debug)]
 pub struct Cli {
@@ -228,17 +228,13 @@ const EXAMPLES: &str = "\
 Examples:
   cofferdam spec --bundle /srv/web           write a config.json
   cofferdam run --bundle /srv/web web        run the container `web` in the foreground
-  cofferdam create --bundle /srv/web web     or step by step
-  cofferdam start web
-  cofferdam kill web KILL
-  cofferdam delete web
+  cofferdam create --bundle /srv/web web     or step by step: create, start, kill, delete
 
 Global options go before the command. `cofferdam COMMAND --help` explains a command.";
 
 const RUN_EXAMPLES: &str = "\
 Examples:
-  cofferdam run web                          the bundle is the current directory
-  cofferdam run --bundle /srv/web --detach web
+  cofferdam run --detach web                 the bundle is the current directory
   cofferdam run web -- sh -c 'ls /'          another command than the bundle's
   cofferdam run --layer /srv/app --layer /srv/base web
 
@@ -254,13 +250,10 @@ pub fn default_root(
     xdg_runtime_dir: Option<&OsStr>,
 ) -> PathBuf {
     let rootless = euid != 0 || in_user_namespace;
-    let runtime_dir = xdg_runtime_dir
-        .map(Path::new)
-        .filter(|dir| dir.is_absolute());
-    let runtime_dir = runtime_dir
-        .filter(|_| rootless)
-        .unwrap_or(Path::new("/run"));
-    runtime_dir.join("cofferdam")
+    match xdg_runtime_dir.map(Path::new) {
+        Some(dir) if rootless && dir.is_absolute() => dir.join("cofferdam"),
+        _ => PathBuf::from("/run/cofferdam"),
+    }
 }
 
 #[derive(Debug)]
@@ -307,42 +300,28 @@ fn every_verb() -> clap::Command {
 /// The definition of one verb, for calls without a fault: all of them together take as much memory,
 /// page fault by page fault, as the rest of a short call.
 fn one_verb(name: &OsStr) -> Option<clap::Command> {
-    let (name, augment) = VERBS.iter().find(|(verb, _)| *verb == name)?;
-    Some(augment(clap::Command::new(*name)))
+    let new = clap::Command::new;
+    Some(match name.to_str()? {
+        "create" => Create::augment_args(new("create")),
+        "start" => Start::augment_args(new("start")),
+        "run" => Run::augment_args(new("run")),
+        "state" => State::augment_args(new("state")),
+        "kill" => Kill::augment_args(new("kill")),
+        "delete" => Delete::augment_args(new("delete")),
+        "list" => List::augment_args(new("list")),
+        "spec" => Spec::augment_args(new("spec")),
+        "features" => new("features"),
+        _ => return None,
+    })
 }
-
-const VERBS: [(&str, fn(clap::Command) -> clap::Command); 9] = [
-    ("create", Create::augment_args),
-    ("start", Start::augment_args),
-    ("run", Run::augment_args),
-    ("state", State::augment_args),
-    ("kill", Kill::augment_args),
-    ("delete", Delete::augment_args),
-    ("list", List::augment_args),
-    ("spec", Spec::augment_args),
-    ("features", std::convert::identity),
-];
 
 fn check_root(root: Option<&Path>) -> Result<()> {
-    let is_slash = |path: &Path| path.components().eq(Path::new("/").components());
-    let refused = root.filter(|root| is_slash(root));
-    if let Some(root) = refused {
-        bail!("--root: {}: must not be the root directory", root.display());
+    match root {
+        Some(root) if root.components().eq(Path::new("/").components()) => {
+            bail!("--root: {}: must not be the root directory", root.display())
+        }
+        _ => Ok(()),
     }
-    Ok(())
-}
-
-/// Docker takes name and version from any line with the word "version", so it is in one only; some
-/// engines accept no other name than that of the program which this one stands in for.
-fn version(program: &OsStr) -> String {
-    let called_runc = Path::new(program).file_name() == Some(OsStr::new("runc"));
-    let name = if called_runc { "runc" } else { "cofferdam" };
-    let number = env!("CARGO_PKG_VERSION");
-    let commit = option_env!("COFFERDAM_COMMIT").unwrap_or("unknown");
-    let libseccomp = crate::commands::features::libseccomp_version();
-    format!(
-        "{name} version {number}\ncommit: {commit}\nspec: {SPEC_VERSION}\nlibseccomp: {libseccomp}\n"
-    )
 }
 
 /// A call in the one form that clap is given: the program, the global flags, the verb, its flags,
@@ -398,11 +377,8 @@ fn operands(
         } else if let Some((name, _)) = flag(&word)
             && (operands.is_empty() || !takes_hyphens)
         {
-            let hint = find(global, &name).map(|_| "; it goes before the command");
-            bail!(
-                "flag provided but not defined: -{name}{}",
-                hint.unwrap_or_default()
-            );
+            let hint = find(global, &name).map_or("", |_| "; it goes before the command");
+            bail!("flag provided but not defined: -{name}{hint}");
         } else {
             operands.push(word);
         }
@@ -443,15 +419,11 @@ fn next_operand(
 }
 
 fn set_switch(words: &mut Vec<OsString>, long: OsString, value: Option<&OsStr>) -> Result<()> {
-    match value.and_then(OsStr::to_str) {
-        Some("false") => words.retain(|word| *word != long),
+    let value = value.unwrap_or(OsStr::new("true"));
+    match value.to_str() {
         Some("true") => words.push(long),
-        None if value.is_none() => words.push(long),
-        _ => bail!(
-            "invalid boolean value {:?} for {}: must be true or false",
-            value.unwrap_or_default(),
-            long.display(),
-        ),
+        Some("false") => words.retain(|word| *word != long),
+        _ => bail!("{}: {value:?}: must be true or false", long.display()),
     }
     Ok(())
 }
@@ -469,10 +441,8 @@ pub fn flag(word: &OsStr) -> Option<(String, Option<OsString>)> {
     let dashless = dashless.strip_prefix(b"-").unwrap_or(dashless);
     let mut parts = dashless.splitn(2, |byte| *byte == b'=');
     let name = String::from_utf8_lossy(parts.next()?).into_owned();
-    let value = parts
-        .next()
-        .map(|value| OsStr::from_bytes(value).to_os_string());
-    (!name.is_empty()).then_some((name, value))
+    let value = parts.next().map(OsStr::from_bytes);
+    (!name.is_empty()).then(|| (name, value.map(OsStr::to_os_string)))
 }
 
 /// What clap has refused, as one line.
@@ -483,7 +453,7 @@ fn refusal(verb: &OsStr, error: &clap::Error) -> anyhow::Error {
         (ErrorKind::MissingRequiredArgument | ErrorKind::UnknownArgument, Some(level)) => {
             wrong_count(&level)
         }
-        (ErrorKind::InvalidValue, _) if context(error, ContextKind::InvalidValue) == "" => {
+        (ErrorKind::InvalidValue, _) if context(error, ContextKind::InvalidValue).is_empty() => {
             let arg = context(error, ContextKind::InvalidArg);
             let long = arg.split(' ').next().unwrap_or_default();
             anyhow!("flag needs an argument: {long}")
@@ -508,33 +478,22 @@ fn unknown_command(error: &clap::Error) -> anyhow::Error {
 }
 
 fn wrong_count(level: &clap::Command) -> anyhow::Error {
-    let operands = || level.get_positionals().filter(|arg| !arg.is_last_set());
-    let (least, most) = (
-        operands().filter(|arg| arg.is_required_set()).count(),
-        operands().count(),
-    );
-    let count = if least == most {
-        format!("exactly {most}")
-    } else {
-        format!("{least} to {most}")
+    let all: Vec<&Arg> = level.get_positionals().collect();
+    let least = all.iter().filter(|arg| arg.is_required_set()).count();
+    let most = all.iter().filter(|arg| !arg.is_last_set()).count();
+    let count = match least == most {
+        true => format!("exactly {most}"),
+        false => format!("{least} to {most}"),
     };
-    let runs_command = level.get_positionals().any(Arg::is_last_set);
-    let hint = if runs_command {
-        "; put -- before the container's command"
-    } else {
-        ""
-    };
-    anyhow!(
-        "\"cofferdam {}\" requires {count} argument(s){hint}",
-        level.get_name()
-    )
+    let last = all.get(most);
+    let hint = last.map_or("", |_| "; put -- before the container's command");
+    let name = level.get_name();
+    anyhow!("\"cofferdam {name}\" requires {count} argument(s){hint}")
 }
 
 fn context(error: &clap::Error, kind: ContextKind) -> String {
-    error
-        .get(kind)
-        .map(ContextValue::to_string)
-        .unwrap_or_default()
+    let value = error.get(kind).map(ContextValue::to_string);
+    value.unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -594,18 +553,12 @@ mod tests {
     #[test]
     fn a_verb_alone_is_defined_as_among_all() {
         let all = every_verb();
-        let verbs: Vec<&str> = all.get_subcommands().map(clap::Command::get_name).collect();
-        assert_eq!(verbs, VERBS.map(|(name, _)| name));
-        for (name, _) in VERBS {
-            let args = |command: &clap::Command| {
-                format!("{:?}", command.get_arguments().collect::<Vec<_>>())
-            };
-            let alone = one_verb(OsStr::new(name)).unwrap();
-            assert_eq!(
-                args(&alone),
-                args(all.find_subcommand(name).unwrap()),
-                "{name}"
-            );
+        let args = |verb: &clap::Command| format!("{:?}", verb.get_arguments().collect::<Vec<_>>());
+        for verb in all.get_subcommands() {
+            let name = verb.get_name();
+            let alone = one_verb(OsStr::new(name)).expect(name);
+            assert_eq!(alone.get_name(), name);
+            assert_eq!(args(&alone), args(verb), "{name}");
         }
     }
 
@@ -822,7 +775,7 @@ mod tests {
             ),
             (
                 "x run -d=maybe c",
-                "invalid boolean value \"maybe\" for --detach: must be true or false",
+                "--detach: \"maybe\": must be true or false",
             ),
             (
                 "x create --preserve-fds -1 c",

@@ -301,7 +301,12 @@ pub fn report(state: &State, status: Status, pid: i32) -> Report<'_> {
 }
 
 impl Report<'_> {
-    /// As hooks and humans get it, on standard input or output.
+    /// As hooks get it on standard input.
+    pub fn line(&self) -> Result<String> {
+        serde_json::to_string(self).context("write the state")
+    }
+
+    /// As people read it.
     pub fn json(&self) -> Result<String> {
         serde_json::to_string_pretty(self).context("write the state")
     }

@@ -44,6 +44,7 @@ impl Launch<'_> {
     /// Makes init and sees it through to the point before its program.
     pub fn run(self) -> Result<Init> {
         let Launch { plan, host, cgroup, gate, state } = self;
+        process::keep_children();
         let trees = open_trees(plan, host)?;
         let joins = open_joins(&plan.namespaces)?;
         let (parent, child) = channel::pair()?;
@@ -55,7 +56,7 @@ impl Launch<'_> {
         let side = clone::clone3(flags, cgroup.map(AsFd::as_fd)).context("make the container's init")?;
         let Side::Parent { pid, pidfd } = side else {
             drop(parent);
-            let materials = Materials { trees, gate, state };
+            let materials = Materials { trees, gate: gate.as_ref(), state };
             if relayed {
                 relay(plan, joins, child, materials);
             }
@@ -223,8 +224,9 @@ fn relay(plan: &Plan, joins: Vec<(&Join, OwnedFd)>, channel: ChildEnd, materials
 }
 
 fn join_and_clone(plan: &Plan, joins: Vec<(&Join, OwnedFd)>) -> Result<Side> {
-    // The processes in there must not be able to look into this one.
-    process::set_dumpable(false)?;
+    // The processes in there must not be able to look into this one; but who writes the maps of a new
+    // user namespace without privilege must be.
+    process::set_dumpable(plan.namespaces.creates(clone::NEWUSER))?;
     let (user, others): (Vec<_>, Vec<_>) = joins.into_iter().partition(|(join, _)| join.kind.flag == clone::NEWUSER);
     // With the host's capabilities first; what belongs to the user namespace only from inside it.
     let mut refused = Vec::new();
@@ -288,7 +290,7 @@ fn raise_hard_limits(pid: i32, plan: &Plan) {
 }
 
 fn run_runtime_hooks(plan: &Plan, state: &State) -> Result<()> {
-    let json = report(state, Status::Creating, state.pid).json()?;
+    let json = report(state, Status::Creating, state.pid).line()?;
     hooks::run(&plan.hooks.prestart, "prestart", &json, &state.bundle)?;
     hooks::run(&plan.hooks.create_runtime, "createRuntime", &json, &state.bundle)
 }

@@ -377,6 +377,7 @@ mod tests {
         pty
     }
 
+    #[expect(clippy::zombie_processes, reason = "`wait` reaps it")]
     fn spawn(command: &mut Command) -> OwnedFd {
         // A child inherits the mask of the thread.
         let blocked = SigSet::empty()

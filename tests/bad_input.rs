@@ -9,15 +9,24 @@ fn refused(c: &Bundle, text: &str) {
     let output = c.create().fails_naming(text);
     c.assert_gone();
     let state = c.call(&["state", &c.id]).finish();
-    assert_ne!(state.code(), 0, "the container exists after {}", output.describe());
+    assert_ne!(
+        state.code(),
+        0,
+        "the container exists after {}",
+        output.describe()
+    );
 }
 
 #[test]
 fn a_missing_config() {
     let c = bundle!();
     let dir = c.dir.display().to_string();
-    c.call(&["create", "--bundle", &dir, &c.id]).finish().fails_with("config.json");
-    c.call(&["create", "--bundle", "/no/such/bundle", &c.id]).finish().fails();
+    c.call(&["create", "--bundle", &dir, &c.id])
+        .finish()
+        .fails_with("config.json");
+    c.call(&["create", "--bundle", "/no/such/bundle", &c.id])
+        .finish()
+        .fails();
     c.assert_gone();
 }
 
@@ -32,7 +41,17 @@ fn a_config_that_is_no_json_tells_where() {
 #[test]
 fn configs_that_are_not_objects() {
     let mut c = bundle!();
-    for text in ["", "null", "[]", "7", "\"text\"", "{", "{}{}", "\u{feff}{}", "{\"ociVersion\":"] {
+    for text in [
+        "",
+        "null",
+        "[]",
+        "7",
+        "\"text\"",
+        "{",
+        "{}{}",
+        "\u{feff}{}",
+        "{\"ociVersion\":",
+    ] {
         c.raw = Some(text.into());
         refused(&c, "config.json");
     }
@@ -70,7 +89,14 @@ fn a_wrong_type_names_the_field() {
 #[test]
 fn the_version_is_required_and_must_be_a_one() {
     let mut c = bundle!();
-    for version in [json!("invalid"), json!("2.0.0"), json!("0.9.0"), json!(""), json!("1"), Value::Null] {
+    for version in [
+        json!("invalid"),
+        json!("2.0.0"),
+        json!("0.9.0"),
+        json!(""),
+        json!("1"),
+        Value::Null,
+    ] {
         c = c.set("/ociVersion", version);
         refused(&c, "ociVersion");
     }
@@ -81,7 +107,14 @@ fn the_version_is_required_and_must_be_a_one() {
 #[test]
 fn newer_minor_versions_are_accepted() {
     let mut c = bundle!().asks(&["exit 0"]);
-    for version in ["1.0.0", "1.2.1", "1.3.0", "1.3.0+dev", "1.99.0", "1.1.0-rc.1"] {
+    for version in [
+        "1.0.0",
+        "1.2.1",
+        "1.3.0",
+        "1.3.0+dev",
+        "1.99.0",
+        "1.1.0-rc.1",
+    ] {
         c = c.set("/ociVersion", json!(version));
         c.run().ok();
     }
@@ -97,7 +130,10 @@ fn unknown_fields_and_annotations_are_ignored() {
         .set("/linux/resources/unknown", json!({}))
         .set("/vm", json!({"kernel": {"path": "/vmlinuz"}}))
         .set("/windows", json!({"layerFolders": ["a"]}))
-        .set("/annotations", json!({"org.example.unknown": "", "dev.example": "x"}));
+        .set(
+            "/annotations",
+            json!({"org.example.unknown": "", "dev.example": "x"}),
+        );
     c.run().ok();
 }
 
@@ -105,12 +141,35 @@ fn unknown_fields_and_annotations_are_ignored() {
 fn null_is_the_same_as_absent() {
     let mut c = bundle!().asks(&["exit 0"]);
     let pointers = [
-        "/annotations", "/hooks", "/hostname", "/process/rlimits", "/process/capabilities", "/process/oomScoreAdj",
-        "/process/user/additionalGids", "/process/consoleSize", "/process/apparmorProfile", "/process/scheduler",
-        "/linux/uidMappings", "/linux/gidMappings", "/linux/sysctl", "/linux/devices", "/linux/seccomp", "/linux/maskedPaths",
-        "/linux/readonlyPaths", "/linux/mountLabel", "/linux/rootfsPropagation", "/linux/intelRdt", "/linux/timeOffsets",
-        "/linux/resources/devices", "/linux/resources/memory", "/linux/resources/cpu", "/linux/resources/pids",
-        "/linux/resources/blockIO", "/linux/resources/hugepageLimits", "/linux/resources/network", "/linux/resources/unified",
+        "/annotations",
+        "/hooks",
+        "/hostname",
+        "/process/rlimits",
+        "/process/capabilities",
+        "/process/oomScoreAdj",
+        "/process/user/additionalGids",
+        "/process/consoleSize",
+        "/process/apparmorProfile",
+        "/process/scheduler",
+        "/linux/uidMappings",
+        "/linux/gidMappings",
+        "/linux/sysctl",
+        "/linux/devices",
+        "/linux/seccomp",
+        "/linux/maskedPaths",
+        "/linux/readonlyPaths",
+        "/linux/mountLabel",
+        "/linux/rootfsPropagation",
+        "/linux/intelRdt",
+        "/linux/timeOffsets",
+        "/linux/resources/devices",
+        "/linux/resources/memory",
+        "/linux/resources/cpu",
+        "/linux/resources/pids",
+        "/linux/resources/blockIO",
+        "/linux/resources/hugepageLimits",
+        "/linux/resources/network",
+        "/linux/resources/unified",
     ];
     for pointer in pointers {
         c = c.set(pointer, Value::Null);
@@ -121,7 +180,10 @@ fn null_is_the_same_as_absent() {
 #[test]
 fn null_lists_below_are_the_same_as_absent() {
     let mut c = bundle!().asks(&["exit 0"]);
-    c = c.set("/hooks", json!({"prestart": null, "createRuntime": [], "poststop": null}));
+    c = c.set(
+        "/hooks",
+        json!({"prestart": null, "createRuntime": [], "poststop": null}),
+    );
     c = c.set("/process/capabilities/ambient", Value::Null);
     c.spec["mounts"][0]["options"] = Value::Null;
     c.run().ok();
@@ -206,14 +268,27 @@ fn a_mount_over_the_root_is_refused() {
 fn bad_schedulers_are_refused() {
     let mut c = bundle!();
     let cases = [
-        ("process.scheduler", json!({"scheduler": {"policy": "SCHED_NOPE"}})),
-        ("process.scheduler", json!({"scheduler": {"policy": "SCHED_FIFO", "nice": 5}})),
-        ("process.ioPriority", json!({"ioPriority": {"class": "IOPRIO_CLASS_BE", "priority": 8}})),
+        (
+            "process.scheduler",
+            json!({"scheduler": {"policy": "SCHED_NOPE"}}),
+        ),
+        (
+            "process.scheduler",
+            json!({"scheduler": {"policy": "SCHED_FIFO", "nice": 5}}),
+        ),
+        (
+            "process.ioPriority",
+            json!({"ioPriority": {"class": "IOPRIO_CLASS_BE", "priority": 8}}),
+        ),
     ];
     let before = c.spec.clone();
     for (field, value) in cases {
         c.spec = before.clone();
-        let (key, value) = value.as_object().and_then(|o| o.iter().next()).map(|(k, v)| (k.clone(), v.clone())).expect("one");
+        let (key, value) = value
+            .as_object()
+            .and_then(|o| o.iter().next())
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .expect("one");
         c = c.set(&format!("/process/{key}"), value);
         refused(&c, field);
     }
@@ -221,7 +296,10 @@ fn bad_schedulers_are_refused() {
 
 #[test]
 fn labels_without_their_module_are_refused() {
-    needs!(!fs::exists("/sys/kernel/security/apparmor").unwrap_or(false), "AppArmor is on here");
+    needs!(
+        !fs::exists("/sys/kernel/security/apparmor").unwrap_or(false),
+        "AppArmor is on here"
+    );
     let c = bundle!().set("/process/apparmorProfile", json!("some-profile"));
     refused(&c, "process.apparmorProfile");
 }
@@ -229,9 +307,16 @@ fn labels_without_their_module_are_refused() {
 #[test]
 fn deep_and_large_configs_end_soon() {
     let mut c = bundle!();
-    c.raw = Some(format!("{{\"ociVersion\":\"1.0.2\",\"x\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000)));
+    c.raw = Some(format!(
+        "{{\"ociVersion\":\"1.0.2\",\"x\":{}{}}}",
+        "[".repeat(100_000),
+        "]".repeat(100_000)
+    ));
     refused(&c, "config.json");
-    c.raw = Some(format!("{{\"ociVersion\":\"1.0.2\",\"x\":\"{}", "y".repeat(5_000_000)));
+    c.raw = Some(format!(
+        "{{\"ociVersion\":\"1.0.2\",\"x\":\"{}",
+        "y".repeat(5_000_000)
+    ));
     refused(&c, "config.json");
 }
 
@@ -249,9 +334,16 @@ fn numbers_out_of_range_are_refused() {
 
 #[test]
 fn a_large_spec_is_no_problem() {
-    let env: Vec<String> = (0..2000).map(|i| format!("V{i}={}", "x".repeat(100))).collect();
-    let c = bundle!().set("/process/env", json!(env)).asks(&["env V1999"]);
-    let c = c.set("/annotations", json!({"org.example.long": "y".repeat(500_000)}));
+    let env: Vec<String> = (0..2000)
+        .map(|i| format!("V{i}={}", "x".repeat(100)))
+        .collect();
+    let c = bundle!()
+        .set("/process/env", json!(env))
+        .asks(&["env V1999"]);
+    let c = c.set(
+        "/annotations",
+        json!({"org.example.long": "y".repeat(500_000)}),
+    );
     assert_eq!(c.run().ok().answer("env V1999").len(), 100);
 }
 
@@ -264,7 +356,9 @@ fn a_refused_run_leaves_nothing_either() {
 
 #[test]
 fn a_missing_console_socket_is_an_error() {
-    let c = bundle!().set("/process/terminal", json!(true)).flag(&["--console-socket", "/no/such/socket"]);
+    let c = bundle!()
+        .set("/process/terminal", json!(true))
+        .flag(&["--console-socket", "/no/such/socket"]);
     c.create().fails();
     c.assert_gone();
 }
@@ -274,5 +368,8 @@ fn errors_are_one_line_without_decoration() {
     let c = bundle!().set("/ociVersion", json!("2.0.0"));
     let text = c.create().fails().stderr();
     assert_eq!(text.trim_end().lines().count(), 1, "{text}");
-    assert!(!text.contains("panicked") && !text.contains("backtrace") && !text.contains("failed to"), "{text}");
+    assert!(
+        !text.contains("panicked") && !text.contains("backtrace") && !text.contains("failed to"),
+        "{text}"
+    );
 }

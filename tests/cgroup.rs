@@ -8,13 +8,19 @@ use std::process::{Child, Command};
 use std::time::Duration;
 
 fn value(dir: &Path, file: &str) -> String {
-    fs::read_to_string(dir.join(file)).unwrap_or_else(|e| format!("{file}: {e}")).trim().into()
+    fs::read_to_string(dir.join(file))
+        .unwrap_or_else(|e| format!("{file}: {e}"))
+        .trim()
+        .into()
 }
 
 /// The cgroup of a process in the v2 tree.
 fn cgroup_of(pid: i32) -> PathBuf {
     let lines = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("a cgroup");
-    let path = lines.lines().find_map(|l| l.strip_prefix("0::/")).expect("v2");
+    let path = lines
+        .lines()
+        .find_map(|l| l.strip_prefix("0::/"))
+        .expect("v2");
     cgroup_root().join(path)
 }
 
@@ -31,13 +37,18 @@ impl Foreign {
     }
 
     fn populate(&mut self) {
-        let child = Command::new("sleep").arg("60").spawn().expect("start sleep");
+        let child = Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .expect("start sleep");
         fs::write(self.dir.join("cgroup.procs"), child.id().to_string()).expect("join the cgroup");
         self.child = Some(child);
     }
 
     fn is_alive(&mut self) -> bool {
-        self.child.as_mut().is_some_and(|c| matches!(c.try_wait(), Ok(None)))
+        self.child
+            .as_mut()
+            .is_some_and(|c| matches!(c.try_wait(), Ok(None)))
     }
 }
 
@@ -48,7 +59,9 @@ impl Drop for Foreign {
             let _ = child.kill();
             let _ = child.wait();
         }
-        holds_within(Duration::from_secs(1), || fs::remove_dir(&self.dir).is_ok() || !self.dir.exists());
+        holds_within(Duration::from_secs(1), || {
+            fs::remove_dir(&self.dir).is_ok() || !self.dir.exists()
+        });
     }
 }
 
@@ -73,7 +86,12 @@ fn a_deep_leaf() {
     c.delete(&[]).ok();
     assert!(!c.cgroup().exists());
     for parent in [c.cgroup().join(".."), c.cgroup().join("../..")] {
-        let _ = fs::remove_dir(cgroup_root().join(path.trim_start_matches('/')).parent().expect("a parent"));
+        let _ = fs::remove_dir(
+            cgroup_root()
+                .join(path.trim_start_matches('/'))
+                .parent()
+                .expect("a parent"),
+        );
         let _ = fs::remove_dir(parent);
     }
     let _ = fs::remove_dir(cgroup_root().join(format!("cofferdam-test/{}-deep", c.id)));
@@ -104,7 +122,12 @@ fn a_relative_path() {
 #[test]
 fn paths_with_dots_are_refused() {
     let mut c = bundle!();
-    for path in ["/cofferdam-test/../escaped", "../../escaped", "/a/../../../escaped", "/.."] {
+    for path in [
+        "/cofferdam-test/../escaped",
+        "../../escaped",
+        "/a/../../../escaped",
+        "/..",
+    ] {
         c = c.set("/linux/cgroupsPath", json!(path));
         c.create().fails_naming("linux.cgroupsPath");
     }
@@ -153,8 +176,11 @@ fn a_container_in_sub_cgroups_is_deleted() {
         }
     }
     let c = c.asks(&[
-        "mkdir /sys/fs/cgroup/sub", "mkdir /sys/fs/cgroup/sub/deep", "children 2",
-        "write /sys/fs/cgroup/sub/deep/cgroup.procs 1", "pause",
+        "mkdir /sys/fs/cgroup/sub",
+        "mkdir /sys/fs/cgroup/sub/deep",
+        "children 2",
+        "write /sys/fs/cgroup/sub/deep/cgroup.procs 1",
+        "pause",
     ]);
     let output = c.up();
     output.wait_for("cgroup.procs 1 => ok");
@@ -173,7 +199,9 @@ fn pause_and_resume() {
     c.start().fails();
     c.call(&["resume", &c.id]).finish().ok().silent();
     assert_eq!(c.status(), "running");
-    c.call(&["resume", &c.id]).finish().fails_with("container not paused");
+    c.call(&["resume", &c.id])
+        .finish()
+        .fails_with("container not paused");
 }
 
 #[test]
@@ -194,15 +222,21 @@ fn only_a_living_container_can_be_paused() {
     let c = bundle!().asks(&["exit 0"]);
     c.up();
     c.wait_stopped();
-    c.call(&["pause", &c.id]).finish().fails_with("container not running");
-    c.call(&["resume", &c.id]).finish().fails_with("container not paused");
+    c.call(&["pause", &c.id])
+        .finish()
+        .fails_with("container not running");
+    c.call(&["resume", &c.id])
+        .finish()
+        .fails_with("container not paused");
 }
 
 #[test]
 fn a_limit_of_huge_pages() {
     needs!(has_controller("hugetlb"), "needs the hugetlb controller");
     let limit = json!([{"pageSize": "2MB", "limit": 4194304u64}]);
-    let c = bundle!().set("/linux/resources/hugepageLimits", limit).asks(&["pause"]);
+    let c = bundle!()
+        .set("/linux/resources/hugepageLimits", limit)
+        .asks(&["pause"]);
     c.create().ok();
     assert_eq!(value(&c.cgroup(), "hugetlb.2MB.max"), "4194304");
 }
@@ -211,7 +245,9 @@ fn a_limit_of_huge_pages() {
 fn reserved_huge_pages_are_limited_too() {
     needs!(has_controller("hugetlb"), "needs the hugetlb controller");
     let limit = json!([{"pageSize": "2MB", "limit": 4194304u64}]);
-    let c = bundle!().set("/linux/resources/hugepageLimits", limit).asks(&["pause"]);
+    let c = bundle!()
+        .set("/linux/resources/hugepageLimits", limit)
+        .asks(&["pause"]);
     c.create().ok();
     assert_eq!(value(&c.cgroup(), "hugetlb.2MB.rsvd.max"), "4194304");
 }
@@ -220,7 +256,10 @@ fn reserved_huge_pages_are_limited_too() {
 fn an_unknown_size_of_huge_pages_is_refused() {
     let mut c = bundle!();
     for size in ["3MB", "2mb", "", "2MB/../x"] {
-        c = c.set("/linux/resources/hugepageLimits", json!([{"pageSize": size, "limit": 0}]));
+        c = c.set(
+            "/linux/resources/hugepageLimits",
+            json!([{"pageSize": size, "limit": 0}]),
+        );
         c.create().fails_naming("hugepageLimits");
         c.assert_gone();
     }
@@ -230,8 +269,14 @@ fn an_unknown_size_of_huge_pages_is_refused() {
 fn files_by_their_own_name() {
     needs!(has_controller("hugetlb"), "needs the hugetlb controller");
     let c = bundle!()
-        .set("/linux/resources/hugepageLimits", json!([{"pageSize": "2MB", "limit": 4194304u64}]))
-        .set("/linux/resources/unified", json!({"hugetlb.2MB.max": "6291456", "cgroup.max.depth": "7"}))
+        .set(
+            "/linux/resources/hugepageLimits",
+            json!([{"pageSize": "2MB", "limit": 4194304u64}]),
+        )
+        .set(
+            "/linux/resources/unified",
+            json!({"hugetlb.2MB.max": "6291456", "cgroup.max.depth": "7"}),
+        )
         .asks(&["pause"]);
     c.create().ok();
     assert_eq!(value(&c.cgroup(), "hugetlb.2MB.max"), "6291456");
@@ -241,7 +286,12 @@ fn files_by_their_own_name() {
 #[test]
 fn bad_names_of_files_are_refused() {
     let mut c = bundle!();
-    for key in ["../cgroup.freeze", "a/b", "nonsense.max", "hugetlb.nonsense.max"] {
+    for key in [
+        "../cgroup.freeze",
+        "a/b",
+        "nonsense.max",
+        "hugetlb.nonsense.max",
+    ] {
         c = c.set("/linux/resources/unified", json!({key: "1"}));
         c.create().fails_naming("linux.resources.unified");
         c.assert_gone();
@@ -251,17 +301,52 @@ fn bad_names_of_files_are_refused() {
 /// A limit, the controller it needs, the file and the value to find there.
 fn limits() -> Vec<(Value, &'static str, &'static str, &'static str)> {
     vec![
-        (json!({"memory": {"limit": 67108864}}), "memory", "memory.max", "67108864"),
-        (json!({"memory": {"reservation": 33554432}}), "memory", "memory.low", "33554432"),
-        (json!({"memory": {"limit": 67108864, "swap": 67108864}}), "memory", "memory.swap.max", "0"),
-        (json!({"memory": {"limit": 67108864, "swap": -1}}), "memory", "memory.swap.max", "max"),
+        (
+            json!({"memory": {"limit": 67108864}}),
+            "memory",
+            "memory.max",
+            "67108864",
+        ),
+        (
+            json!({"memory": {"reservation": 33554432}}),
+            "memory",
+            "memory.low",
+            "33554432",
+        ),
+        (
+            json!({"memory": {"limit": 67108864, "swap": 67108864}}),
+            "memory",
+            "memory.swap.max",
+            "0",
+        ),
+        (
+            json!({"memory": {"limit": 67108864, "swap": -1}}),
+            "memory",
+            "memory.swap.max",
+            "max",
+        ),
         (json!({"pids": {"limit": 42}}), "pids", "pids.max", "42"),
         (json!({"pids": {"limit": -1}}), "pids", "pids.max", "max"),
         (json!({"cpu": {"shares": 1024}}), "cpu", "cpu.weight", "100"),
-        (json!({"cpu": {"quota": 50000, "period": 100000}}), "cpu", "cpu.max", "50000 100000"),
-        (json!({"cpu": {"quota": -1}}), "cpu", "cpu.max", "max 100000"),
+        (
+            json!({"cpu": {"quota": 50000, "period": 100000}}),
+            "cpu",
+            "cpu.max",
+            "50000 100000",
+        ),
+        (
+            json!({"cpu": {"quota": -1}}),
+            "cpu",
+            "cpu.max",
+            "max 100000",
+        ),
         (json!({"cpu": {"cpus": "0"}}), "cpuset", "cpuset.cpus", "0"),
-        (json!({"blockIO": {"weight": 100}}), "io", "io.weight", "default 910"),
+        (
+            json!({"blockIO": {"weight": 100}}),
+            "io",
+            "io.weight",
+            "default 910",
+        ),
     ]
 }
 
@@ -278,7 +363,10 @@ fn limits_are_written() {
     let before = c.spec.clone();
     let (here, missing): (Vec<_>, Vec<_>) = limits().into_iter().partition(|l| has_controller(l.1));
     for (limit, controller, _, _) in &missing {
-        crate::support::say_skipped("cgroup::limits_are_written", &format!("{limit}: no controller {controller}"));
+        crate::support::say_skipped(
+            "cgroup::limits_are_written",
+            &format!("{limit}: no controller {controller}"),
+        );
     }
     for (limit, _, file, wanted) in here {
         c.spec = before.clone();
@@ -293,9 +381,15 @@ fn limits_are_written() {
 fn a_limit_without_its_controller_is_refused() {
     let mut c = bundle!();
     let before = c.spec.clone();
-    let missing: Vec<_> = limits().into_iter().filter(|l| !has_controller(l.1)).collect();
+    let missing: Vec<_> = limits()
+        .into_iter()
+        .filter(|l| !has_controller(l.1))
+        .collect();
     needs!(!missing.is_empty(), "all controllers are here");
-    for (limit, controller, _, wanted) in missing.iter().filter(|l| l.3 != "max" && !l.3.starts_with("max ")) {
+    for (limit, controller, _, wanted) in missing
+        .iter()
+        .filter(|l| l.3 != "max" && !l.3.starts_with("max "))
+    {
         println!("{limit} -> {wanted}");
         c.spec = before.clone();
         c = limited(c, limit);
@@ -306,7 +400,9 @@ fn a_limit_without_its_controller_is_refused() {
 
 #[test]
 fn an_idle_cpu_share() {
-    let c = bundle!().set("/linux/resources/cpu", json!({"idle": 1})).asks(&["pause"]);
+    let c = bundle!()
+        .set("/linux/resources/cpu", json!({"idle": 1}))
+        .asks(&["pause"]);
     let output = c.create();
     if has_controller("cpu") {
         output.ok();
@@ -319,7 +415,10 @@ fn an_idle_cpu_share() {
 
 #[test]
 fn the_error_says_where_a_missing_controller_is() {
-    needs!(fs::exists("/sys/fs/cgroup/memory/cgroup.procs").unwrap_or(false), "memory is not in a v1 tree here");
+    needs!(
+        fs::exists("/sys/fs/cgroup/memory/cgroup.procs").unwrap_or(false),
+        "memory is not in a v1 tree here"
+    );
     let c = bundle!().set("/linux/resources/memory", json!({"limit": 67108864}));
     c.create().fails_naming("/sys/fs/cgroup/memory");
     c.assert_gone();
@@ -328,7 +427,10 @@ fn the_error_says_where_a_missing_controller_is() {
 #[test]
 fn fields_of_v1_that_ask_for_nothing_are_tolerated() {
     let c = bundle!()
-        .set("/linux/resources/memory", json!({"disableOOMKiller": false, "limit": 0}))
+        .set(
+            "/linux/resources/memory",
+            json!({"disableOOMKiller": false, "limit": 0}),
+        )
         .set("/linux/resources/network", json!({"priorities": []}))
         .set("/linux/resources/cpu", json!({"shares": 0}))
         .set("/linux/resources/blockIO", json!({}))
@@ -339,8 +441,12 @@ fn fields_of_v1_that_ask_for_nothing_are_tolerated() {
 #[test]
 fn wrong_limits_are_refused() {
     let mut c = bundle!();
-    let cases = [("memory", json!({"limit": -5})), ("memory", json!({"limit": 1000000, "swap": 1000})),
-        ("memory", json!({"swap": 1000})), ("cpu", json!({"cpus": "nonsense"}))];
+    let cases = [
+        ("memory", json!({"limit": -5})),
+        ("memory", json!({"limit": 1000000, "swap": 1000})),
+        ("memory", json!({"swap": 1000})),
+        ("cpu", json!({"cpus": "nonsense"})),
+    ];
     let before = c.spec.clone();
     for (key, value) in cases {
         c.spec = before.clone();

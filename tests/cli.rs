@@ -11,18 +11,35 @@ fn said(output: &Output) -> String {
 /// The version as a list of lines, asked without any other flag.
 fn version(c: &Bundle, program: &std::path::Path) -> Vec<String> {
     let call = crate::support::Call::new(&c.dir, vec!["--version"]).program(program);
-    call.finish().ok().silent().stdout().lines().map(String::from).collect()
+    call.finish()
+        .ok()
+        .silent()
+        .stdout()
+        .lines()
+        .map(String::from)
+        .collect()
 }
 
 #[test]
 fn the_version_has_the_shape_that_engines_parse() {
     let c = bundle!();
     let lines = version(&c, &binary());
-    let name = binary().file_name().expect("a name").to_string_lossy().into_owned();
-    assert!(lines[0].starts_with(&format!("{name} version ")), "{lines:?}");
+    let name = binary()
+        .file_name()
+        .expect("a name")
+        .to_string_lossy()
+        .into_owned();
+    assert!(
+        lines[0].starts_with(&format!("{name} version ")),
+        "{lines:?}"
+    );
     assert!(lines[1].starts_with("commit: "), "{lines:?}");
     assert!(lines.iter().any(|l| l.starts_with("spec: 1.")), "{lines:?}");
-    assert_eq!(lines.iter().filter(|l| l.contains("version")).count(), 1, "{lines:?}");
+    assert_eq!(
+        lines.iter().filter(|l| l.contains("version")).count(),
+        1,
+        "{lines:?}"
+    );
 }
 
 #[test]
@@ -43,8 +60,22 @@ fn called_as_runc_it_says_runc() {
 fn of_repeated_flags_the_last_wins() {
     let mut c = bundle!().asks(&["pause"]);
     let (wrong, root) = (c.path("wrong"), c.state_root().display().to_string());
-    c = c.global(&["--root", &wrong, "--root", &root, "--log-format", "json", "--log-format", "text"]);
-    c.call_new("create", &["--pid-file", &wrong, "--pid-file", &c.path("right")]).finish().ok();
+    c = c.global(&[
+        "--root",
+        &wrong,
+        "--root",
+        &root,
+        "--log-format",
+        "json",
+        "--log-format",
+        "text",
+    ]);
+    c.call_new(
+        "create",
+        &["--pid-file", &wrong, "--pid-file", &c.path("right")],
+    )
+    .finish()
+    .ok();
     assert!(c.dir.join("right").exists() && !c.dir.join("wrong").exists());
     assert!(c.state_root().join(&c.id).exists());
 }
@@ -55,29 +86,49 @@ fn values_after_an_equals_sign() {
     c.write_config();
     let pid_file = format!("--pid-file={}", c.path("pid"));
     let bundle = format!("--bundle={}", c.dir.display());
-    c.call(&["--log-format=json", "create", &bundle, &pid_file, &c.id]).finish().ok();
-    assert_eq!(fs::read_to_string(c.path("pid")).expect("a pid"), c.pid().to_string());
+    c.call(&["--log-format=json", "create", &bundle, &pid_file, &c.id])
+        .finish()
+        .ok();
+    assert_eq!(
+        fs::read_to_string(c.path("pid")).expect("a pid"),
+        c.pid().to_string()
+    );
 }
 
 #[test]
 fn switches_take_true_and_false() {
-    let c = bundle!().asks(&["exit 0"]).global(&["--debug=false", "--systemd-cgroup=false"]);
-    c.call_new("run", &["--no-pivot=false", "--no-subreaper=true", "--keep=false"]).finish().ok();
+    let c = bundle!()
+        .asks(&["exit 0"])
+        .global(&["--debug=false", "--systemd-cgroup=false"]);
+    c.call_new(
+        "run",
+        &["--no-pivot=false", "--no-subreaper=true", "--keep=false"],
+    )
+    .finish()
+    .ok();
     c.assert_gone();
 }
 
 #[test]
 fn flags_of_the_engines_are_taken() {
     let mut c = bundle!().asks(&["exit 0"]);
-    let globals: [&[&str]; 4] =
-        [&["--rootless=auto"], &["--rootless", "false"], &["--log", "/dev/null"], &["--log-format", "json"]];
+    let globals: [&[&str]; 4] = [
+        &["--rootless=auto"],
+        &["--rootless", "false"],
+        &["--log", "/dev/null"],
+        &["--log-format", "json"],
+    ];
     for flags in globals {
         c.globals.clear();
         c = c.global(flags);
         c.run().ok();
     }
     c.globals.clear();
-    for flags in [&["--no-new-keyring"][..], &["--no-subreaper"], &["--preserve-fds", "0"]] {
+    for flags in [
+        &["--no-new-keyring"][..],
+        &["--no-subreaper"],
+        &["--preserve-fds", "0"],
+    ] {
         c.call_new("run", flags).finish().ok();
     }
 }
@@ -87,33 +138,62 @@ fn long_flags_with_one_dash() {
     let c = bundle!().asks(&["exit 0"]);
     c.call_new("run", &["-no-subreaper"]).finish().ok();
     c.call_new("run", &["-no-new-keyring"]).finish().ok();
-    let (dir, root) = (c.dir.display().to_string(), c.state_root().display().to_string());
-    c.call(&["-root", &root, "run", "-bundle", &dir, &c.id]).finish().ok();
+    let (dir, root) = (
+        c.dir.display().to_string(),
+        c.state_root().display().to_string(),
+    );
+    c.call(&["-root", &root, "run", "-bundle", &dir, &c.id])
+        .finish()
+        .ok();
 }
 
 #[test]
 fn chroot_instead_of_pivot() {
-    let c = bundle!().asks(&["ls /", "mountinfo /"]).flag(&["--no-pivot"]);
+    let c = bundle!()
+        .asks(&["ls /", "mountinfo /"])
+        .flag(&["--no-pivot"]);
     let answer = c.run().ok().answer("ls /");
-    assert!(answer.contains("payload") && !answer.contains("usr"), "{answer}");
+    assert!(
+        answer.contains("payload") && !answer.contains("usr"),
+        "{answer}"
+    );
 }
 
 #[test]
 fn unknown_flags_are_named() {
     let c = bundle!();
-    for args in [&["state", "--bogus", "x"][..], &["--bogus", "list"], &["create", "--bogus=3", "x"]] {
+    for args in [
+        &["state", "--bogus", "x"][..],
+        &["--bogus", "list"],
+        &["create", "--bogus=3", "x"],
+    ] {
         let output = c.call(args).finish().fails();
-        assert!(said(&output).contains("flag provided but not defined: -bogus"), "{}", output.describe());
+        assert!(
+            said(&output).contains("flag provided but not defined: -bogus"),
+            "{}",
+            output.describe()
+        );
     }
 }
 
 #[test]
 fn a_flag_without_its_value_is_named() {
     let c = bundle!();
-    for (args, flag) in [(&["create", "--bundle"][..], "bundle"), (&["create", "--pid-file"], "pid-file"), (&["--log"], "log")] {
+    for (args, flag) in [
+        (&["create", "--bundle"][..], "bundle"),
+        (&["create", "--pid-file"], "pid-file"),
+        (&["--log"], "log"),
+    ] {
         let output = c.call(args).finish().fails();
-        let wanted = [format!("flag needs an argument: --{flag}"), format!("flag needs an argument: -{flag}")];
-        assert!(wanted.iter().any(|w| said(&output).contains(w)), "{}", output.describe());
+        let wanted = [
+            format!("flag needs an argument: --{flag}"),
+            format!("flag needs an argument: -{flag}"),
+        ];
+        assert!(
+            wanted.iter().any(|w| said(&output).contains(w)),
+            "{}",
+            output.describe()
+        );
     }
 }
 
@@ -129,7 +209,13 @@ fn unknown_commands_are_errors() {
 #[test]
 fn help_is_no_error() {
     let c = bundle!();
-    for args in [&["--help"][..], &["create", "--help"], &["run", "--help"], &["kill", "--help"], &["delete", "--help"]] {
+    for args in [
+        &["--help"][..],
+        &["create", "--help"],
+        &["run", "--help"],
+        &["kill", "--help"],
+        &["delete", "--help"],
+    ] {
         let output = c.call(args).finish().ok().silent();
         assert!(!output.stdout().is_empty(), "{args:?}");
     }
@@ -138,21 +224,54 @@ fn help_is_no_error() {
 #[test]
 fn the_features_are_one_json_object() {
     let c = bundle!();
-    let output = crate::support::Call::new(&c.dir, vec!["--root", "/proc/nowhere", "features"]).finish().ok().silent();
+    let output = crate::support::Call::new(&c.dir, vec!["--root", "/proc/nowhere", "features"])
+        .finish()
+        .ok()
+        .silent();
     let features: Value = serde_json::from_str(&output.stdout()).expect("JSON");
     assert_eq!(features["ociVersionMin"], "1.0.0");
-    assert!(features["ociVersionMax"].as_str().is_some_and(|v| v.starts_with("1.")));
+    assert!(
+        features["ociVersionMax"]
+            .as_str()
+            .is_some_and(|v| v.starts_with("1."))
+    );
     let list = |value: &Value| -> Vec<String> {
-        value.as_array().expect("a list").iter().map(|v| v.as_str().unwrap_or("?").into()).collect()
+        value
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|v| v.as_str().unwrap_or("?").into())
+            .collect()
     };
-    for hook in ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"] {
+    for hook in [
+        "prestart",
+        "createRuntime",
+        "createContainer",
+        "startContainer",
+        "poststart",
+        "poststop",
+    ] {
         assert!(list(&features["hooks"]).contains(&hook.into()), "{hook}");
     }
-    for option in ["ro", "rro", "rbind", "rprivate", "nosuid", "noatime", "tmpcopyup"] {
-        assert!(list(&features["mountOptions"]).contains(&option.into()), "{option}");
+    for option in [
+        "ro",
+        "rro",
+        "rbind",
+        "rprivate",
+        "nosuid",
+        "noatime",
+        "tmpcopyup",
+    ] {
+        assert!(
+            list(&features["mountOptions"]).contains(&option.into()),
+            "{option}"
+        );
     }
     for kind in ["pid", "network", "mount", "ipc", "uts", "user", "cgroup"] {
-        assert!(list(&features["linux"]["namespaces"]).contains(&kind.into()), "{kind}");
+        assert!(
+            list(&features["linux"]["namespaces"]).contains(&kind.into()),
+            "{kind}"
+        );
     }
     assert!(list(&features["linux"]["capabilities"]).contains(&"CAP_SYS_ADMIN".into()));
     assert_eq!(features["linux"]["cgroup"]["v2"], true);
@@ -162,13 +281,23 @@ fn the_features_are_one_json_object() {
 #[test]
 fn the_features_of_the_newest_spec() {
     let c = bundle!();
-    let features: Value = serde_json::from_str(&c.call(&["features"]).finish().ok().stdout()).expect("JSON");
+    let features: Value =
+        serde_json::from_str(&c.call(&["features"]).finish().ok().stdout()).expect("JSON");
     let text = features["mountOptions"].to_string();
-    for option in ["idmap", "ridmap", "nosymfollow", "rnosymfollow", "unbindable"] {
+    for option in [
+        "idmap",
+        "ridmap",
+        "nosymfollow",
+        "rnosymfollow",
+        "unbindable",
+    ] {
         assert!(text.contains(&format!("\"{option}\"")), "{option}");
     }
     assert!(features["linux"]["namespaces"].to_string().contains("time"));
-    assert_eq!(features["linux"]["mountExtensions"]["idmap"]["enabled"], true);
+    assert_eq!(
+        features["linux"]["mountExtensions"]["idmap"]["enabled"],
+        true
+    );
     assert!(features["linux"]["apparmor"]["enabled"].is_boolean());
     assert!(features["linux"]["seccomp"]["supportedFlags"].is_array());
 }
@@ -181,8 +310,15 @@ fn spec_writes_a_config_that_runs() {
     let cgroup = c.spec["linux"]["cgroupsPath"].clone();
     c.spec = serde_json::from_str(&text).expect("JSON");
     assert_eq!(c.spec["process"]["args"], json!(["sh"]));
-    assert!(c.spec["process"]["capabilities"]["inheritable"].as_array().is_none_or(Vec::is_empty));
-    c = c.set("/process/terminal", json!(false)).set("/linux/cgroupsPath", cgroup).asks(&["exit 9"]);
+    assert!(
+        c.spec["process"]["capabilities"]["inheritable"]
+            .as_array()
+            .is_none_or(Vec::is_empty)
+    );
+    c = c
+        .set("/process/terminal", json!(false))
+        .set("/linux/cgroupsPath", cgroup)
+        .asks(&["exit 9"]);
     c.run().exits(9);
 }
 
@@ -191,14 +327,19 @@ fn spec_replaces_nothing() {
     let c = bundle!();
     fs::write(c.dir.join("config.json"), "mine").expect("write");
     c.call(&["spec"]).finish().fails();
-    assert_eq!(fs::read_to_string(c.dir.join("config.json")).expect("read"), "mine");
+    assert_eq!(
+        fs::read_to_string(c.dir.join("config.json")).expect("read"),
+        "mine"
+    );
 }
 
 #[test]
 fn spec_in_another_bundle_for_other_users() {
     let c = bundle!();
     fs::create_dir(c.path("other")).expect("mkdir");
-    c.call(&["spec", "--rootless", "--bundle", &c.path("other")]).finish().ok();
+    c.call(&["spec", "--rootless", "--bundle", &c.path("other")])
+        .finish()
+        .ok();
     let text = fs::read_to_string(c.path("other/config.json")).expect("a config");
     let spec: Value = serde_json::from_str(&text).expect("JSON");
     assert!(spec["linux"]["namespaces"].to_string().contains("user"));
@@ -213,24 +354,48 @@ fn list_shows_the_containers() {
     let ids = c.call(&["list", "--quiet"]).finish().ok().silent().stdout();
     assert_eq!(ids, format!("{}\n", c.id));
     assert_eq!(c.call(&["list", "-q"]).finish().ok().stdout(), ids);
-    let json = c.call(&["list", "--format", "json"]).finish().ok().silent().stdout();
+    let json = c
+        .call(&["list", "--format", "json"])
+        .finish()
+        .ok()
+        .silent()
+        .stdout();
     let list: Value = serde_json::from_str(&json).expect("JSON");
     let pid = c.pid();
-    assert_eq!((&list[0]["id"], &list[0]["pid"], &list[0]["status"]), (&json!(c.id), &json!(pid), &json!("running")));
+    assert_eq!(
+        (&list[0]["id"], &list[0]["pid"], &list[0]["status"]),
+        (&json!(c.id), &json!(pid), &json!("running"))
+    );
     assert_eq!(list[0]["bundle"], c.dir.display().to_string());
     let table = c.call(&["list"]).finish().ok().silent().stdout();
     let mut lines = table.lines();
-    let header: Vec<&str> = lines.next().expect("a header").split_whitespace().take(4).collect();
-    let header: Vec<&str> = header.iter().map(|h| if *h == "NAME" { "ID" } else { h }).collect();
+    let header: Vec<&str> = lines
+        .next()
+        .expect("a header")
+        .split_whitespace()
+        .take(4)
+        .collect();
+    let header: Vec<&str> = header
+        .iter()
+        .map(|h| if *h == "NAME" { "ID" } else { h })
+        .collect();
     assert_eq!(header, ["ID", "PID", "STATUS", "BUNDLE"]);
     let row: Vec<&str> = lines.next().expect("a row").split_whitespace().collect();
-    assert!(row[0] == c.id && row[1] == pid.to_string() && row[2] == "running", "{row:?}");
+    assert!(
+        row[0] == c.id && row[1] == pid.to_string() && row[2] == "running",
+        "{row:?}"
+    );
 }
 
 #[test]
 fn an_empty_list() {
     let c = bundle!();
-    let json = c.call(&["list", "-f", "json"]).finish().ok().silent().stdout();
+    let json = c
+        .call(&["list", "-f", "json"])
+        .finish()
+        .ok()
+        .silent()
+        .stdout();
     let list: Value = serde_json::from_str(&json).expect("JSON");
     assert!(list.is_null() || list == json!([]), "{json}");
     assert_eq!(c.call(&["list", "-q"]).finish().ok().stdout(), "");
@@ -253,7 +418,12 @@ fn ps_shows_the_processes() {
     let c = bundle!().asks(&["children 2", "pause"]);
     let output = c.up();
     output.wait_for("children 2 => ok");
-    let json = c.call(&["ps", "--format", "json", &c.id]).finish().ok().silent().stdout();
+    let json = c
+        .call(&["ps", "--format", "json", &c.id])
+        .finish()
+        .ok()
+        .silent()
+        .stdout();
     let pids: Vec<i32> = serde_json::from_str(&json).expect("JSON");
     assert!(pids.len() == 3 && pids.contains(&c.pid()), "{pids:?}");
 }
@@ -262,9 +432,16 @@ fn ps_shows_the_processes() {
 fn ps_passes_its_arguments_on() {
     let c = bundle!().asks(&["pause"]);
     c.up();
-    for args in [&["ps", &c.id][..], &["ps", &c.id, "-ef"], &["ps", &c.id, "-o", "pid,comm"]] {
+    for args in [
+        &["ps", &c.id][..],
+        &["ps", &c.id, "-ef"],
+        &["ps", &c.id, "-o", "pid,comm"],
+    ] {
         let table = c.call(args).finish().ok().stdout();
-        assert!(table.lines().count() == 2 && table.contains("PID"), "{table}");
+        assert!(
+            table.lines().count() == 2 && table.contains("PID"),
+            "{table}"
+        );
         assert!(table.contains(&c.pid().to_string()), "{table}");
     }
 }
@@ -290,8 +467,12 @@ fn the_state_root_may_be_missing_or_deep() {
 fn an_almost_empty_environment_is_enough() {
     let c = bundle!().asks(&["pause"]);
     c.create().ok();
-    let call = c.call(&["state", &c.id]).through_shell("unset PATH HOME; exec \"$0\" \"$@\"");
+    let call = c
+        .call(&["state", &c.id])
+        .through_shell("unset PATH HOME; exec \"$0\" \"$@\"");
     call.finish().ok();
-    let call = c.call(&["start", &c.id]).through_shell("unset PATH HOME; exec \"$0\" \"$@\"");
+    let call = c
+        .call(&["start", &c.id])
+        .through_shell("unset PATH HOME; exec \"$0\" \"$@\"");
     call.finish().ok().silent();
 }

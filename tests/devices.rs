@@ -1,9 +1,16 @@
 //! Device nodes and links in /dev, `linux.devices`, and the device rules of the cgroup.
 
+use crate::support::node;
 use serde_json::{Value, json};
 use std::fs;
 
-const EVERY_CAPABILITY: &[&str] = &["CAP_MKNOD", "CAP_DAC_OVERRIDE", "CAP_CHOWN", "CAP_FOWNER", "CAP_SYS_ADMIN"];
+const EVERY_CAPABILITY: &[&str] = &[
+    "CAP_MKNOD",
+    "CAP_DAC_OVERRIDE",
+    "CAP_CHOWN",
+    "CAP_FOWNER",
+    "CAP_SYS_ADMIN",
+];
 
 fn device(kind: &str, path: &str, major: u32, minor: u32) -> Value {
     json!({"type": kind, "path": path, "major": major, "minor": minor})
@@ -11,32 +18,69 @@ fn device(kind: &str, path: &str, major: u32, minor: u32) -> Value {
 
 #[test]
 fn default_nodes() {
-    let nodes = [("null", "1:3"), ("zero", "1:5"), ("full", "1:7"), ("random", "1:8"), ("urandom", "1:9"), ("tty", "5:0")];
-    let questions: Vec<String> = nodes.iter().map(|(name, _)| format!("lstat /dev/{name}")).collect();
+    let nodes = [
+        ("null", "1:3"),
+        ("zero", "1:5"),
+        ("full", "1:7"),
+        ("random", "1:8"),
+        ("urandom", "1:9"),
+        ("tty", "5:0"),
+    ];
+    let questions: Vec<String> = nodes
+        .iter()
+        .map(|(name, _)| format!("lstat /dev/{name}"))
+        .collect();
     let c = bundle!().asks(&questions.iter().map(String::as_str).collect::<Vec<_>>());
     let output = c.run().ok();
     for ((name, number), question) in nodes.iter().zip(&questions) {
-        assert_eq!(output.answer(question), format!("char {number} 0666 0:0"), "{name}");
+        assert_eq!(
+            output.answer(question),
+            format!("char {number} 0666 0:0"),
+            "{name}"
+        );
     }
 }
 
 #[test]
 fn default_links() {
-    let links = [("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2"),
-        ("ptmx", "pts/ptmx")];
-    let questions: Vec<String> = links.iter().map(|(name, _)| format!("lstat /dev/{name}")).collect();
+    let links = [
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+        ("ptmx", "pts/ptmx"),
+    ];
+    let questions: Vec<String> = links
+        .iter()
+        .map(|(name, _)| format!("lstat /dev/{name}"))
+        .collect();
     let c = bundle!().asks(&questions.iter().map(String::as_str).collect::<Vec<_>>());
     let output = c.run().ok();
     for ((name, target), question) in links.iter().zip(&questions) {
-        assert_eq!(output.answer(question), format!("link -> {target}"), "{name}");
+        assert_eq!(
+            output.answer(question),
+            format!("link -> {target}"),
+            "{name}"
+        );
     }
 }
 
 #[test]
 fn default_nodes_work() {
-    let c = bundle!().asks(&["write /dev/null x", "open /dev/zero r", "open /dev/urandom r", "write /dev/full x", "open /dev/ptmx rw"]);
+    let c = bundle!().asks(&[
+        "write /dev/null x",
+        "open /dev/zero r",
+        "open /dev/urandom r",
+        "write /dev/full x",
+        "open /dev/ptmx rw",
+    ]);
     let output = c.run().ok();
-    for question in ["write /dev/null x", "open /dev/zero r", "open /dev/urandom r", "open /dev/ptmx rw"] {
+    for question in [
+        "write /dev/null x",
+        "open /dev/zero r",
+        "open /dev/urandom r",
+        "open /dev/ptmx rw",
+    ] {
         assert_eq!(output.answer(question), "ok", "{question}");
     }
     assert_eq!(output.answer("write /dev/full x"), "ENOSPC");
@@ -58,43 +102,69 @@ fn devices_of_the_spec() {
         .push("/linux/devices", owned)
         .push("/linux/devices", device("b", "/dev/block", 7, 0))
         .push("/linux/devices", device("u", "/dev/unbuffered", 1, 3))
-        .push("/linux/devices", json!({"type": "p", "path": "/dev/pipe", "fileMode": 0o600}))
+        .push(
+            "/linux/devices",
+            json!({"type": "p", "path": "/dev/pipe", "fileMode": 0o600}),
+        )
         .push("/linux/devices", device("c", "/dev/deep/down/node", 1, 5))
-        .asks(&["stat /dev/mine", "stat /dev/block", "stat /dev/unbuffered", "stat /dev/pipe", "stat /dev/deep/down/node"]);
+        .asks(&[
+            "stat /dev/mine",
+            "stat /dev/block",
+            "stat /dev/unbuffered",
+            "stat /dev/pipe",
+            "stat /dev/deep/down/node",
+        ]);
     let output = c.run().ok();
     assert_eq!(output.answer("stat /dev/mine"), "char 10:229 0640 12:34");
     assert_eq!(output.answer("stat /dev/block"), "block 7:0 0666 0:0");
     assert_eq!(output.answer("stat /dev/unbuffered"), "char 1:3 0666 0:0");
     assert_eq!(output.answer("stat /dev/pipe"), "fifo 0600 0:0");
-    assert_eq!(output.answer("stat /dev/deep/down/node"), "char 1:5 0666 0:0");
+    assert_eq!(
+        output.answer("stat /dev/deep/down/node"),
+        "char 1:5 0666 0:0"
+    );
 }
 
 #[test]
 fn large_device_numbers() {
-    let c = bundle!().push("/linux/devices", device("b", "/dev/big", 259, 70000)).asks(&["stat /dev/big"]);
-    assert_eq!(c.run().ok().answer("stat /dev/big"), "block 259:70000 0666 0:0");
+    let c = bundle!()
+        .push("/linux/devices", device("b", "/dev/big", 259, 70000))
+        .asks(&["stat /dev/big"]);
+    assert_eq!(
+        c.run().ok().answer("stat /dev/big"),
+        "block 259:70000 0666 0:0"
+    );
 }
 
 #[test]
 fn the_umask_does_not_change_a_device() {
-    let c = bundle!().push("/linux/devices", device("c", "/dev/mine", 1, 3)).asks(&["stat /dev/mine"]);
+    let c = bundle!()
+        .push("/linux/devices", device("c", "/dev/mine", 1, 3))
+        .asks(&["stat /dev/mine"]);
     let call = c.call_new("run", &[]).setup(|| {
         // SAFETY: umask cannot fail.
         unsafe { libc::umask(0o777) };
         Ok(())
     });
-    assert_eq!(call.finish().ok().answer("stat /dev/mine"), "char 1:3 0666 0:0");
+    assert_eq!(
+        call.finish().ok().answer("stat /dev/mine"),
+        "char 1:3 0666 0:0"
+    );
 }
 
 #[test]
 fn a_device_may_repeat_a_default_one() {
-    let c = bundle!().push("/linux/devices", device("c", "/dev/null", 1, 3)).asks(&["stat /dev/null"]);
+    let c = bundle!()
+        .push("/linux/devices", device("c", "/dev/null", 1, 3))
+        .asks(&["stat /dev/null"]);
     assert_eq!(c.run().ok().answer("stat /dev/null"), "char 1:3 0666 0:0");
 }
 
 #[test]
 fn another_file_at_the_path_of_a_device_is_an_error() {
-    let c = bundle!().file("/mine", "a file").push("/linux/devices", device("c", "/mine", 1, 3));
+    let c = bundle!()
+        .file("/mine", "a file")
+        .push("/linux/devices", device("c", "/mine", 1, 3));
     c.create().fails_naming("linux.devices");
     c.assert_gone();
 }
@@ -108,7 +178,12 @@ fn unknown_device_types_are_refused() {
 
 #[test]
 fn a_user_namespace_gets_its_devices_too() {
-    let c = bundle!().in_user_namespace().asks(&["stat /dev/null", "write /dev/null x", "lstat /dev/ptmx", "lstat /dev/fd"]);
+    let c = bundle!().in_user_namespace().asks(&[
+        "stat /dev/null",
+        "write /dev/null x",
+        "lstat /dev/ptmx",
+        "lstat /dev/fd",
+    ]);
     let output = c.run().ok();
     assert!(output.answer("stat /dev/null").starts_with("char 1:3 0666"));
     assert_eq!(output.answer("write /dev/null x"), "ok");
@@ -122,14 +197,18 @@ fn a_bound_dev_of_the_host_stays_as_it_is() {
     fs::create_dir(c.path("dev")).expect("mkdir");
     fs::write(c.path("dev/ptmx"), "decoy").expect("write");
     fs::create_dir(c.path("dev/pts")).expect("mkdir");
-    let null = std::ffi::CString::new(c.path("dev/null")).expect("a path");
-    // SAFETY: the path is a C string.
-    assert_eq!(unsafe { libc::mknod(null.as_ptr(), libc::S_IFCHR | 0o666, libc::makedev(1, 3)) }, 0);
+    node(&c.path("dev/null"), libc::S_IFCHR, 1, 3);
     let source = c.path("dev");
     let mut c = c.set("/mounts", json!([]));
-    c = c.mount("proc", "proc", "/proc", &[]).mount("bind", &source, "/dev", &["rbind", "rw"]).asks(&["ls /dev"]);
+    c = c
+        .mount("proc", "proc", "/proc", &[])
+        .mount("bind", &source, "/dev", &["rbind", "rw"])
+        .asks(&["ls /dev"]);
     assert_eq!(c.run().ok().answer("ls /dev"), "null,ptmx,pts");
-    assert_eq!(fs::read_to_string(c.path("dev/ptmx")).expect("read"), "decoy");
+    assert_eq!(
+        fs::read_to_string(c.path("dev/ptmx")).expect("read"),
+        "decoy"
+    );
 }
 
 #[test]
@@ -159,11 +238,12 @@ fn an_allowed_device_can_be_opened() {
 
 #[test]
 fn later_device_rules_override_earlier_ones() {
-    let rule = |allow: bool, major: Value, minor: Value| {
-        json!({"allow": allow, "type": "c", "major": major, "minor": minor, "access": "rwm"})
-    };
+    let rule = |allow: bool, major: Value, minor: Value| json!({"allow": allow, "type": "c", "major": major, "minor": minor, "access": "rwm"});
     let c = bundle!()
-        .push("/linux/resources/devices", rule(true, json!(1), Value::Null))
+        .push(
+            "/linux/resources/devices",
+            rule(true, json!(1), Value::Null),
+        )
         .push("/linux/resources/devices", rule(false, json!(1), json!(11)))
         .push("/linux/devices", device("c", "/dev/kmsg", 1, 11))
         .push("/linux/devices", device("c", "/dev/mem", 1, 1))
@@ -176,7 +256,12 @@ fn later_device_rules_override_earlier_ones() {
 
 #[test]
 fn nodes_can_be_made_but_not_opened() {
-    let c = bundle!().caps(EVERY_CAPABILITY).asks(&["mknod /tmp/n c 10 237", "open /tmp/n r", "mknod /tmp/z c 1 5", "open /tmp/z r"]);
+    let c = bundle!().caps(EVERY_CAPABILITY).asks(&[
+        "mknod /tmp/n c 10 237",
+        "open /tmp/n r",
+        "mknod /tmp/z c 1 5",
+        "open /tmp/z r",
+    ]);
     let output = c.run().ok();
     assert_eq!(output.answer("mknod /tmp/n c 10 237"), "ok");
     assert_eq!(output.answer("open /tmp/n r"), "EPERM");
@@ -195,7 +280,10 @@ fn without_rules_only_the_usual_devices_are_allowed() {
 #[test]
 fn a_list_that_allows_everything() {
     let c = bundle!()
-        .set("/linux/resources/devices", json!([{"allow": true, "access": "rwm"}]))
+        .set(
+            "/linux/resources/devices",
+            json!([{"allow": true, "access": "rwm"}]),
+        )
         .push("/linux/devices", device("c", "/dev/kmsg", 1, 11))
         .caps(&["CAP_SYSLOG", "CAP_DAC_OVERRIDE"])
         .asks(&["open /dev/kmsg r"]);
@@ -205,8 +293,10 @@ fn a_list_that_allows_everything() {
 #[test]
 fn unknown_access_letters_are_refused() {
     let mut c = bundle!();
-    let cases = [json!({"allow": true, "type": "c", "major": 1, "minor": 1, "access": "x"}),
-        json!({"allow": true, "type": "q", "major": 1, "minor": 1, "access": "r"})];
+    let cases = [
+        json!({"allow": true, "type": "c", "major": 1, "minor": 1, "access": "x"}),
+        json!({"allow": true, "type": "q", "major": 1, "minor": 1, "access": "r"}),
+    ];
     for rule in cases {
         c = c.set("/linux/resources/devices", json!([rule]));
         c.create().fails_naming("linux.resources.devices");

@@ -5,19 +5,35 @@ use serde_json::{Value, json};
 use std::fs;
 use std::time::{Duration, Instant};
 
-const KINDS: [&str; 6] =
-    ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+const KINDS: [&str; 6] = [
+    "prestart",
+    "createRuntime",
+    "createContainer",
+    "startContainer",
+    "poststart",
+    "poststop",
+];
 
 /// A hook that runs the payload with this command. It sees the host's paths, but in startContainer.
 fn hook(c: &Bundle, kind: &str, command: &str) -> Value {
-    let path = if kind == "startContainer" { "/payload".into() } else { c.path("rootfs/payload") };
-    let args: Vec<&str> = std::iter::once("hook-of-test").chain(command.split(' ')).collect();
+    let path = if kind == "startContainer" {
+        "/payload".into()
+    } else {
+        c.path("rootfs/payload")
+    };
+    let args: Vec<&str> = std::iter::once("hook-of-test")
+        .chain(command.split(' '))
+        .collect();
     json!({"path": path, "args": args})
 }
 
 /// Where a hook of this kind writes so that the host finds it in the rootfs.
 fn record(c: &Bundle, kind: &str) -> String {
-    if kind == "startContainer" { "/record".into() } else { c.path("rootfs/record") }
+    if kind == "startContainer" {
+        "/record".into()
+    } else {
+        c.path("rootfs/record")
+    }
 }
 
 /// Adds hooks of all kinds that record what they are given.
@@ -32,11 +48,17 @@ fn recorded(mut c: Bundle) -> Bundle {
 
 fn records(c: &Bundle) -> Vec<Value> {
     let lines = lines(&c.rootfs().join("record"));
-    lines.iter().map(|l| serde_json::from_str(l).expect("a record")).collect()
+    lines
+        .iter()
+        .map(|l| serde_json::from_str(l).expect("a record"))
+        .collect()
 }
 
 fn tags(c: &Bundle) -> Vec<String> {
-    records(c).iter().map(|r| r["tag"].as_str().expect("a tag").to_string()).collect()
+    records(c)
+        .iter()
+        .map(|r| r["tag"].as_str().expect("a tag").to_string())
+        .collect()
 }
 
 #[test]
@@ -48,8 +70,18 @@ fn hooks_run_in_order() {
     c.wait_stopped();
     let mut after = tags(&c);
     after.truncate(4);
-    assert_eq!(after, ["prestart", "createRuntime", "createContainer", "startContainer"]);
-    assert!(tags(&c).contains(&"poststart".to_string()) && !tags(&c).contains(&"poststop".to_string()));
+    assert_eq!(
+        after,
+        [
+            "prestart",
+            "createRuntime",
+            "createContainer",
+            "startContainer"
+        ]
+    );
+    assert!(
+        tags(&c).contains(&"poststart".to_string()) && !tags(&c).contains(&"poststop".to_string())
+    );
     c.delete(&[]).ok();
     assert_eq!(tags(&c).last().map(String::as_str), Some("poststop"));
     assert_eq!(tags(&c).len(), 7);
@@ -68,7 +100,11 @@ fn run_runs_all_hooks() {
 
 #[test]
 fn hooks_get_the_state() {
-    let c = recorded(bundle!().asks(&["pause"]).set("/annotations", json!({"org.example.key": "value"})));
+    let c = recorded(
+        bundle!()
+            .asks(&["pause"])
+            .set("/annotations", json!({"org.example.key": "value"})),
+    );
     c.create().ok();
     let pid = c.pid();
     c.start().ok();
@@ -94,9 +130,18 @@ fn the_status_in_the_state_of_hooks() {
     let c = recorded(bundle!().asks(&["pause"]));
     c.up();
     c.delete(&["--force"]).ok();
-    let found: Vec<String> = records(&c).iter().map(|r| format!("{}={}", r["tag"], r["state"]["status"]).replace('"', "")).collect();
-    let wanted = ["prestart=creating", "createRuntime=creating", "createContainer=creating", "startContainer=created",
-        "poststart=running", "poststop=stopped"];
+    let found: Vec<String> = records(&c)
+        .iter()
+        .map(|r| format!("{}={}", r["tag"], r["state"]["status"]).replace('"', ""))
+        .collect();
+    let wanted = [
+        "prestart=creating",
+        "createRuntime=creating",
+        "createContainer=creating",
+        "startContainer=created",
+        "poststart=running",
+        "poststop=stopped",
+    ];
     assert_eq!(found, wanted);
 }
 
@@ -118,17 +163,29 @@ fn hooks_run_in_their_namespaces() {
     let pid = c.pid();
     c.start().ok();
     c.delete(&["--force"]).ok();
-    let host = fs::read_link("/proc/self/ns/net").expect("a namespace").display().to_string();
+    let host = fs::read_link("/proc/self/ns/net")
+        .expect("a namespace")
+        .display()
+        .to_string();
     for record in records(&c) {
         let inside = record["tag"] == "createContainer" || record["tag"] == "startContainer";
-        assert_eq!(record["ns"]["net"] != host.as_str(), inside, "{} of {pid}", record["tag"]);
+        assert_eq!(
+            record["ns"]["net"] != host.as_str(),
+            inside,
+            "{} of {pid}",
+            record["tag"]
+        );
     }
 }
 
 #[test]
 fn the_environment_and_arguments_of_a_hook() {
     let c = bundle!().asks(&["exit 0"]);
-    let mut first = hook(&c, "createRuntime", &format!("hook {} env", c.path("rootfs/record")));
+    let mut first = hook(
+        &c,
+        "createRuntime",
+        &format!("hook {} env", c.path("rootfs/record")),
+    );
     first["env"] = json!(["ONE=1", "TWO=2"]);
     first["args"][0] = json!("other-name");
     let c = c.push("/hooks/createRuntime", first);
@@ -142,7 +199,11 @@ fn the_environment_and_arguments_of_a_hook() {
 fn hooks_of_one_kind_run_in_their_order() {
     let mut c = bundle!();
     for name in ["first", "second", "third"] {
-        let hook = hook(&c, "createRuntime", &format!("append {} {name}", c.path("order")));
+        let hook = hook(
+            &c,
+            "createRuntime",
+            &format!("append {} {name}", c.path("order")),
+        );
         c = c.push("/hooks/createRuntime", hook);
     }
     c.create().ok();
@@ -157,12 +218,22 @@ fn a_failing_hook_of_create_stops_it() {
         c.spec = before.clone();
         let fails = hook(&c, kind, "fail-loudly");
         let next = hook(&c, kind, &format!("append {} next", c.path("order")));
-        let stop = hook(&c, "poststop", &format!("append {} poststop", c.path("order")));
-        c = c.push(&format!("/hooks/{kind}"), fails).push(&format!("/hooks/{kind}"), next).push("/hooks/poststop", stop);
+        let stop = hook(
+            &c,
+            "poststop",
+            &format!("append {} poststop", c.path("order")),
+        );
+        c = c
+            .push(&format!("/hooks/{kind}"), fails)
+            .push(&format!("/hooks/{kind}"), next)
+            .push("/hooks/poststop", stop);
         c.create().fails_naming(kind);
         c.call(&["state", &c.id]).finish().fails();
         c.assert_gone();
-        assert!(!lines(&c.dir.join("order")).contains(&"next".into()), "{kind}: the next hook ran");
+        assert!(
+            !lines(&c.dir.join("order")).contains(&"next".into()),
+            "{kind}: the next hook ran"
+        );
     }
 }
 
@@ -173,7 +244,11 @@ fn the_error_of_a_hook_tells_its_output_and_code() {
     let c = c.push("/hooks/createRuntime", fails);
     let output = c.create().fails_naming("createRuntime hook #0");
     for text in ["exit status 7", "to-stderr", "to-stdout"] {
-        assert!(output.stderr().contains(text), "{text}: {}", output.describe());
+        assert!(
+            output.stderr().contains(text),
+            "{text}: {}",
+            output.describe()
+        );
     }
 }
 
@@ -181,8 +256,14 @@ fn the_error_of_a_hook_tells_its_output_and_code() {
 fn a_failed_create_runs_poststop() {
     let c = bundle!();
     let fails = hook(&c, "createRuntime", "exit 1");
-    let stop = hook(&c, "poststop", &format!("append {} poststop", c.path("order")));
-    let c = c.push("/hooks/createRuntime", fails).push("/hooks/poststop", stop);
+    let stop = hook(
+        &c,
+        "poststop",
+        &format!("append {} poststop", c.path("order")),
+    );
+    let c = c
+        .push("/hooks/createRuntime", fails)
+        .push("/hooks/poststop", stop);
     c.create().fails();
     assert_eq!(lines(&c.dir.join("order")), ["poststop"]);
 }
@@ -204,7 +285,9 @@ fn the_payload_does_not_run_after_a_failing_start_container_hook() {
     let c = c.push("/hooks/startContainer", fails);
     c.create().ok();
     c.start();
-    wait_until("it ended", || c.call(&["state", &c.id]).finish().stdout().is_empty() || c.status() == "stopped");
+    wait_until("it ended", || {
+        c.call(&["state", &c.id]).finish().stdout().is_empty() || c.status() == "stopped"
+    });
     assert!(!c.rootfs().join("ran").exists(), "the payload ran");
 }
 
@@ -227,7 +310,9 @@ fn failing_poststop_hooks_are_only_warnings() {
     let c = bundle!().asks(&["exit 0"]);
     let fails = hook(&c, "poststop", "exit 1");
     let next = hook(&c, "poststop", &format!("append {} next", c.path("order")));
-    let c = c.push("/hooks/poststop", fails).push("/hooks/poststop", next);
+    let c = c
+        .push("/hooks/poststop", fails)
+        .push("/hooks/poststop", next);
     c.up();
     c.wait_stopped();
     c.delete(&[]).ok();
@@ -250,7 +335,11 @@ fn a_hook_that_takes_too_long_is_killed() {
 #[test]
 fn a_hook_that_is_in_time_is_fine() {
     let c = bundle!();
-    let mut quick = hook(&c, "createRuntime", &format!("append {} quick", c.path("order")));
+    let mut quick = hook(
+        &c,
+        "createRuntime",
+        &format!("append {} quick", c.path("order")),
+    );
     quick["timeout"] = json!(5);
     let c = c.push("/hooks/createRuntime", quick);
     c.create().ok();
@@ -288,10 +377,21 @@ fn a_hook_that_does_not_read_its_state_does_no_harm() {
     let long: String = "x".repeat(200_000);
     let c = bundle!().set("/annotations", json!({"org.example.long": long}));
     let quick = hook(&c, "createRuntime", "exit 0");
-    let reads = hook(&c, "createRuntime", &format!("hook {} long", c.path("rootfs/record")));
-    let c = c.push("/hooks/createRuntime", quick).push("/hooks/createRuntime", reads);
+    let reads = hook(
+        &c,
+        "createRuntime",
+        &format!("hook {} long", c.path("rootfs/record")),
+    );
+    let c = c
+        .push("/hooks/createRuntime", quick)
+        .push("/hooks/createRuntime", reads);
     c.create().ok();
-    assert_eq!(records(&c)[0]["state"]["annotations"]["org.example.long"].as_str().map(str::len), Some(200_000));
+    assert_eq!(
+        records(&c)[0]["state"]["annotations"]["org.example.long"]
+            .as_str()
+            .map(str::len),
+        Some(200_000)
+    );
 }
 
 #[test]
@@ -309,6 +409,9 @@ fn the_network_namespace_is_there_for_prestart_hooks() {
     let c = recorded(bundle!().asks(&["pause"]));
     c.create().ok();
     let records = records(&c);
-    let record = records.iter().find(|r| r["tag"] == "prestart").expect("prestart");
+    let record = records
+        .iter()
+        .find(|r| r["tag"] == "prestart")
+        .expect("prestart");
     assert_eq!(record["state"]["pid"], c.pid());
 }

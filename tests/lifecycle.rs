@@ -1,6 +1,6 @@
-//! create, start, state, kill, delete and run: states, exit codes, texts that engines match.
+//! create, start, state and delete: states, ids, pid files, the log, texts that engines match.
 
-use crate::support::{binary, wait_until};
+use crate::support::{binary, send, wait_until};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -10,7 +10,10 @@ fn goes_through_all_states() {
     let c = bundle!().asks(&["signals"]);
     let output = c.create().ok().silent();
     assert_eq!(c.status(), "created");
-    assert!(!output.stdout().contains("ready"), "the payload ran before start");
+    assert!(
+        !output.stdout().contains("ready"),
+        "the payload ran before start"
+    );
     c.start().ok().silent();
     output.wait_for("ready");
     assert_eq!(c.status(), "running");
@@ -18,21 +21,32 @@ fn goes_through_all_states() {
     c.wait_stopped();
     c.delete(&[]).ok().silent();
     c.assert_gone();
-    c.call(&["state", &c.id]).finish().fails_with("does not exist");
+    c.call(&["state", &c.id])
+        .finish()
+        .fails_with("does not exist");
 }
 
 #[test]
 fn state_has_the_fields_of_the_spec() {
-    let c = bundle!().asks(&["pause"]).set("/annotations", json!({"org.example.key": "value"}));
+    let c = bundle!()
+        .asks(&["pause"])
+        .set("/annotations", json!({"org.example.key": "value"}));
     c.create().ok();
     let state = c.state();
     assert_eq!(state["id"], c.id.as_str());
     assert_eq!(state["status"], "created");
     assert_eq!(state["bundle"], c.dir.display().to_string());
     assert_eq!(state["annotations"]["org.example.key"], "value");
-    assert!(state["ociVersion"].as_str().is_some_and(|v| v.starts_with("1.")));
+    assert!(
+        state["ociVersion"]
+            .as_str()
+            .is_some_and(|v| v.starts_with("1."))
+    );
     let root = fs::read_link(format!("/proc/{}/root", c.pid())).expect("the pid is alive");
-    assert!(root.ends_with("rootfs") || root.to_str() == Some("/"), "{root:?}");
+    assert!(
+        root.ends_with("rootfs") || root.to_str() == Some("/"),
+        "{root:?}"
+    );
     let created = state["created"].as_str().expect("created");
     assert!(is_rfc3339(created), "{created}");
 }
@@ -56,9 +70,10 @@ fn a_stopped_container_has_pid_zero() {
 fn a_payload_that_dies_before_start_is_stopped() {
     let c = bundle!();
     c.create().ok();
-    kill(c.pid());
+    send(c.pid() as u32, libc::SIGKILL);
     c.wait_stopped();
-    c.start().fails_with("cannot start a container that has stopped");
+    c.start()
+        .fails_with("cannot start a container that has stopped");
     c.delete(&[]).ok();
 }
 
@@ -67,18 +82,28 @@ fn start_needs_a_created_container() {
     let c = bundle!().asks(&["pause"]);
     c.start().fails_with("container does not exist");
     c.up();
-    c.start().fails_with("cannot start an already running container");
+    c.start()
+        .fails_with("cannot start an already running container");
     assert_eq!(c.status(), "running");
-    kill(c.pid());
+    send(c.pid() as u32, libc::SIGKILL);
     c.wait_stopped();
-    c.start().fails_with("cannot start a container that has stopped");
+    c.start()
+        .fails_with("cannot start a container that has stopped");
 }
 
 #[test]
 fn unknown_ids_are_errors() {
     let c = bundle!();
-    for args in [&["state", "nope"][..], &["start", "nope"], &["kill", "nope"], &["delete", "nope"]] {
-        c.call(args).finish().fails_with("container does not exist").exits(1);
+    for args in [
+        &["state", "nope"][..],
+        &["start", "nope"],
+        &["kill", "nope"],
+        &["delete", "nope"],
+    ] {
+        c.call(args)
+            .finish()
+            .fails_with("container does not exist")
+            .exits(1);
     }
 }
 
@@ -95,7 +120,8 @@ fn one_id_one_container() {
     let c = bundle!().asks(&["pause"]);
     c.up();
     let pid = c.pid();
-    c.create().fails_with("container with given ID already exists");
+    c.create()
+        .fails_with("container with given ID already exists");
     c.run().fails_with("container with given ID already exists");
     assert_eq!((c.status().as_str(), c.pid()), ("running", pid));
 }
@@ -103,9 +129,16 @@ fn one_id_one_container() {
 #[test]
 fn only_one_of_many_creators_wins() {
     let c = bundle!().asks(&["pause"]);
-    let calls: Vec<_> = (0..4).map(|_| c.call_new("create", &[])).map(|call| call.spawn()).collect();
+    let calls: Vec<_> = (0..4)
+        .map(|_| c.call_new("create", &[]))
+        .map(|call| call.spawn())
+        .collect();
     let codes: Vec<i32> = calls.into_iter().map(|call| call.wait().code()).collect();
-    assert_eq!(codes.iter().filter(|code| **code == 0).count(), 1, "{codes:?}");
+    assert_eq!(
+        codes.iter().filter(|code| **code == 0).count(),
+        1,
+        "{codes:?}"
+    );
     assert_eq!(c.status(), "created");
 }
 
@@ -114,7 +147,18 @@ fn bad_ids_are_refused() {
     let mut c = bundle!();
     let good = c.id.clone();
     let long = "x".repeat(1025);
-    for id in ["", ".", "..", "a/b", "a:b", "a b", "tab\t", "é", "../x", long.as_str()] {
+    for id in [
+        "",
+        ".",
+        "..",
+        "a/b",
+        "a:b",
+        "a b",
+        "tab\t",
+        "é",
+        "../x",
+        long.as_str(),
+    ] {
         c.id = id.into();
         c.create().fails();
         c.call(&["state", id]).finish().fails();
@@ -140,9 +184,17 @@ fn pid_file_has_the_pid_and_no_newline() {
     fs::write(&path, "an older and longer content").expect("write");
     c = c.flag(&["--pid-file", &path]);
     c.create().ok();
-    assert_eq!(fs::read_to_string(&path).expect("read"), c.pid().to_string());
-    let names = fs::read_dir(&c.dir).expect("read").flatten().map(|e| e.file_name());
-    let litter: Vec<_> = names.filter(|n| n.to_string_lossy().contains("pid")).collect();
+    assert_eq!(
+        fs::read_to_string(&path).expect("read"),
+        c.pid().to_string()
+    );
+    let names = fs::read_dir(&c.dir)
+        .expect("read")
+        .flatten()
+        .map(|e| e.file_name());
+    let litter: Vec<_> = names
+        .filter(|n| n.to_string_lossy().contains("pid"))
+        .collect();
     assert_eq!(litter, ["pid"], "temporary file left");
 }
 
@@ -173,7 +225,10 @@ fn pid_file_replaces_a_symlink() {
     let path = c.path("pid");
     c = c.flag(&["--pid-file", &path]);
     c.create().ok();
-    assert_eq!(fs::read_to_string(c.path("target")).expect("read"), "untouched");
+    assert_eq!(
+        fs::read_to_string(c.path("target")).expect("read"),
+        "untouched"
+    );
 }
 
 #[test]
@@ -188,7 +243,10 @@ fn an_error_is_one_json_object_in_the_log() {
     assert!(is_rfc3339(line["time"].as_str().expect("time")), "{line}");
     let message = line["msg"].as_str().expect("msg");
     assert!(message.contains("no-such-program"), "{message}");
-    assert!(output.stderr().contains("no-such-program"), "not on stderr too");
+    assert!(
+        output.stderr().contains("no-such-program"),
+        "not on stderr too"
+    );
 }
 
 #[test]
@@ -198,9 +256,13 @@ fn unknown_flags_reach_the_log() {
     c = c.global(&["--log", &log, "--log-format=json"]);
     c.create().ok();
     c.call(&["start", "--bogus", &c.id]).finish().fails();
-    let line: Value = serde_json::from_str(&fs::read_to_string(&log).expect("a log")).expect("one object");
+    let line: Value =
+        serde_json::from_str(&fs::read_to_string(&log).expect("a log")).expect("one object");
     assert_eq!(line["level"], "error");
-    assert!(line["msg"].as_str().expect("msg").contains("bogus"), "{line}");
+    assert!(
+        line["msg"].as_str().expect("msg").contains("bogus"),
+        "{line}"
+    );
 }
 
 #[test]
@@ -224,114 +286,6 @@ fn unknown_log_formats_are_refused() {
 }
 
 #[test]
-fn kill_sends_names_and_numbers() {
-    let c = bundle!().asks(&["signals"]);
-    let output = c.up();
-    output.wait_for("ready");
-    for (given, number) in [("USR1", 10), ("SIGUSR2", 12), ("1", 1), ("SIGINT", 2), ("WINCH", 28)] {
-        c.kill(given).ok().silent();
-        output.wait_for(&format!("signal {number}\n"));
-    }
-    c.call(&["kill", &c.id]).finish().ok();
-    output.wait_for("terminated");
-    c.wait_stopped();
-}
-
-#[test]
-fn kill_takes_lower_case_names() {
-    let c = bundle!().asks(&["signals"]);
-    let output = c.up();
-    output.wait_for("ready");
-    for (given, number) in [("hup", 1), ("sigusr1", 10), ("40", 40)] {
-        c.kill(given).ok();
-        output.wait_for(&format!("signal {number}\n"));
-    }
-}
-
-#[test]
-fn kill_takes_realtime_names() {
-    let c = bundle!().asks(&["signals"]);
-    let output = c.up();
-    output.wait_for("ready");
-    for (given, number) in [("RTMIN+3", 37), ("SIGRTMIN", 34), ("RTMAX", 64)] {
-        c.kill(given).ok();
-        output.wait_for(&format!("signal {number}\n"));
-    }
-}
-
-#[test]
-fn kill_zero_only_asks() {
-    let c = bundle!().asks(&["pause"]);
-    c.up();
-    c.kill("0").ok();
-    assert_eq!(c.status(), "running");
-}
-
-#[test]
-fn kill_needs_a_living_container() {
-    let c = bundle!().asks(&["exit 0"]);
-    c.up();
-    c.wait_stopped();
-    let before = c.state();
-    c.kill("TERM").fails_with("container not running").exits(1);
-    c.kill("KILL").fails_with("container not running");
-    assert_eq!(c.state(), before);
-}
-
-#[test]
-fn unknown_signals_are_refused() {
-    let c = bundle!().asks(&["pause"]);
-    c.up();
-    for signal in ["NOPE", "SIGNOPE", "SIG", "9x"] {
-        c.kill(signal).fails_with("unknown signal");
-    }
-    assert_eq!(c.status(), "running");
-}
-
-#[test]
-fn kill_all_reaches_every_process_and_forgives_the_stopped() {
-    let c = bundle!().asks(&["children 3", "pause"]);
-    let output = c.up();
-    output.wait_for("children 3 => ok");
-    c.call(&["kill", "--all", &c.id, "KILL"]).finish().ok();
-    c.wait_stopped();
-    c.call(&["kill", "--all", &c.id, "KILL"]).finish().ok();
-    c.call(&["kill", "-a", &c.id, "9"]).finish().ok();
-}
-
-#[test]
-fn kill_without_a_pid_namespace_kills_them_all() {
-    let c = bundle!()
-        .without("/linux/namespaces", "type", "pid")
-        .asks(&["children 3", "pause"]);
-    let output = c.up();
-    output.wait_for("children 3 => ok");
-    c.kill("KILL").ok();
-    c.wait_stopped();
-    let procs = c.cgroup().join("cgroup.procs");
-    wait_until("all are dead", || fs::read_to_string(&procs).unwrap_or_default().is_empty());
-    c.delete(&[]).ok();
-}
-
-#[test]
-fn a_created_container_can_be_killed() {
-    let c = bundle!();
-    c.create().ok();
-    c.kill("KILL").ok();
-    c.wait_stopped();
-    c.delete(&[]).ok();
-    c.assert_gone();
-}
-
-#[test]
-fn a_created_container_dies_of_sigterm() {
-    let c = bundle!();
-    c.create().ok();
-    c.kill("TERM").ok();
-    c.wait_stopped();
-}
-
-#[test]
 fn a_created_container_can_be_deleted() {
     let c = bundle!();
     c.create().ok();
@@ -345,7 +299,10 @@ fn a_created_container_can_be_deleted() {
 fn a_running_container_needs_force_to_be_deleted() {
     let c = bundle!().asks(&["pause"]);
     c.up();
-    let text = format!("cannot delete container {} that is not stopped: running", c.id);
+    let text = format!(
+        "cannot delete container {} that is not stopped: running",
+        c.id
+    );
     c.delete(&[]).fails_with(&text).exits(1);
     assert_eq!(c.status(), "running");
     c.delete(&["--force"]).ok().silent();
@@ -373,7 +330,10 @@ fn an_id_can_be_used_again() {
 
 #[test]
 fn later_changes_of_the_config_have_no_effect() {
-    let c = bundle!().set("/process/args", json!(["/payload", "env", "WHEN", ";", "pause"]));
+    let c = bundle!().set(
+        "/process/args",
+        json!(["/payload", "env", "WHEN", ";", "pause"]),
+    );
     let c = c.push("/process/env", json!("WHEN=create"));
     let output = c.create().ok();
     fs::write(c.dir.join("config.json"), "{}").expect("write");
@@ -384,68 +344,6 @@ fn later_changes_of_the_config_have_no_effect() {
     c.kill("KILL").ok();
     c.wait_stopped();
     c.delete(&[]).ok();
-}
-
-#[test]
-fn run_gives_the_exit_code() {
-    let c = bundle!();
-    for code in [0, 1, 7, 42, 255] {
-        let c = bundle!().asks(&[&format!("exit {code}")]);
-        c.run().exits(code).silent();
-        c.assert_gone();
-    }
-    drop(c);
-}
-
-#[test]
-fn run_gives_128_and_the_signal() {
-    let c = bundle!().asks(&["crash"]);
-    c.run().exits(128 + libc::SIGSEGV);
-    c.assert_gone();
-}
-
-#[test]
-fn run_forwards_signals() {
-    let c = bundle!().asks(&["signals"]);
-    let running = c.call_new("run", &[]).spawn();
-    wait_until("the payload is ready", || running.stdout().contains("ready"));
-    signal(running.child.id(), libc::SIGUSR1);
-    wait_until("the signal arrives", || running.stdout().contains("signal 10"));
-    signal(running.child.id(), libc::SIGTERM);
-    running.wait().ok();
-    c.assert_gone();
-}
-
-#[test]
-fn run_passes_stdio_through() {
-    let c = bundle!().asks(&["stdin", "stderr to-stderr"]).stdin("over here\n");
-    let output = c.run().ok();
-    assert_eq!(output.answer("stdin"), "ok:over here");
-    assert_eq!(output.stderr(), "to-stderr\n");
-}
-
-#[test]
-fn run_detached_leaves_it_running() {
-    let c = bundle!().asks(&["signals"]).flag(&["--detach"]);
-    let output = c.run().ok().silent();
-    output.wait_for("ready");
-    assert_eq!(c.status(), "running");
-    assert_ne!(c.pid(), 0);
-}
-
-#[test]
-fn run_can_keep_the_container() {
-    let c = bundle!().asks(&["exit 4"]).flag(&["--keep"]);
-    c.run().exits(4);
-    assert_eq!(c.status(), "stopped");
-    c.delete(&[]).ok();
-}
-
-#[test]
-fn run_fails_without_a_trace() {
-    let c = bundle!().set("/process/args", json!(["nonesuch"]));
-    c.run().fails_with("executable file not found in $PATH").exits(1);
-    c.assert_gone();
 }
 
 #[test]
@@ -463,7 +361,10 @@ fn init_is_not_a_child_of_the_test_and_leads_its_session() {
     let output = c.up();
     output.wait_for("report =>");
     let report = output.report();
-    assert_eq!((&report["pid"], &report["sid"], &report["ppid"]), (&json!(1), &json!(1), &json!(0)));
+    assert_eq!(
+        (&report["pid"], &report["sid"], &report["ppid"]),
+        (&json!(1), &json!(1), &json!(0))
+    );
     assert_eq!(report["tty_nr"], 0);
 }
 
@@ -484,36 +385,12 @@ fn the_state_directory_is_private() {
     let c = bundle!();
     c.create().ok();
     let meta = fs::metadata(c.state_root().join(&c.id)).expect("a state directory");
-    assert_eq!(meta.permissions().mode() & 0o022, 0, "others can write the state");
+    assert_eq!(
+        meta.permissions().mode() & 0o022,
+        0,
+        "others can write the state"
+    );
     assert_eq!(meta.uid(), 0);
-}
-
-#[test]
-fn a_relative_bundle_and_the_working_directory_do() {
-    let c = bundle!().asks(&["exit 5"]);
-    c.write_config();
-    c.call(&["run", &c.id]).finish().exits(5);
-    c.call(&["run", "--bundle", ".", &c.id]).finish().exits(5);
-    c.call(&["run", "-b", "rootfs/..", &c.id]).finish().exits(5);
-}
-
-#[test]
-fn a_relative_state_root_does() {
-    let mut c = bundle!().asks(&["pause"]);
-    c = c.global(&["--root", "state"]);
-    c.create().ok();
-    c.start().ok();
-    assert_eq!(c.status(), "running");
-    assert!(c.state_root().join(&c.id).exists());
-}
-
-fn kill(pid: i32) {
-    signal(pid as u32, libc::SIGKILL);
-}
-
-fn signal(pid: u32, signal: i32) {
-    // SAFETY: kill touches no memory; the pid is of a process that this test started.
-    assert_eq!(unsafe { libc::kill(pid as i32, signal) }, 0);
 }
 
 fn stat_field(pid: i32, index: usize) -> Option<String> {
@@ -532,8 +409,13 @@ fn is_zombie(pid: i32) -> bool {
 
 /// `2006-01-02T15:04:05`, perhaps a fraction, then `Z` or an offset.
 fn is_rfc3339(text: &str) -> bool {
-    let shape: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+    let shape: String = text
+        .chars()
+        .map(|c| if c.is_ascii_digit() { '0' } else { c })
+        .collect();
     let rest = shape.strip_prefix("0000-00-00T00:00:00").unwrap_or("?");
-    let zone = rest.strip_prefix('.').map_or(rest, |r| r.trim_start_matches('0'));
+    let zone = rest
+        .strip_prefix('.')
+        .map_or(rest, |r| r.trim_start_matches('0'));
     matches!(zone, "Z" | "+00:00" | "-00:00")
 }

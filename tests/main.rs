@@ -1,6 +1,6 @@
 //! Black-box tests: the binary, bundles made for each test, and a static payload inside.
 //! `RUNTIME=/usr/sbin/runc cargo test --test main` runs the same tests on another runtime: that
-//! proves the tests. What another runtime does otherwise is one line in `support/differences.rs`.
+//! proves the tests. What another runtime does otherwise is one line in `differences`.
 //! Needs root; a test that cannot run here says so on stderr and passes.
 #![allow(unsafe_code)]
 
@@ -8,16 +8,20 @@
 mod support;
 
 mod bad_input; // what is refused, with which words, and that nothing stays behind
+mod binds; // bind mounts, recursive attributes, id maps, what may be covered
+mod capabilities; // users, groups, capabilities
 mod cgroup; // the leaf, its limits, and which cgroups are refused
 mod cli; // flags as engines send them, and the commands that need no container
 mod devices; // nodes, links and the device rules of the cgroup
 mod hooks; // six kinds, their order, their state, their failures
-mod lifecycle; // create, start, state, kill, delete, run
+mod kill; // signals by name and number, to one and to all
+mod lifecycle; // create, start, state, delete: states, ids, pid files, the log
 mod mounts; // every option, the order, and the targets that are refused
 mod namespaces; // new, joined, inherited; id maps and clock offsets
 mod overlay; // a root file system from layers
 mod paths; // masked, read-only, read-only root
-mod process; // ids, environment, capabilities, limits, files, signals
+mod process; // environment, directory, limits, files, signals
+mod run; // run in the foreground and detached
 mod seccomp; // filters as the payload feels them
 mod security; // attacks of the past
 mod terminal; // console socket and the foreground terminal

@@ -30,7 +30,9 @@ fn annotated(mut c: Bundle, pairs: &[(&str, &str)]) -> Bundle {
 
 fn names(path: &Path) -> Vec<String> {
     let entries = fs::read_dir(path).expect("read").flatten();
-    let mut names: Vec<String> = entries.map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+    let mut names: Vec<String> = entries
+        .map(|e| e.file_name().to_string_lossy().into_owned())
+        .collect();
     names.sort();
     names
 }
@@ -38,13 +40,25 @@ fn names(path: &Path) -> Vec<String> {
 /// Nothing was written into the layers.
 fn assert_untouched(c: &Bundle) {
     assert_eq!(names(&c.dir.join("top")), ["above", "both"]);
-    assert_eq!(fs::read_to_string(c.dir.join("bottom/both")).expect("read"), "bottom");
-    assert_eq!(fs::read_to_string(c.dir.join("top/both")).expect("read"), "top");
+    assert_eq!(
+        fs::read_to_string(c.dir.join("bottom/both")).expect("read"),
+        "bottom"
+    );
+    assert_eq!(
+        fs::read_to_string(c.dir.join("top/both")).expect("read"),
+        "top"
+    );
     assert!(!c.dir.join("bottom/new").exists());
     assert!(names(&c.rootfs()).is_empty(), "{:?}", names(&c.rootfs()));
 }
 
-const QUESTIONS: [&str; 5] = ["read /both", "read /below", "read /above", "write /new text", "write /both changed"];
+const QUESTIONS: [&str; 5] = [
+    "read /both",
+    "read /below",
+    "read /above",
+    "write /new text",
+    "write /both changed",
+];
 
 #[test]
 fn the_first_layer_is_on_top() {
@@ -65,15 +79,23 @@ fn absolute_layers() {
 
 #[test]
 fn one_layer_is_enough() {
-    let c = annotated(layers(bundle!()), &[(LOWER, "bottom")]).asks(&["read /both", "write /new x"]);
+    let c =
+        annotated(layers(bundle!()), &[(LOWER, "bottom")]).asks(&["read /both", "write /new x"]);
     let output = c.run().ok();
-    assert_eq!((output.answer("read /both").as_str(), output.answer("write /new x").as_str()), ("bottom", "ok"));
+    assert_eq!(
+        (
+            output.answer("read /both").as_str(),
+            output.answer("write /new x").as_str()
+        ),
+        ("bottom", "ok")
+    );
     assert_untouched(&c);
 }
 
 #[test]
 fn what_is_written_dies_with_the_container() {
-    let c = annotated(layers(bundle!()), &[(LOWER, "top:bottom")]).asks(&["read /new", "write /new text"]);
+    let c = annotated(layers(bundle!()), &[(LOWER, "top:bottom")])
+        .asks(&["read /new", "write /new text"]);
     for _ in 0..2 {
         assert_eq!(c.run().ok().answer("read /new"), "ENOENT");
     }
@@ -82,14 +104,26 @@ fn what_is_written_dies_with_the_container() {
 
 #[test]
 fn what_is_written_goes_to_the_upper_directory() {
-    let c = annotated(layers(bundle!()), &[(LOWER, "top:bottom"), (UPPER, "upper"), (WORK, "work")]);
+    let c = annotated(
+        layers(bundle!()),
+        &[(LOWER, "top:bottom"), (UPPER, "upper"), (WORK, "work")],
+    );
     let c = c.asks(&["write /new text", "rm /above", "read /new"]);
     c.run().ok();
-    assert_eq!(fs::read_to_string(c.dir.join("upper/new")).expect("written"), "text");
+    assert_eq!(
+        fs::read_to_string(c.dir.join("upper/new")).expect("written"),
+        "text"
+    );
     assert_untouched(&c);
     let c = c.asks(&["read /new", "read /above"]);
     let output = c.run().ok();
-    assert_eq!((output.answer("read /new").as_str(), output.answer("read /above").as_str()), ("text", "ENOENT"));
+    assert_eq!(
+        (
+            output.answer("read /new").as_str(),
+            output.answer("read /above").as_str()
+        ),
+        ("text", "ENOENT")
+    );
 }
 
 #[test]
@@ -97,17 +131,28 @@ fn the_root_is_an_overlay_and_stays_in_the_container() {
     let c = annotated(layers(bundle!()), &[(LOWER, "top:bottom")]).asks(&["mountinfo /", "pause"]);
     let output = c.up();
     output.wait_for("mountinfo / =>");
-    assert!(output.answer("mountinfo /").contains(" - overlay "), "{}", output.answer("mountinfo /"));
+    assert!(
+        output.answer("mountinfo /").contains(" - overlay "),
+        "{}",
+        output.answer("mountinfo /")
+    );
     let host = fs::read_to_string("/proc/self/mountinfo").expect("read");
     assert!(!host.contains(&c.dir.display().to_string()));
 }
 
 #[test]
 fn a_read_only_root_of_layers() {
-    let c = annotated(layers(bundle!()), &[(LOWER, "top:bottom")]).set("/root/readonly", json!(true));
+    let c =
+        annotated(layers(bundle!()), &[(LOWER, "top:bottom")]).set("/root/readonly", json!(true));
     let c = c.asks(&["read /both", "write /new x"]);
     let output = c.run().ok();
-    assert_eq!((output.answer("read /both").as_str(), output.answer("write /new x").as_str()), ("top", "EROFS"));
+    assert_eq!(
+        (
+            output.answer("read /both").as_str(),
+            output.answer("write /new x").as_str()
+        ),
+        ("top", "EROFS")
+    );
     assert_untouched(&c);
 }
 
@@ -119,19 +164,29 @@ fn layers_in_a_user_namespace() {
         c.give(name, 100000);
     }
     let output = c.run().ok();
-    assert_eq!(QUESTIONS.map(|q| output.answer(q)), ["top", "bottom", "top", "ok", "ok"]);
+    assert_eq!(
+        QUESTIONS.map(|q| output.answer(q)),
+        ["top", "bottom", "top", "ok", "ok"]
+    );
     assert_untouched(&c);
 }
 
 #[test]
 fn an_upper_directory_in_a_user_namespace() {
     let c = bundle!().in_user_namespace();
-    let c = annotated(layers(c), &[(LOWER, "top:bottom"), (UPPER, "upper"), (WORK, "work")]).asks(&["write /new text"]);
+    let c = annotated(
+        layers(c),
+        &[(LOWER, "top:bottom"), (UPPER, "upper"), (WORK, "work")],
+    )
+    .asks(&["write /new text"]);
     for name in ["top", "bottom", "rootfs", "upper", "work"] {
         c.give(name, 100000);
     }
     assert_eq!(c.run().ok().answer("write /new text"), "ok");
-    assert_eq!(fs::read_to_string(c.dir.join("upper/new")).expect("written"), "text");
+    assert_eq!(
+        fs::read_to_string(c.dir.join("upper/new")).expect("written"),
+        "text"
+    );
 }
 
 #[test]
@@ -145,24 +200,43 @@ fn a_missing_layer_is_named() {
 fn many_layers() {
     let c = layers(bundle!());
     for index in 0..60 {
-        fs::create_dir(c.dir.join(format!("layer-with-a-rather-long-name-{index}"))).expect("mkdir");
-        fs::write(c.dir.join(format!("layer-with-a-rather-long-name-{index}/file-{index}")), "x").expect("write");
+        fs::create_dir(c.dir.join(format!("layer-with-a-rather-long-name-{index}")))
+            .expect("mkdir");
+        fs::write(
+            c.dir.join(format!(
+                "layer-with-a-rather-long-name-{index}/file-{index}"
+            )),
+            "x",
+        )
+        .expect("write");
     }
-    let list: Vec<String> = (0..60).map(|i| format!("layer-with-a-rather-long-name-{i}")).collect();
-    let c = annotated(c, &[(LOWER, &format!("{}:bottom", list.join(":")))]).asks(&["read /file-0", "read /file-59"]);
+    let list: Vec<String> = (0..60)
+        .map(|i| format!("layer-with-a-rather-long-name-{i}"))
+        .collect();
+    let c = annotated(c, &[(LOWER, &format!("{}:bottom", list.join(":")))])
+        .asks(&["read /file-0", "read /file-59"]);
     let output = c.run().ok();
-    assert_eq!((output.answer("read /file-0").as_str(), output.answer("read /file-59").as_str()), ("x", "x"));
+    assert_eq!(
+        (
+            output.answer("read /file-0").as_str(),
+            output.answer("read /file-59").as_str()
+        ),
+        ("x", "x")
+    );
 }
 
 #[test]
 fn two_containers_share_the_layers() {
-    let mut c = annotated(layers(bundle!()), &[(LOWER, "top:bottom")]).asks(&["write /new text", "pause"]);
+    let mut c =
+        annotated(layers(bundle!()), &[(LOWER, "top:bottom")]).asks(&["write /new text", "pause"]);
     let first = c.up();
     first.wait_for("write /new text => ok");
     let id = c.id.clone();
     c.id = format!("{id}-second");
     let cgroup = format!("/cofferdam-test/{}", c.id);
-    c = c.set("/linux/cgroupsPath", json!(cgroup)).asks(&["read /new"]);
+    c = c
+        .set("/linux/cgroupsPath", json!(cgroup))
+        .asks(&["read /new"]);
     assert_eq!(c.run().ok().answer("read /new"), "ENOENT");
     c.call(&["delete", "--force", &id]).finish().ok();
 }
@@ -171,7 +245,10 @@ fn two_containers_share_the_layers() {
 fn run_takes_layers_and_a_command() {
     let c = layers(bundle!());
     let (top, bottom) = (c.path("top"), c.path("bottom"));
-    let args = ["run", "--layer", &top, "--layer", &bottom, &c.id, "--", "/payload", "read", "/above", ";", "exit", "6"];
+    let args = [
+        "run", "--layer", &top, "--layer", &bottom, &c.id, "--", "/payload", "read", "/above", ";",
+        "exit", "6",
+    ];
     let output = c.call(&args).finish().exits(6);
     assert_eq!(output.answer("read /above"), "top");
     assert_untouched(&c);
@@ -182,7 +259,9 @@ fn run_takes_layers_and_a_command() {
 fn run_with_one_layer_writes_nothing_into_it() {
     let c = layers(bundle!());
     let bottom = c.path("bottom");
-    let args = ["run", "--layer", &bottom, &c.id, "--", "/payload", "write", "/new", "x", ";", "report"];
+    let args = [
+        "run", "--layer", &bottom, &c.id, "--", "/payload", "write", "/new", "x", ";", "report",
+    ];
     let output = c.call(&args).finish().ok();
     assert_eq!(output.answer("write /new x"), "ok");
     assert_eq!(output.report()["pid"], 1);
@@ -193,8 +272,14 @@ fn run_with_one_layer_writes_nothing_into_it() {
 fn run_with_an_upper_directory_keeps_what_is_written() {
     let c = layers(bundle!());
     let (bottom, upper) = (c.path("bottom"), c.path("upper"));
-    let args = ["run", "--layer", &bottom, "--upper", &upper, &c.id, "--", "/payload", "write", "/new", "text"];
+    let args = [
+        "run", "--layer", &bottom, "--upper", &upper, &c.id, "--", "/payload", "write", "/new",
+        "text",
+    ];
     assert_eq!(c.call(&args).finish().ok().answer("write /new text"), "ok");
-    assert_eq!(fs::read_to_string(c.dir.join("upper/new")).expect("written"), "text");
+    assert_eq!(
+        fs::read_to_string(c.dir.join("upper/new")).expect("written"),
+        "text"
+    );
     assert_untouched(&c);
 }

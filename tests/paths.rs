@@ -4,19 +4,36 @@ use serde_json::json;
 
 #[test]
 fn masked_files_read_as_nothing() {
-    let c = bundle!().file("/etc/secret", "SECRET").push("/linux/maskedPaths", json!("/etc/secret"));
-    let c = c.asks(&["read /etc/secret", "stat /etc/secret", "write /etc/secret x", "read /proc/keys"]);
+    let c = bundle!()
+        .file("/etc/secret", "SECRET")
+        .push("/linux/maskedPaths", json!("/etc/secret"));
+    let c = c.asks(&[
+        "read /etc/secret",
+        "stat /etc/secret",
+        "write /etc/secret x",
+        "read /proc/keys",
+    ]);
     let output = c.run().ok();
     assert_eq!(output.answer("read /etc/secret"), "");
     assert!(output.answer("stat /etc/secret").starts_with("char 1:3"));
     assert_eq!(output.answer("read /proc/keys"), "");
-    assert_eq!(std::fs::read_to_string(c.rootfs().join("etc/secret")).expect("read"), "SECRET");
+    assert_eq!(
+        std::fs::read_to_string(c.rootfs().join("etc/secret")).expect("read"),
+        "SECRET"
+    );
 }
 
 #[test]
 fn masked_directories_are_empty_and_read_only() {
-    let c = bundle!().file("/data/deep/file", "x").push("/linux/maskedPaths", json!("/data"));
-    let c = c.asks(&["ls /data", "write /data/new x", "stat /data", "ls /sys/firmware"]);
+    let c = bundle!()
+        .file("/data/deep/file", "x")
+        .push("/linux/maskedPaths", json!("/data"));
+    let c = c.asks(&[
+        "ls /data",
+        "write /data/new x",
+        "stat /data",
+        "ls /sys/firmware",
+    ]);
     let output = c.run().ok();
     assert_eq!(output.answer("ls /data"), "");
     assert_eq!(output.answer("write /data/new x"), "EROFS");
@@ -28,9 +45,14 @@ fn masked_directories_are_empty_and_read_only() {
 fn many_masked_directories() {
     let mut c = bundle!();
     for index in 0..40 {
-        c = c.file(&format!("/m{index}/f"), "x").push("/linux/maskedPaths", json!(format!("/m{index}")));
+        c = c
+            .file(&format!("/m{index}/f"), "x")
+            .push("/linux/maskedPaths", json!(format!("/m{index}")));
     }
-    assert_eq!(c.asks(&["ls /m0", "ls /m39"]).run().ok().answer("ls /m39"), "");
+    assert_eq!(
+        c.asks(&["ls /m0", "ls /m39"]).run().ok().answer("ls /m39"),
+        ""
+    );
 }
 
 #[test]
@@ -54,16 +76,28 @@ fn a_path_below_a_file_is_passed_over() {
 
 #[test]
 fn the_same_path_twice() {
-    let c = bundle!().folder("/data").set("/linux/maskedPaths", json!(["/data", "/data", "/proc/keys", "/proc/keys"]));
+    let c = bundle!().folder("/data").set(
+        "/linux/maskedPaths",
+        json!(["/data", "/data", "/proc/keys", "/proc/keys"]),
+    );
     assert_eq!(c.asks(&["ls /data"]).run().ok().answer("ls /data"), "");
 }
 
 #[test]
 fn read_only_paths() {
     let c = bundle!().file("/data/file", "x").file("/single", "x");
-    let c = c.set("/linux/readonlyPaths", json!(["/data", "/single", "/proc/sys"]));
-    let questions = ["read /data/file", "write /data/file y", "write /data/new y", "write /single y",
-        "write /proc/sys/kernel/domainname y", "write /other y"];
+    let c = c.set(
+        "/linux/readonlyPaths",
+        json!(["/data", "/single", "/proc/sys"]),
+    );
+    let questions = [
+        "read /data/file",
+        "write /data/file y",
+        "write /data/new y",
+        "write /single y",
+        "write /proc/sys/kernel/domainname y",
+        "write /other y",
+    ];
     let c = c.asks(&questions);
     let output = c.run().ok();
     assert_eq!(output.answer("read /data/file"), "x");
@@ -76,40 +110,77 @@ fn read_only_paths() {
 #[test]
 fn read_only_paths_keep_other_flags() {
     let c = bundle!().mount("tmpfs", "tmpfs", "/mnt", &["nosuid", "nodev", "noexec"]);
-    let c = c.push("/linux/readonlyPaths", json!("/mnt")).asks(&["mountinfo /mnt"]);
+    let c = c
+        .push("/linux/readonlyPaths", json!("/mnt"))
+        .asks(&["mountinfo /mnt"]);
     let line = c.run().ok().answer("mountinfo /mnt");
     for option in ["ro", "nosuid", "nodev", "noexec"] {
-        assert!(line.split([',', ' ']).any(|o| o == option), "{option}: {line}");
+        assert!(
+            line.split([',', ' ']).any(|o| o == option),
+            "{option}: {line}"
+        );
     }
 }
 
 #[test]
 fn a_read_only_root() {
-    let c = bundle!().set("/root/readonly", json!(true)).mount("tmpfs", "tmpfs", "/tmp", &[]);
-    let c = c.asks(&["write /x y", "mkdir /tmp/x", "write /dev/shm/x y", "write /dev/null y", "mountinfo /"]);
+    let c = bundle!()
+        .set("/root/readonly", json!(true))
+        .mount("tmpfs", "tmpfs", "/tmp", &[]);
+    let c = c.asks(&[
+        "write /x y",
+        "mkdir /tmp/x",
+        "write /dev/shm/x y",
+        "write /dev/null y",
+        "mountinfo /",
+    ]);
     let output = c.run().ok();
     assert_eq!(output.answer("write /x y"), "EROFS");
     for question in ["mkdir /tmp/x", "write /dev/shm/x y", "write /dev/null y"] {
         assert_eq!(output.answer(question), "ok", "{question}");
     }
-    assert!(output.answer("mountinfo /").contains(" / ro,"), "{}", output.answer("mountinfo /"));
+    assert!(
+        output.answer("mountinfo /").contains(" / ro,"),
+        "{}",
+        output.answer("mountinfo /")
+    );
 }
 
 #[test]
 fn a_read_only_root_gets_its_mount_points() {
-    let c = bundle!().set("/root/readonly", json!(true)).mount("tmpfs", "tmpfs", "/new/target", &[]);
-    assert_eq!(c.asks(&["write /new/target/x y"]).run().ok().answer("write /new/target/x y"), "ok");
+    let c =
+        bundle!()
+            .set("/root/readonly", json!(true))
+            .mount("tmpfs", "tmpfs", "/new/target", &[]);
+    assert_eq!(
+        c.asks(&["write /new/target/x y"])
+            .run()
+            .ok()
+            .answer("write /new/target/x y"),
+        "ok"
+    );
 }
 
 #[test]
 fn a_user_namespace_has_masked_and_read_only_paths_too() {
-    let c = bundle!().file("/etc/secret", "SECRET").in_user_namespace().set("/root/readonly", json!(true));
+    let c = bundle!()
+        .file("/etc/secret", "SECRET")
+        .in_user_namespace()
+        .set("/root/readonly", json!(true));
     let c = c.push("/linux/maskedPaths", json!("/etc/secret"));
-    let c = c.asks(&["read /etc/secret", "write /x y", "write /proc/sys/kernel/domainname x", "read /proc/keys"]);
+    let c = c.asks(&[
+        "read /etc/secret",
+        "write /x y",
+        "write /proc/sys/kernel/domainname x",
+        "read /proc/keys",
+    ]);
     let output = c.run().ok();
     assert_eq!(output.answer("read /etc/secret"), "");
     assert_eq!(output.answer("write /x y"), "EROFS");
-    assert_eq!(output.answer("write /proc/sys/kernel/domainname x"), "EROFS");
+    assert_eq!(
+        output.answer("write /proc/sys/kernel/domainname x"),
+        "EROFS"
+    );
 }
 
 #[test]

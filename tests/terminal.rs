@@ -8,34 +8,64 @@ use std::os::fd::AsRawFd;
 
 #[test]
 fn the_console_socket_gets_one_terminal_and_a_name() {
-    let c = bundle!().set("/process/terminal", json!(true)).asks(&["tty", "pause"]);
+    let c = bundle!()
+        .set("/process/terminal", json!(true))
+        .asks(&["tty", "pause"]);
     let path = c.dir.join("console.sock");
     let listener = listen(&path);
     let socket = path.display().to_string();
-    c.call_new("create", &["--console-socket", &socket]).finish().ok().silent();
+    c.call_new("create", &["--console-socket", &socket])
+        .finish()
+        .ok()
+        .silent();
     let mut received = receive(&listener);
-    assert!(!received.text.is_empty() && received.text.len() < 4096, "{:?}", received.text);
+    assert!(
+        !received.text.is_empty() && received.text.len() < 4096,
+        "{:?}",
+        received.text
+    );
     assert_eq!(received.files.len(), 1);
     c.start().ok();
     let mut terminal = Terminal::new(received.files.pop().expect("a terminal"));
-    assert!(terminal.answer("tty").starts_with("ttt /dev/"), "{}", terminal.answer("tty"));
+    assert!(
+        terminal.answer("tty").starts_with("ttt /dev/"),
+        "{}",
+        terminal.answer("tty")
+    );
 }
 
 #[test]
 fn the_payload_has_a_controlling_terminal() {
-    let c = bundle!().set("/process/terminal", json!(true)).asks(&["report", "lstat /dev/console", "mountinfo /dev/console", "pause"]);
+    let c = bundle!().set("/process/terminal", json!(true)).asks(&[
+        "report",
+        "lstat /dev/console",
+        "mountinfo /dev/console",
+        "pause",
+    ]);
     let mut terminal = create(&c);
     c.start().ok();
     let report: serde_json::Value = serde_json::from_str(&terminal.answer("report")).expect("JSON");
     assert_ne!(report["tty_nr"], 0);
     assert_eq!(report["sid"], 1);
-    assert!(terminal.answer("lstat /dev/console").starts_with("char 136:0"));
-    assert!(terminal.answer("mountinfo /dev/console").contains(" - devpts "));
+    assert!(
+        terminal
+            .answer("lstat /dev/console")
+            .starts_with("char 136:0")
+    );
+    assert!(
+        terminal
+            .answer("mountinfo /dev/console")
+            .contains(" - devpts ")
+    );
 }
 
 #[test]
 fn the_terminal_belongs_to_the_container() {
-    let c = bundle!().set("/process/terminal", json!(true)).asks(&["ls /dev/pts", "mountinfo /dev/pts", "pause"]);
+    let c = bundle!().set("/process/terminal", json!(true)).asks(&[
+        "ls /dev/pts",
+        "mountinfo /dev/pts",
+        "pause",
+    ]);
     let mut terminal = create(&c);
     c.start().ok();
     assert_eq!(terminal.answer("ls /dev/pts"), "0,ptmx");
@@ -46,7 +76,12 @@ fn the_terminal_belongs_to_the_user() {
     let c = bundle!()
         .set("/process/terminal", json!(true))
         .set("/process/user", json!({"uid": 1000, "gid": 1000}))
-        .asks(&["stat /proc/self/fd/0", "open /dev/tty rw", "open /dev/pts/0 rw", "pause"]);
+        .asks(&[
+            "stat /proc/self/fd/0",
+            "open /dev/tty rw",
+            "open /dev/pts/0 rw",
+            "pause",
+        ]);
     let mut terminal = create(&c);
     c.start().ok();
     let owner = terminal.answer("stat /proc/self/fd/0");
@@ -63,18 +98,26 @@ fn the_console_size_of_the_spec() {
         .asks(&["tty", "pause"]);
     let mut terminal = create(&c);
     c.start().ok();
-    assert!(terminal.answer("tty").ends_with(" 111x33"), "{}", terminal.answer("tty"));
+    assert!(
+        terminal.answer("tty").ends_with(" 111x33"),
+        "{}",
+        terminal.answer("tty")
+    );
 }
 
 #[test]
 fn the_console_size_without_a_terminal_is_ignored() {
-    let c = bundle!().set("/process/consoleSize", json!({"width": 111, "height": 33})).asks(&["exit 0"]);
+    let c = bundle!()
+        .set("/process/consoleSize", json!({"width": 111, "height": 33}))
+        .asks(&["exit 0"]);
     c.run().ok();
 }
 
 #[test]
 fn input_and_signals_reach_the_payload() {
-    let c = bundle!().set("/process/terminal", json!(true)).asks(&["line", "signals"]);
+    let c = bundle!()
+        .set("/process/terminal", json!(true))
+        .asks(&["line", "signals"]);
     let mut terminal = create(&c);
     c.start().ok();
     terminal.write("hello there\n");
@@ -88,10 +131,17 @@ fn input_and_signals_reach_the_payload() {
 
 #[test]
 fn a_terminal_in_a_user_namespace() {
-    let c = bundle!().in_user_namespace().set("/process/terminal", json!(true)).asks(&["tty", "pause"]);
+    let c = bundle!()
+        .in_user_namespace()
+        .set("/process/terminal", json!(true))
+        .asks(&["tty", "pause"]);
     let mut terminal = create(&c);
     c.start().ok();
-    assert!(terminal.answer("tty").starts_with("ttt"), "{}", terminal.answer("tty"));
+    assert!(
+        terminal.answer("tty").starts_with("ttt"),
+        "{}",
+        terminal.answer("tty")
+    );
 }
 
 #[test]
@@ -99,7 +149,9 @@ fn a_terminal_needs_a_socket_when_detached() {
     let c = bundle!().set("/process/terminal", json!(true));
     c.create().fails_with("console socket");
     c.assert_gone();
-    c.call_new("run", &["--detach"]).finish().fails_with("console socket");
+    c.call_new("run", &["--detach"])
+        .finish()
+        .fails_with("console socket");
     c.assert_gone();
 }
 
@@ -109,53 +161,76 @@ fn a_socket_needs_a_terminal() {
     let path = c.dir.join("console.sock");
     let _listener = listen(&path);
     let socket = path.display().to_string();
-    c.call_new("create", &["--console-socket", &socket]).finish().fails_with("console socket");
+    c.call_new("create", &["--console-socket", &socket])
+        .finish()
+        .fails_with("console socket");
     c.assert_gone();
 }
 
 #[test]
 fn nobody_needs_to_accept() {
-    let c = bundle!().set("/process/terminal", json!(true)).asks(&["pause"]);
+    let c = bundle!()
+        .set("/process/terminal", json!(true))
+        .asks(&["pause"]);
     let path = c.dir.join("console.sock");
     let _listener = listen(&path);
     let socket = path.display().to_string();
-    c.call_new("create", &["--console-socket", &socket]).finish().ok();
+    c.call_new("create", &["--console-socket", &socket])
+        .finish()
+        .ok();
     assert_eq!(c.status(), "created");
 }
 
 #[test]
 fn a_long_path_of_a_console_socket() {
-    let c = bundle!().set("/process/terminal", json!(true)).asks(&["pause"]);
+    let c = bundle!()
+        .set("/process/terminal", json!(true))
+        .asks(&["pause"]);
     let folder = c.dir.join("x".repeat(120));
     fs::create_dir(&folder).expect("mkdir");
     let handle = fs::File::open(&folder).expect("open");
     let short = format!("/proc/self/fd/{}/console.sock", handle.as_raw_fd());
     let listener = listen(std::path::Path::new(&short));
     let long = folder.join("console.sock").display().to_string();
-    c.call_new("create", &["--console-socket", &long]).finish().ok();
+    c.call_new("create", &["--console-socket", &long])
+        .finish()
+        .ok();
     assert_eq!(receive(&listener).files.len(), 1);
 }
 
 #[test]
 fn the_foreground_terminal_works_and_is_restored() {
-    let c = bundle!().set("/process/terminal", json!(true)).asks(&["winch 90x30", "line", "exit 5"]);
+    let c =
+        bundle!()
+            .set("/process/terminal", json!(true))
+            .asks(&["winch 90x30", "line", "exit 5"]);
     let (mut terminal, slave) = Terminal::pair(90, 30);
     let before = terminal.modes();
     let keep = slave.try_clone().expect("duplicate");
     let running = c.call_new("run", &[]).on_terminal(slave).spawn();
     let tty = terminal.answer("winch 90x30");
     assert!(tty.starts_with("ttt"), "{tty}");
-    assert_eq!(terminal.modes() as libc::tcflag_t & libc::ICANON, 0, "the caller's terminal is not raw");
+    assert_eq!(
+        terminal.modes() as libc::tcflag_t & libc::ICANON,
+        0,
+        "the caller's terminal is not raw"
+    );
     terminal.write("typed\n");
     assert_eq!(terminal.answer("line"), "ok:typed");
     running.wait().exits(5);
-    assert_eq!(terminal.modes(), before, "the caller's terminal is not restored");
+    assert_eq!(
+        terminal.modes(),
+        before,
+        "the caller's terminal is not restored"
+    );
     drop(keep);
 }
 
 #[test]
 fn the_foreground_terminal_follows_the_size() {
-    let c = bundle!().set("/process/terminal", json!(true)).asks(&["winch 132x50"]);
+    let c = bundle!()
+        .set("/process/terminal", json!(true))
+        .asks(&["winch 132x50"]);
     let (mut terminal, slave) = Terminal::pair(80, 24);
     let running = c.call_new("run", &[]).on_terminal(slave).spawn();
     terminal.read_until("waiting");
@@ -166,7 +241,9 @@ fn the_foreground_terminal_follows_the_size() {
 
 #[test]
 fn keys_become_signals_in_the_container_only() {
-    let c = bundle!().set("/process/terminal", json!(true)).asks(&["signals"]);
+    let c = bundle!()
+        .set("/process/terminal", json!(true))
+        .asks(&["signals"]);
     let (mut terminal, slave) = Terminal::pair(80, 24);
     let running = c.call_new("run", &[]).on_terminal(slave).spawn();
     terminal.read_until("ready");
@@ -181,7 +258,10 @@ fn keys_become_signals_in_the_container_only() {
 fn all_output_arrives_before_run_ends() {
     let c = bundle!().set("/process/terminal", json!(true));
     let text = "z".repeat(3000);
-    let c = c.set("/process/args", json!(["/payload", "env", &text, ";", "exit", "0"]));
+    let c = c.set(
+        "/process/args",
+        json!(["/payload", "env", &text, ";", "exit", "0"]),
+    );
     let (mut terminal, slave) = Terminal::pair(80, 24);
     let keep = slave.try_clone().expect("duplicate");
     let running = c.call_new("run", &[]).on_terminal(slave).spawn();

@@ -731,6 +731,26 @@ mod tests {
     }
 
     #[test]
+    fn a_range_is_no_longer_than_an_instruction_can_say() {
+        let rule = |major| DeviceRule {
+            allow: true,
+            kind: DeviceType::Char,
+            major: Some(major),
+            minor: None,
+            access: READ,
+        };
+        let list: Vec<DeviceRule> = (0..2048).map(rule).collect();
+        let probe = |major| Probe {
+            kind: DeviceType::Char,
+            major,
+            minor: 5,
+            access: READ,
+        };
+        let got = [0, 1023, 1024, 2047, 2048].map(|major| verdict(&list, &probe(major)));
+        assert_eq!(got, [true, true, true, true, false]);
+    }
+
+    #[test]
     fn a_list_without_end_is_refused() {
         let rule = |major, minor, access| DeviceRule {
             allow: true,

@@ -45,7 +45,7 @@ pub fn remove(container: &Container) -> Result<()> {
     let poststop = &container.state.hooks.poststop;
     if !poststop.is_empty() {
         let directory = Some(container.state.bundle.as_path()).filter(|dir| dir.is_dir());
-        let json = container.report(Status::Stopped).json()?;
+        let json = container.report(Status::Stopped).line()?;
         hooks::run_all(poststop, "poststop", &json, directory.unwrap_or(Path::new("/")));
     }
     container.forget()

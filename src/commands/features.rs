@@ -1,9 +1,11 @@
-//! `features`: what this runtime supports, as the JSON document that engines ask for when they start.
+//! `features` and `--version`: what engines ask for when they start, to learn what they deal with.
 //!
 //! Run by the parent without a container. Everything here is known when the program is built:
 //! must not look at the host, at the state directory or at who runs it.
 
+use std::ffi::OsStr;
 use std::io::Write;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -37,6 +39,7 @@ const UNSAFE_ANNOTATIONS: [&str; 4] = [
     "run.oci.",
 ];
 
+/// Prints what this runtime supports as JSON.
 pub fn run() -> Result<()> {
     let text = format!("{:#}\n", features());
     std::io::stdout()
@@ -102,8 +105,27 @@ fn capabilities() -> Vec<String> {
     all.iter().map(ToString::to_string).collect()
 }
 
+/// The text of `--version`.
+///
+/// Docker takes name and version from any line with the word "version", so it is in one only; some
+/// engines accept no other name than that of the program which this one stands in for.
+pub fn version(program: &OsStr) -> String {
+    let called_runc = Path::new(program).file_name() == Some(OsStr::new("runc"));
+    let name = if called_runc { "runc" } else { "cofferdam" };
+    let lines = [
+        format!("{name} version {}", env!("CARGO_PKG_VERSION")),
+        format!(
+            "commit: {}",
+            option_env!("COFFERDAM_COMMIT").unwrap_or("unknown")
+        ),
+        format!("spec: {SPEC_VERSION}"),
+        format!("libseccomp: {}", libseccomp_version()),
+    ];
+    lines.map(|line| line + "\n").concat()
+}
+
 /// The version of the library that this program is linked with.
-pub fn libseccomp_version() -> String {
+fn libseccomp_version() -> String {
     match libseccomp::ScmpVersion::current() {
         Ok(version) => format!("{}.{}.{}", version.major, version.minor, version.micro),
         Err(_) => "unknown".to_string(),

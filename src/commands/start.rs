@@ -30,7 +30,7 @@ pub fn run_poststart_hooks(container: &Container) -> Result<()> {
     if list.is_empty() {
         return Ok(());
     }
-    let json = container.report(Status::Running).json()?;
+    let json = container.report(Status::Running).line()?;
     hooks::run(list, "poststart", &json, &container.state.bundle)
         .inspect_err(|_| drop(delete::kill_all(container)))
 }

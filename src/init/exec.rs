@@ -3,11 +3,11 @@
 use std::convert::Infallible;
 use std::ffi::{CStr, CString, OsStr};
 use std::io::Read;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{Mode, umask};
@@ -18,6 +18,7 @@ use crate::channel::ChildEnd;
 use crate::plan::Plan;
 use crate::plan::hooks::Hook;
 use crate::plan::process::{Process, Rlimit};
+use crate::plan::scheduling::Scheduling;
 use crate::sys::process::{self, Pointers};
 use crate::sys::{self, clone, named, path, seccomp};
 
@@ -37,6 +38,7 @@ pub fn prepare(plan: &Plan) -> Result<Ready> {
     let env = with_home(process)?;
     let early = change_directory(&process.cwd);
     raise_limits(process)?;
+    set_scheduling(&process.scheduling)?;
     let confined = plan.namespaces.has(clone::NEWUSER);
     identity::assume(&process.identity, confined, needs_admin(process))?;
     // A directory that root may not enter may be open to the user, as on a network filesystem.
@@ -60,7 +62,7 @@ pub fn prepare(plan: &Plan) -> Result<Ready> {
 pub fn execute(plan: &Plan, channel: &ChildEnd, ready: Ready) -> Result<Infallible> {
     let process = &plan.process;
     ensure!(!process.args.is_empty(), "process: missing in the config; there is nothing to start");
-    close_all_but(channel, process.preserve_fds)?;
+    close_all_but(&[channel.as_fd()], process.preserve_fds)?;
     set_limits(process)?;
     if needs_admin(process) {
         identity::raise_admin(&process.identity)?;
@@ -88,11 +90,15 @@ fn load(filter: &crate::plan::seccomp::Filter) -> Result<()> {
 }
 
 /// Hard, before exec looks anything up: a descriptor of the host must not be a path to it (CVE-2024-21626).
-fn close_all_but(channel: &ChildEnd, preserve: u32) -> Result<()> {
-    let first = 3 + preserve as i32;
-    let channel = channel.as_fd().as_raw_fd();
-    process::close_between(first, channel - 1)?;
-    process::close_from(first.max(channel + 1))
+pub fn close_all_but(keep: &[BorrowedFd], preserve: u32) -> Result<()> {
+    let mut kept: Vec<i32> = keep.iter().map(AsRawFd::as_raw_fd).collect();
+    kept.sort_unstable();
+    let mut first = 3 + preserve as i32;
+    for fd in kept {
+        process::close_between(first, fd - 1)?;
+        first = first.max(fd + 1);
+    }
+    process::close_from(first)
 }
 
 fn change_directory(cwd: &Path) -> Result<()> {
@@ -105,6 +111,19 @@ fn change_directory(cwd: &Path) -> Result<()> {
 
 fn is_refusal(error: &anyhow::Error) -> bool {
     matches!(sys::errno(error), Some(Errno::EACCES | Errno::EPERM))
+}
+
+fn set_scheduling(scheduling: &Scheduling) -> Result<()> {
+    if let Some(scheduler) = &scheduling.scheduler {
+        process::set_scheduler(scheduler).context("process.scheduler")?;
+    }
+    if let Some(priority) = scheduling.io_priority {
+        process::set_io_priority(priority).context("process.ioPriority")?;
+    }
+    if let Some(domain) = scheduling.personality {
+        process::set_personality(domain).context("linux.personality")?;
+    }
+    Ok(())
 }
 
 /// What takes privilege is done while there is some, and reported before the start.
@@ -165,9 +184,9 @@ fn find(name: &CStr, env: &[CString]) -> Result<CString> {
         check_executable(file)?;
         return Ok(name.to_owned());
     }
-    let path = env.iter().rev().find_map(|entry| entry.to_bytes().strip_prefix(b"PATH="));
+    let path = env.iter().find_map(|entry| entry.to_bytes().strip_prefix(b"PATH="));
     let mut refused = None;
-    for directory in path.unwrap_or_default().split(|byte| *byte == b':') {
+    for directory in path.iter().flat_map(|path| path.split(|byte| *byte == b':')) {
         let directory = if directory.is_empty() { b"." } else { directory };
         let candidate: PathBuf = Path::new(OsStr::from_bytes(directory)).join(file);
         match check_executable(&candidate) {

@@ -13,7 +13,7 @@ mod rootfs;
 mod steps;
 
 use std::convert::Infallible;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -30,22 +30,23 @@ pub struct Materials<'a> {
     /// For `Source::Opened`, by index.
     pub trees: Vec<OwnedFd>,
     /// Where a created container waits; `None` for one that starts at once.
-    pub gate: Option<OwnedFd>,
+    pub gate: Option<&'a OwnedFd>,
     /// What hooks are told.
     pub state: &'a State,
 }
 
 pub fn run(plan: &Plan, channel: ChildEnd, materials: Materials) -> ! {
-    let ready = match set_up(plan, &channel, materials.trees, materials.state) {
+    let (gate, state) = (materials.gate, materials.state);
+    let ready = match set_up(plan, &channel, materials) {
         Ok(ready) => ready,
         Err(error) => fail(&channel, error),
     };
-    let channel = match wait_for_start(channel, materials.gate) {
+    let channel = match wait_for_start(channel, gate) {
         Ok(channel) => channel,
         // Nobody is left who could be told.
         Err(_) => process::exit(1),
     };
-    match start(plan, &channel, ready, materials.state) {
+    match start(plan, &channel, ready, state) {
         Ok(never) => match never {},
         Err(error) => fail(&channel, error),
     }
@@ -57,7 +58,8 @@ fn fail(channel: &ChildEnd, error: anyhow::Error) -> ! {
 }
 
 /// Everything up to the last step before the program.
-fn set_up(plan: &Plan, channel: &ChildEnd, trees: Vec<OwnedFd>, state: &State) -> Result<exec::Ready> {
+fn set_up(plan: &Plan, channel: &ChildEnd, materials: Materials) -> Result<exec::Ready> {
+    let Materials { trees, gate, state } = materials;
     process::set_parent_death_signal(libc::SIGKILL)?;
     process::reset_signals();
     unblock_signals()?;
@@ -94,12 +96,16 @@ fn set_up(plan: &Plan, channel: &ChildEnd, trees: Vec<OwnedFd>, state: &State) -
     console::take_over_stdio(terminal, plan.process.identity.uid)?;
     let ready = exec::prepare(plan)?;
     process::set_parent_death_signal(libc::SIGKILL)?;
+    // The parent's own descriptors came along; a waiting container holds none of the host.
+    let keep = [Some(channel.as_fd()), gate.map(AsFd::as_fd)];
+    let keep: Vec<BorrowedFd> = keep.into_iter().flatten().collect();
+    exec::close_all_but(&keep, plan.process.preserve_fds)?;
     channel.send(Up::Ready)?;
     Ok(ready)
 }
 
 /// From here on the process lives by itself: `create` may end, and does not take it along.
-fn wait_for_start(channel: ChildEnd, gate: Option<OwnedFd>) -> Result<ChildEnd> {
+fn wait_for_start(channel: ChildEnd, gate: Option<&OwnedFd>) -> Result<ChildEnd> {
     let order = channel.receive()?.context("the parent is gone")?;
     process::set_parent_death_signal(0)?;
     match (order, gate) {
@@ -110,7 +116,7 @@ fn wait_for_start(channel: ChildEnd, gate: Option<OwnedFd>) -> Result<ChildEnd> 
         (Down::Wait, Some(gate)) => {
             channel.send(Up::Waiting)?;
             drop(channel);
-            wait_at_gate(&gate)
+            wait_at_gate(gate)
         }
         (order, _) => bail!("unexpected {order:?} from the parent"),
     }
@@ -118,6 +124,7 @@ fn wait_for_start(channel: ChildEnd, gate: Option<OwnedFd>) -> Result<ChildEnd> 
 
 /// Takes connections until one asks to start; `state` connects just to see whether anybody listens.
 fn wait_at_gate(gate: &OwnedFd) -> Result<ChildEnd> {
+    process::die_of_signals();
     loop {
         let connection = ChildEnd::connected(socket::accept(gate)?);
         if matches!(connection.receive(), Ok(Some(Down::Start))) && connection.send(Up::Starting).is_ok() {
@@ -138,7 +145,7 @@ fn run_hooks(list: &[Hook], name: &str, state: &State, status: Status) -> Result
     }
     // The pid that a hook inside the container would see.
     let pid = std::process::id() as i32;
-    hooks::run(list, name, &report(state, status, pid).json()?, Path::new("/"))
+    hooks::run(list, name, &report(state, status, pid).line()?, Path::new("/"))
 }
 
 fn unblock_signals() -> Result<()> {

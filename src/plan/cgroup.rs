@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Result, bail, ensure};
-use oci_spec::runtime::Linux;
+use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType};
 
 use super::Flags;
 use super::resources::{self, Resources};
@@ -37,6 +37,8 @@ pub fn cgroup(linux: &Linux, host: &Host, flags: &Flags) -> Result<CgroupPlan> {
     } else {
         (directory(path, &flags.id, &host.cgroup.own)?, None)
     };
+    let is_user = |namespace: &LinuxNamespace| namespace.typ() == LinuxNamespaceType::User;
+    let free = resources.devices.is_empty() && linux.namespaces().iter().flatten().any(is_user);
     let mut device_rules = std::mem::take(&mut resources.devices);
     device_rules.extend(devices::defaults());
     let confined = host.euid != 0 || host.in_user_namespace;
@@ -45,8 +47,9 @@ pub fn cgroup(linux: &Linux, host: &Host, flags: &Flags) -> Result<CgroupPlan> {
         mount,
         unit,
         optional: confined && resources.settings.is_empty(),
+        // A user namespace cannot make nodes; where no rule is given none is needed.
         // Only CAP_BPF in the initial user namespace may attach one; a user namespace has no mknod anyway.
-        devices: if confined { None } else { devices::program(&device_rules)? },
+        devices: if confined || free { None } else { devices::program(&device_rules)? },
         device_rules,
         resources,
     })

@@ -9,6 +9,7 @@ pub mod namespaces;
 pub mod process;
 pub mod resources;
 pub mod rootfs;
+pub mod scheduling;
 pub mod seccomp;
 pub mod step;
 pub mod sysctl;
@@ -75,7 +76,6 @@ fn refuse_unsupported(linux: &Linux) -> Result<()> {
         ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|map| !map.is_empty())),
         ("linux.intelRdt", linux.intel_rdt().is_some()),
         ("linux.memoryPolicy", linux.memory_policy().is_some()),
-        ("linux.personality", linux.personality().is_some()),
     ];
     match fields.iter().find(|(_, given)| *given) {
         Some((field, _)) => bail!("{field}: is not supported by this version; remove it"),

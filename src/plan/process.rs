@@ -12,6 +12,7 @@ use oci_spec::runtime::{
 
 use super::Flags;
 use super::namespaces::Namespaces;
+use super::scheduling::{Scheduling, scheduling};
 use super::seccomp::Filter;
 use crate::bundle::Bundle;
 use crate::sys::cred::Sets;
@@ -34,6 +35,7 @@ pub struct Process {
     pub keyring: Option<String>,
     /// Descriptors from 3 on that the process keeps.
     pub preserve_fds: u32,
+    pub scheduling: Scheduling,
     pub seccomp: Option<Filter>,
 }
 
@@ -83,6 +85,7 @@ pub fn process(bundle: &Bundle, namespaces: &Namespaces, flags: &Flags) -> Resul
         umask: umask(spec.user())?,
         keyring,
         preserve_fds: flags.listen_fds + flags.preserve_fds,
+        scheduling: scheduling(spec, linux)?,
         seccomp: seccomp.map(super::seccomp::compile).transpose()?,
     })
 }
@@ -91,8 +94,6 @@ pub fn process(bundle: &Bundle, namespaces: &Namespaces, flags: &Flags) -> Resul
 fn refuse_unsupported(spec: &Spec) -> Result<()> {
     let given = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
     let fields = [
-        ("process.scheduler", spec.scheduler().is_some()),
-        ("process.ioPriority", spec.io_priority().is_some()),
         ("process.apparmorProfile", given(spec.apparmor_profile())),
         ("process.selinuxLabel", given(spec.selinux_label())),
     ];
@@ -175,7 +176,7 @@ fn identity(bundle: &Bundle, spec: &Spec, namespaces: &Namespaces) -> Result<Ide
 }
 
 fn mask(capabilities: &Option<Capabilities>) -> u64 {
-    let bit = |name: String| caps::Capability::from_str(&name).map_or(0, |capability| capability.bitmask());
+    let bit = |name: String| caps::Capability::from_str(&format!("CAP_{name}")).map_or(0, |capability| capability.bitmask());
     capabilities.iter().flatten().fold(0, |mask, capability| mask | bit(capability.to_string()))
 }
 
@@ -253,6 +254,7 @@ impl fmt::Display for Process {
             writeln!(f, "session keyring {keyring}")?;
         }
         self.identity.fmt(f)?;
+        self.scheduling.fmt(f)?;
         writeln!(f, "umask {:04o}", self.umask)?;
         writeln!(f, "cwd {}", self.cwd.display())?;
         if self.preserve_fds > 0 {

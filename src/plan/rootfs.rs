@@ -82,8 +82,10 @@ pub fn rootfs(
     }
     furnish.extend(working_directory(bundle));
     let mut seal = plan.seals;
-    seal.extend(paths(linux.readonly_paths()).map(|path| Step::ReadOnly { path }));
-    seal.extend(paths(linux.masked_paths()).map(|path| Step::Mask { path }));
+    let read_only = paths(linux.readonly_paths(), "linux.readonlyPaths")?;
+    let masked = paths(linux.masked_paths(), "linux.maskedPaths")?;
+    seal.extend(read_only.into_iter().map(|path| Step::ReadOnly { path }));
+    seal.extend(masked.into_iter().map(|path| Step::Mask { path }));
     if bundle.root().is_some_and(|root| root.readonly() == Some(true)) {
         seal.push(Step::Seal { path: PathBuf::from("/") });
     }
@@ -200,7 +202,7 @@ fn devices(linux: &Linux, namespaces: &Namespaces) -> Result<Vec<Step>> {
         let path = PathBuf::from(path);
         if nodes.iter().all(|node: &Node| node.path != path) {
             let kind = NodeKind::Char(major, minor);
-            nodes.push(Node { path, kind, mode: 0o666, uid: 0, gid: 0 });
+            nodes.push(Node { field: None, path, kind, mode: 0o666, uid: 0, gid: 0 });
         }
     }
     // mknod(2) of a device needs CAP_MKNOD in the initial user namespace.
@@ -227,7 +229,7 @@ fn node(device: &LinuxDevice, field: &str) -> Result<Node> {
     };
     let mode = device.file_mode().unwrap_or(0o666) & 0o777;
     let (uid, gid) = (device.uid().unwrap_or(0), device.gid().unwrap_or(0));
-    Ok(Node { path: clean(path), kind, mode, uid, gid })
+    Ok(Node { field: Some(field.to_string()), path: clean(path), kind, mode, uid, gid })
 }
 
 /// As the engines expect, a working directory that the image lacks is made.
@@ -237,8 +239,12 @@ fn working_directory(bundle: &Bundle) -> Option<Step> {
     (cwd != Path::new("/") && !below_proc).then_some(Step::MakeDir { path: cwd, mode: 0o755 })
 }
 
-fn paths(list: &Option<Vec<String>>) -> impl Iterator<Item = PathBuf> {
-    list.iter().flatten().map(|path| clean(Path::new(path)))
+fn paths(list: &Option<Vec<String>>, field: &str) -> Result<Vec<PathBuf>> {
+    let one = |(index, path): (usize, &String)| {
+        ensure!(path.starts_with('/'), "{field}[{index}]: {path:?}: must be absolute");
+        Ok(clean(Path::new(path)))
+    };
+    list.iter().flatten().enumerate().map(one).collect()
 }
 
 impl fmt::Display for Rootfs {

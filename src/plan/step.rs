@@ -94,6 +94,8 @@ pub struct Propagation {
 
 #[derive(Debug)]
 pub struct Node {
+    /// Of a device that the config lists.
+    pub field: Option<String>,
     pub path: PathBuf,
     pub kind: NodeKind,
     pub mode: u32,
@@ -186,6 +188,9 @@ impl fmt::Display for Idmap {
 impl fmt::Display for Node {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let path = self.path.display();
+        if let Some(field) = &self.field {
+            write!(f, "{field}: ")?;
+        }
         match self.kind {
             NodeKind::Char(major, minor) => write!(f, "make node {path} c {major}:{minor}")?,
             NodeKind::Block(major, minor) => write!(f, "make node {path} b {major}:{minor}")?,

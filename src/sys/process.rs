@@ -8,6 +8,7 @@ use anyhow::Result;
 use nix::errno::Errno;
 
 use super::{check, check_fd};
+use crate::plan::scheduling::Scheduler;
 
 pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
     // SAFETY: no pointers are passed.
@@ -91,6 +92,54 @@ pub fn reset_affinity() -> Result<()> {
     let result =
         unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(&all), all.as_ptr()) };
     check(result, || "sched_setaffinity(all)".to_string()).map(drop)
+}
+
+pub fn set_scheduler(attributes: &Scheduler) -> Result<()> {
+    let pointer = std::ptr::from_ref(attributes);
+    // SAFETY: Scheduler has the layout of sched_attr, names its own size and outlives the call.
+    let result = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, pointer, 0) };
+    check(result, || format!("sched_setattr({attributes:?})")).map(drop)
+}
+
+pub fn set_io_priority(priority: i32) -> Result<()> {
+    const IOPRIO_WHO_PROCESS: i32 = 1;
+    // SAFETY: no pointers are passed.
+    let result = unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, priority) };
+    check(result, || format!("ioprio_set({priority:#x})")).map(drop)
+}
+
+pub fn set_personality(domain: u64) -> Result<()> {
+    // SAFETY: no pointers are passed.
+    let result = unsafe { libc::personality(domain) };
+    check(result.into(), || format!("personality({domain:#x})")).map(drop)
+}
+
+/// Makes the common signals end this process even where it is the first of its pid namespace, which
+/// otherwise ignores those that it has no handler for (pid_namespaces(7)). exec undoes it.
+pub fn die_of_signals() {
+    extern "C" fn die(signal: libc::c_int) {
+        exit(128 + signal);
+    }
+    let deadly = [
+        libc::SIGHUP,
+        libc::SIGINT,
+        libc::SIGQUIT,
+        libc::SIGUSR1,
+        libc::SIGUSR2,
+        libc::SIGALRM,
+        libc::SIGTERM,
+    ];
+    for signal in deadly {
+        let handler = die as extern "C" fn(libc::c_int);
+        // SAFETY: the handler only calls _exit(2), which is safe in a signal handler.
+        unsafe { libc::signal(signal, handler as libc::sighandler_t) };
+    }
+}
+
+/// A caller that ignores SIGCHLD would have its children reaped unseen (wait(2)).
+pub fn keep_children() {
+    // SAFETY: SIG_DFL installs no handler.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
 }
 
 /// The signal that this process gets when its parent dies; 0 for none.

@@ -30,7 +30,10 @@ impl Call {
             args: args.into_iter().map(Into::into).collect(),
             program: binary(),
             base: dir.join(format!("call-{}", COUNT.fetch_add(1, Ordering::Relaxed))),
-            env: vec![("PATH".into(), "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin".into())],
+            env: vec![(
+                "PATH".into(),
+                "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin".into(),
+            )],
             stdin: Stdio::null(),
             fds: vec![],
             setup: None,
@@ -51,8 +54,9 @@ impl Call {
         self.terminal = Some(terminal);
         self.setup(|| {
             // SAFETY: plain calls; stdin is the terminal by now.
-            check(unsafe { libc::setsid() })?;
-            check(unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) })
+            let (session, terminal) =
+                unsafe { (libc::setsid(), libc::ioctl(0, libc::TIOCSCTTY, 0)) };
+            check(session.min(terminal))
         })
     }
 
@@ -85,7 +89,8 @@ impl Call {
         // SAFETY: duplicates an open descriptor to a high number, so that none is in another's way.
         let high = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 100) };
         // SAFETY: the new descriptor belongs to nobody else.
-        self.fds.push((unsafe { OwnedFd::from_raw_fd(high) }, number));
+        self.fds
+            .push((unsafe { OwnedFd::from_raw_fd(high) }, number));
         self
     }
 
@@ -108,9 +113,16 @@ impl Call {
 
     pub fn spawn(self) -> Running {
         let mut command = Command::new(&self.program);
-        command.args(&self.args).env_clear().envs(self.env).current_dir(&self.cwd);
+        command
+            .args(&self.args)
+            .env_clear()
+            .envs(self.env)
+            .current_dir(&self.cwd);
         let file = |end: &str| File::create(self.base.with_extension(end)).expect("make a file");
-        command.stdin(self.stdin).stdout(file("out")).stderr(file("err"));
+        command
+            .stdin(self.stdin)
+            .stdout(file("out"))
+            .stderr(file("err"));
         if let Some(terminal) = &self.terminal {
             let copy = || terminal.try_clone().expect("duplicate the terminal");
             command.stdin(copy()).stdout(copy()).stderr(copy());
@@ -130,7 +142,11 @@ impl Call {
             });
         }
         let child = command.spawn().expect("start the runtime");
-        Running { child, args: self.args, base: self.base }
+        Running {
+            child,
+            args: self.args,
+            base: self.base,
+        }
     }
 }
 
@@ -156,11 +172,19 @@ impl Running {
     }
 
     fn name(&self) -> String {
-        self.args.iter().map(|a| a.to_string_lossy()).collect::<Vec<_>>().join(" ")
+        self.args
+            .iter()
+            .map(|a| a.to_string_lossy())
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     fn output(&self, status: ExitStatus) -> Output {
-        Output { name: self.name(), status, base: self.base.clone() }
+        Output {
+            name: self.name(),
+            status,
+            base: self.base.clone(),
+        }
     }
 }
 
@@ -182,7 +206,9 @@ pub struct Output {
 impl Output {
     /// The exit code; 1000 and more is a signal, which no runtime may die of.
     pub fn code(&self) -> i32 {
-        self.status.code().unwrap_or_else(|| 1000 + self.status.signal().unwrap_or(0))
+        self.status
+            .code()
+            .unwrap_or_else(|| 1000 + self.status.signal().unwrap_or(0))
     }
 
     pub fn stdout(&self) -> String {
@@ -205,15 +231,24 @@ impl Output {
     /// Ended by an error of the runtime: code 1 and a message.
     pub fn fails(self) -> Output {
         let code = self.code();
-        assert!((1..=255).contains(&code), "should fail: {}", self.describe());
-        assert!(!self.stderr().trim().is_empty(), "fails without a word: {}", self.describe());
+        assert!(
+            (1..=255).contains(&code),
+            "should fail: {}",
+            self.describe()
+        );
+        assert!(
+            !self.stderr().trim().is_empty(),
+            "fails without a word: {}",
+            self.describe()
+        );
         self
     }
 
     /// Fails with these words. crun has its own words for everything, so there only failure counts.
     pub fn fails_with(self, text: &str) -> Output {
         let output = self.fails();
-        let said = runtime() == Runtime::Crun || output.stderr().replace("\\\"", "\"").contains(text);
+        let said =
+            runtime() == Runtime::Crun || output.stderr().replace("\\\"", "\"").contains(text);
         assert!(said, "should say `{text}`: {}", output.describe());
         output
     }
@@ -221,7 +256,8 @@ impl Output {
     /// Fails with words that only this runtime promises.
     pub fn fails_naming(self, text: &str) -> Output {
         let output = self.fails();
-        let said = runtime() != Runtime::Cofferdam || output.stderr().replace("\\\"", "\"").contains(text);
+        let said =
+            runtime() != Runtime::Cofferdam || output.stderr().replace("\\\"", "\"").contains(text);
         assert!(said, "should say `{text}`: {}", output.describe());
         output
     }
@@ -234,7 +270,11 @@ impl Output {
     /// The payload's answer to a command, once it is there.
     pub fn answer(&self, command: &str) -> String {
         let prefix = format!("{command} => ");
-        let find = || self.stdout().lines().find_map(|l| l.strip_prefix(&prefix).map(String::from));
+        let find = || {
+            self.stdout()
+                .lines()
+                .find_map(|l| l.strip_prefix(&prefix).map(String::from))
+        };
         find().unwrap_or_else(|| panic!("no answer to `{command}`: {}", self.describe()))
     }
 
@@ -244,13 +284,18 @@ impl Output {
 
     /// Waits for a line on stdout, of a container that runs on.
     pub fn wait_for(&self, text: &str) {
-        wait_until(&format!("{} prints {text}", self.name), || self.stdout().contains(text));
+        wait_until(&format!("{} prints {text}", self.name), || {
+            self.stdout().contains(text)
+        });
     }
 
     pub fn describe(&self) -> String {
         let (name, code) = (&self.name, self.code());
         let stdout: String = self.stdout().chars().take(400).collect();
-        format!("{name}: code {code}\nstdout: {stdout}\nstderr: {}", self.stderr())
+        format!(
+            "{name}: code {code}\nstdout: {stdout}\nstderr: {}",
+            self.stderr()
+        )
     }
 }
 
@@ -261,9 +306,12 @@ fn read(path: &Path) -> String {
 /// Puts a file at a number, without close-on-exec.
 fn give(fd: RawFd, number: RawFd) -> io::Result<()> {
     // SAFETY: dup2 and fcntl on a descriptor that the caller owns.
-    let result = match fd == number {
-        true => unsafe { libc::fcntl(fd, libc::F_SETFD, 0) },
-        false => unsafe { libc::dup2(fd, number) },
+    let result = unsafe {
+        if fd == number {
+            libc::fcntl(fd, libc::F_SETFD, 0)
+        } else {
+            libc::dup2(fd, number)
+        }
     };
     check(result)
 }
@@ -280,10 +328,20 @@ fn mount(source: &CStr, target: &CStr, kind: &CStr, flags: u64, unshare: bool) -
         if unshare {
             check(libc::unshare(libc::CLONE_NEWNS))?;
         }
-        check(libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, std::ptr::null()))
+        check(libc::mount(
+            source.as_ptr(),
+            target.as_ptr(),
+            kind.as_ptr(),
+            flags,
+            std::ptr::null(),
+        ))
     }
 }
 
 fn check(result: i32) -> io::Result<()> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }

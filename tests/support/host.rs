@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 /// The mount point of the cgroup v2 tree: `/sys/fs/cgroup`, or `unified` below it.
 pub fn cgroup_root() -> PathBuf {
     let mounts = fs::read_to_string("/proc/self/mounts").expect("read mounts");
-    let line = mounts.lines().find(|l| l.split(' ').nth(2) == Some("cgroup2"));
+    let line = mounts
+        .lines()
+        .find(|l| l.split(' ').nth(2) == Some("cgroup2"));
     let path = line.and_then(|l| l.split(' ').nth(1));
     PathBuf::from(path.expect("a cgroup2 mount"))
 }
@@ -25,7 +27,10 @@ pub fn has_controller(name: &str) -> bool {
 
 /// Polls until it holds; panics after ten seconds.
 pub fn wait_until(what: &str, holds: impl FnMut() -> bool) {
-    assert!(holds_within(Duration::from_secs(10), holds), "still waiting until {what}");
+    assert!(
+        holds_within(Duration::from_secs(10), holds),
+        "still waiting until {what}"
+    );
 }
 
 /// Polls until it holds or the time is over; for places that may not panic.
@@ -40,20 +45,41 @@ pub fn holds_within(time: Duration, mut holds: impl FnMut() -> bool) -> bool {
     true
 }
 
+/// Makes a device node or a FIFO for everybody.
+pub fn node(path: &str, kind: u32, major: u32, minor: u32) {
+    let path = std::ffi::CString::new(path).expect("a path");
+    // SAFETY: the path is a C string.
+    let result = unsafe { libc::mknod(path.as_ptr(), kind | 0o666, libc::makedev(major, minor)) };
+    assert_eq!(result, 0, "mknod {path:?}");
+}
+
+/// Sends a signal to a process that the test started.
+pub fn send(pid: u32, signal: i32) {
+    // SAFETY: kill touches no memory.
+    assert_eq!(unsafe { libc::kill(pid as i32, signal) }, 0, "kill {pid}");
+}
+
 pub fn mounts_below(dir: &Path) -> Vec<String> {
     let dir = dir.display().to_string();
     let all = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    all.lines().filter(|l| l.contains(&dir)).map(|l| format!("mount {l}")).collect()
+    all.lines()
+        .filter(|l| l.contains(&dir))
+        .map(|l| format!("mount {l}"))
+        .collect()
 }
 
 /// Processes whose root or executable is in this directory.
 pub fn processes_below(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let of_dir = |pid: &PathBuf| {
-        ["root", "exe", "cwd"].iter().any(|l| fs::read_link(pid.join(l)).is_ok_and(|p| p.starts_with(dir)))
+        ["root", "exe", "cwd"]
+            .iter()
+            .any(|l| fs::read_link(pid.join(l)).is_ok_and(|p| p.starts_with(dir)))
     };
     let found = entries.map(|e| e.path()).filter(of_dir);
-    found.map(|pid| format!("process {}", pid.display())).collect()
+    found
+        .map(|pid| format!("process {}", pid.display()))
+        .collect()
 }
 
 pub fn chown_tree(path: &Path, id: u32) {
@@ -74,7 +100,9 @@ impl Canary {
     pub fn take() -> Canary {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let exe = fs::metadata(binary());
-        let exe = exe.map(|m| format!("{} {} {}", m.ino(), m.len(), m.mtime())).unwrap_or_default();
+        let exe = exe
+            .map(|m| format!("{} {} {}", m.ino(), m.len(), m.mtime()))
+            .unwrap_or_default();
         let null = fs::metadata("/dev/null").map(|m| format!("{:o} {}", m.mode(), m.rdev()));
         Canary {
             facts: vec![
@@ -88,7 +116,13 @@ impl Canary {
 
     pub fn changes(&self) -> Vec<String> {
         let now = Canary::take().facts;
-        let changed = self.facts.iter().zip(&now).filter(|(before, after)| before != after);
-        changed.map(|((name, before), (_, after))| format!("{name}: {before} became {after}")).collect()
+        let changed = self
+            .facts
+            .iter()
+            .zip(&now)
+            .filter(|(before, after)| before != after);
+        changed
+            .map(|((name, before), (_, after))| format!("{name}: {before} became {after}"))
+            .collect()
     }
 }

@@ -32,11 +32,21 @@ fn compile(source: &Path, target: &Path) {
     let fresh = target.with_extension("new");
     let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".into());
     let output = Command::new(rustc)
-        .args(["--edition", "2024", "-O", "-C", "target-feature=+crt-static"])
+        .args([
+            "--edition",
+            "2024",
+            "-O",
+            "-C",
+            "target-feature=+crt-static",
+        ])
         .args(["-C", "panic=abort", "-C", "strip=symbols", "-o"])
         .args([&fresh, source])
         .output()
         .expect("run rustc");
-    assert!(output.status.success(), "payload: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "payload: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     fs::rename(&fresh, target).expect("install the payload");
 }

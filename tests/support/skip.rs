@@ -1,6 +1,5 @@
 //! Which runtime is under test, and whether a test applies to it. A skip always says why.
 
-use super::differences::DIFFERENCES;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -33,8 +32,19 @@ pub enum Runtime {
     Crun,
 }
 
+impl Runtime {
+    fn name(self) -> &'static str {
+        match self {
+            Runtime::Cofferdam => "cofferdam",
+            Runtime::Runc => "runc",
+            Runtime::Crun => "crun",
+        }
+    }
+}
+
 pub fn binary() -> PathBuf {
-    std::env::var_os("RUNTIME").map_or_else(|| env!("CARGO_BIN_EXE_cofferdam").into(), PathBuf::from)
+    std::env::var_os("RUNTIME")
+        .map_or_else(|| env!("CARGO_BIN_EXE_cofferdam").into(), PathBuf::from)
 }
 
 pub fn runtime() -> Runtime {
@@ -49,7 +59,10 @@ pub fn runtime() -> Runtime {
 pub fn cannot_load_device_rules() -> bool {
     const SYS_RESOURCE: u64 = 1 << 24;
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status.lines().find_map(|l| l.strip_prefix("CapEff:\t")).unwrap_or("0");
+    let effective = status
+        .lines()
+        .find_map(|l| l.strip_prefix("CapEff:\t"))
+        .unwrap_or("0");
     let mask = u64::from_str_radix(effective, 16).unwrap_or(0);
     runtime() == Runtime::Crun && mask & SYS_RESOURCE == 0
 }
@@ -62,13 +75,51 @@ pub fn skips(test: &str) -> bool {
         say_skipped(test, "needs root");
         return true;
     }
-    let difference = DIFFERENCES.iter().find(|(name, who, _)| {
-        who.contains(&runtime()) && (*name == test || name.ends_with("::") && test.starts_with(name))
-    });
-    if let Some((_, _, reason)) = difference {
-        say_skipped(test, &format!("on {:?}: {reason}", runtime()));
+    let reason = differences()
+        .into_iter()
+        .find_map(|(name, runtimes, reason)| {
+            let applies = test.ends_with(&format!("::{name}"))
+                || name.ends_with("::") && test.starts_with(name);
+            (applies && runtimes.split(',').any(|r| r == runtime().name())).then_some(reason)
+        });
+    if let Some(reason) = reason {
+        say_skipped(test, &format!("on {}: {reason}", runtime().name()));
     }
-    difference.is_some()
+    reason.is_some()
+}
+
+/// The lines of the table: test, runtimes, reason.
+fn differences() -> Vec<(&'static str, &'static str, &'static str)> {
+    let lines = include_str!("../differences")
+        .lines()
+        .filter(|l| !l.starts_with('#'));
+    lines
+        .map(|line| {
+            let (test, rest) = line.split_once(' ').expect("a test");
+            let (runtimes, reason) = rest.trim_start().split_once(' ').expect("runtimes");
+            (test, runtimes, reason.trim_start())
+        })
+        .collect()
+}
+
+#[test]
+fn every_difference_names_one_test() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let files = std::fs::read_dir(folder).expect("read tests").flatten();
+    let text: String = files
+        .filter_map(|f| std::fs::read_to_string(f.path()).ok())
+        .collect();
+    for (name, runtimes, reason) in differences() {
+        let wanted = match name.strip_suffix("::") {
+            Some(module) => format!("\nmod {module};"),
+            None => format!("#[test]\nfn {name}()"),
+        };
+        assert_eq!(text.matches(&wanted).count(), 1, "{name}");
+        assert!(
+            ["runc", "crun", "runc,crun"].contains(&runtimes) && !reason.is_empty(),
+            "{name}"
+        );
+    }
 }
 
 /// Past the capture of the test runner, so that it shows without a flag.

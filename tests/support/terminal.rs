@@ -34,7 +34,10 @@ pub fn receive(listener: &UnixListener) -> Received {
 
 fn message(stream: &UnixStream) -> Received {
     let (mut text, mut control) = ([0u8; 4096], [0u64; 64]);
-    let mut part = libc::iovec { iov_base: text.as_mut_ptr().cast(), iov_len: text.len() };
+    let mut part = libc::iovec {
+        iov_base: text.as_mut_ptr().cast(),
+        iov_len: text.len(),
+    };
     // SAFETY: all-zero is a valid empty message header; it then points at live buffers.
     let mut header: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
     header.msg_iov = &mut part;
@@ -45,7 +48,10 @@ fn message(stream: &UnixStream) -> Received {
     let length = unsafe { libc::recvmsg(stream.as_raw_fd(), &mut header, libc::MSG_CMSG_CLOEXEC) };
     assert!(length >= 0, "recvmsg: {}", std::io::Error::last_os_error());
     let text = String::from_utf8_lossy(&text[..length as usize]).into_owned();
-    Received { text, files: files_of(&header) }
+    Received {
+        text,
+        files: files_of(&header),
+    }
 }
 
 fn files_of(header: &libc::msghdr) -> Vec<OwnedFd> {
@@ -73,16 +79,30 @@ impl Terminal {
     pub fn new(master: OwnedFd) -> Terminal {
         // SAFETY: fcntl on an open descriptor.
         unsafe { libc::fcntl(master.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
-        Terminal { file: master.into(), seen: String::new() }
+        Terminal {
+            file: master.into(),
+            seen: String::new(),
+        }
     }
 
     /// A fresh pty of this size: the master and the other end.
     pub fn pair(columns: u16, rows: u16) -> (Terminal, OwnedFd) {
         let (mut master, mut slave) = (-1, -1);
-        let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        let size = libc::winsize {
+            ws_row: rows,
+            ws_col: columns,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
         // SAFETY: the out-pointers are local; the size is copied.
         let result = unsafe {
-            libc::openpty(&mut master, &mut slave, std::ptr::null_mut(), std::ptr::null(), &size)
+            libc::openpty(
+                &mut master,
+                &mut slave,
+                std::ptr::null_mut(),
+                std::ptr::null(),
+                &size,
+            )
         };
         assert_eq!(result, 0, "openpty");
         for fd in [master, slave] {
@@ -90,11 +110,18 @@ impl Terminal {
             unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
         }
         // SAFETY: both descriptors are new and owned by nobody.
-        unsafe { (Terminal::new(OwnedFd::from_raw_fd(master)), OwnedFd::from_raw_fd(slave)) }
+        unsafe {
+            (
+                Terminal::new(OwnedFd::from_raw_fd(master)),
+                OwnedFd::from_raw_fd(slave),
+            )
+        }
     }
 
     pub fn write(&mut self, text: &str) {
-        self.file.write_all(text.as_bytes()).expect("write to the terminal");
+        self.file
+            .write_all(text.as_bytes())
+            .expect("write to the terminal");
     }
 
     /// Reads until this text has come, and returns all that was seen.
@@ -112,7 +139,9 @@ impl Terminal {
         loop {
             match self.file.read(&mut buffer) {
                 Ok(0) => break,
-                Ok(length) => self.seen.push_str(&String::from_utf8_lossy(&buffer[..length])),
+                Ok(length) => self
+                    .seen
+                    .push_str(&String::from_utf8_lossy(&buffer[..length])),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => break,
             }
@@ -134,7 +163,12 @@ impl Terminal {
     }
 
     pub fn resize(&self, columns: u16, rows: u16) {
-        let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        let size = libc::winsize {
+            ws_row: rows,
+            ws_col: columns,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
         // SAFETY: the kernel copies the size.
         let result = unsafe { libc::ioctl(self.file.as_raw_fd(), libc::TIOCSWINSZ, &size) };
         assert_eq!(result, 0, "TIOCSWINSZ");
@@ -156,7 +190,9 @@ pub fn create(c: &Bundle) -> Terminal {
     let path = c.dir.join("console.sock");
     let listener = listen(&path);
     let socket = path.display().to_string();
-    c.call_new("create", &["--console-socket", &socket]).finish().ok();
+    c.call_new("create", &["--console-socket", &socket])
+        .finish()
+        .ok();
     let mut received = receive(&listener);
     Terminal::new(received.files.pop().expect("a terminal"))
 }

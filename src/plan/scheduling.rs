@@ -1,0 +1,127 @@
+//! Scheduler, I/O priority and personality -> the numbers that the kernel takes.
+
+use std::fmt;
+
+use anyhow::{Result, ensure};
+use oci_spec::runtime::{
+    IOPriorityClass, Linux, LinuxIOPriority, LinuxPersonalityDomain, LinuxSchedulerFlag,
+    LinuxSchedulerPolicy, Process, Scheduler as Spec,
+};
+
+#[derive(Debug, Default)]
+pub struct Scheduling {
+    pub scheduler: Option<Scheduler>,
+    /// Class and level as ioprio_set(2) packs them.
+    pub io_priority: Option<i32>,
+    /// As personality(2) takes it.
+    pub personality: Option<u64>,
+}
+
+/// `struct sched_attr` (sched_setattr(2)).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Scheduler {
+    pub size: u32,
+    pub policy: u32,
+    pub flags: u64,
+    pub nice: i32,
+    pub priority: u32,
+    pub runtime: u64,
+    pub deadline: u64,
+    pub period: u64,
+}
+
+pub fn scheduling(process: &Process, linux: Option<&Linux>) -> Result<Scheduling> {
+    let personality = linux.and_then(|linux| linux.personality().as_ref());
+    if let Some(personality) = personality {
+        let flags = personality.flags().as_deref().unwrap_or_default();
+        ensure!(flags.is_empty(), "linux.personality.flags: {flags:?}: the spec defines none");
+    }
+    Ok(Scheduling {
+        scheduler: process.scheduler().as_ref().map(scheduler).transpose()?,
+        io_priority: process.io_priority().as_ref().map(io_priority).transpose()?,
+        personality: personality.map(|personality| match personality.domain() {
+            LinuxPersonalityDomain::PerLinux => 0,
+            LinuxPersonalityDomain::PerLinux32 => 8,
+        }),
+    })
+}
+
+fn scheduler(spec: &Spec) -> Result<Scheduler> {
+    use LinuxSchedulerPolicy::{SchedBatch, SchedDeadline, SchedFifo, SchedOther, SchedRr};
+    let field = "process.scheduler";
+    let policy = *spec.policy();
+    let (nice, priority) = (spec.nice().unwrap_or(0), spec.priority().unwrap_or(0));
+    ensure!(
+        nice == 0 || matches!(policy, SchedOther | SchedBatch),
+        "{field}.nice: {nice}: is for SCHED_OTHER and SCHED_BATCH only"
+    );
+    ensure!((-20..=19).contains(&nice), "{field}.nice: {nice}: must be from -20 to 19");
+    let real_time = matches!(policy, SchedFifo | SchedRr);
+    ensure!(priority == 0 || real_time, "{field}.priority: {priority}: is for SCHED_FIFO and SCHED_RR only");
+    ensure!(!real_time || (1..=99).contains(&priority), "{field}.priority: {priority}: must be from 1 to 99");
+    let times = [*spec.runtime(), *spec.deadline(), *spec.period()].map(Option::unwrap_or_default);
+    ensure!(
+        policy == SchedDeadline || times == [0; 3],
+        "{field}.runtime, deadline and period are for SCHED_DEADLINE only"
+    );
+    let [runtime, deadline, period] = times;
+    let flags = spec.flags().iter().flatten().fold(0, |bits, flag| bits | flag_bit(*flag));
+    let size = size_of::<Scheduler>() as u32;
+    let (policy, priority) = (policy_number(policy), priority as u32);
+    Ok(Scheduler { size, policy, flags, nice, priority, runtime, deadline, period })
+}
+
+/// sched(7); SCHED_ISO has a number, but no kernel has it.
+fn policy_number(policy: LinuxSchedulerPolicy) -> u32 {
+    match policy {
+        LinuxSchedulerPolicy::SchedOther => 0,
+        LinuxSchedulerPolicy::SchedFifo => 1,
+        LinuxSchedulerPolicy::SchedRr => 2,
+        LinuxSchedulerPolicy::SchedBatch => 3,
+        LinuxSchedulerPolicy::SchedIso => 4,
+        LinuxSchedulerPolicy::SchedIdle => 5,
+        LinuxSchedulerPolicy::SchedDeadline => 6,
+    }
+}
+
+fn flag_bit(flag: LinuxSchedulerFlag) -> u64 {
+    match flag {
+        LinuxSchedulerFlag::SchedResetOnFork => 0x01,
+        LinuxSchedulerFlag::SchedFlagReclaim => 0x02,
+        LinuxSchedulerFlag::SchedFlagDLOverrun => 0x04,
+        LinuxSchedulerFlag::SchedFlagKeepPolicy => 0x08,
+        LinuxSchedulerFlag::SchedFlagKeepParams => 0x10,
+        LinuxSchedulerFlag::SchedFlagUtilClampMin => 0x20,
+        LinuxSchedulerFlag::SchedFlagUtilClampMax => 0x40,
+    }
+}
+
+fn io_priority(spec: &LinuxIOPriority) -> Result<i32> {
+    const CLASS_SHIFT: u32 = 13;
+    let level = spec.priority();
+    ensure!((0..=7).contains(&level), "process.ioPriority.priority: {level}: must be from 0 to 7");
+    let class = match spec.class() {
+        IOPriorityClass::IoprioClassRt => 1,
+        IOPriorityClass::IoprioClassBe => 2,
+        IOPriorityClass::IoprioClassIdle => 3,
+    };
+    Ok(class << CLASS_SHIFT | level as i32)
+}
+
+impl fmt::Display for Scheduling {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        if let Some(scheduler) = &self.scheduler {
+            let Scheduler { policy, flags, nice, priority, runtime, deadline, period, .. } = scheduler;
+            writeln!(f, "scheduler policy {policy}, nice {nice}, priority {priority}, flags {flags:#x}, \
+                runtime {runtime}, deadline {deadline}, period {period}")?;
+        }
+        if let Some(priority) = self.io_priority {
+            writeln!(f, "io priority class {}, level {}", priority >> 13, priority & 7)?;
+        }
+        if let Some(personality) = self.personality {
+            writeln!(f, "personality {personality:#x}")?;
+        }
+        Ok(())
+    }
+}
