@@ -61,6 +61,11 @@ impl Bundle {
         self.spec.annotations().clone().unwrap_or_default().into_iter().collect()
     }
 
+    /// A bundle whose config was never written down.
+    pub fn of_config(dir: PathBuf, config: &Value) -> Result<Bundle> {
+        Bundle::new(dir, parse(&serde_json::to_vec(config)?)?)
+    }
+
     /// What must be on the disk for a container to be made; a dry run does without.
     pub fn check_files(&self) -> Result<()> {
         let Some(overlay) = &self.overlay else {
@@ -124,20 +129,29 @@ fn parse(text: &[u8]) -> Result<Spec> {
     // serde would take an array for an object too.
     let first = text.iter().find(|byte| !byte.is_ascii_whitespace());
     ensure!(matches!(first, None | Some(b'{')), "must be a JSON object, at line 1");
-    let mut reader = serde_json::Deserializer::from_slice(text);
-    let first = match serde_path_to_error::deserialize(&mut reader) {
-        Ok(spec) => return reader.end().map(|()| spec).map_err(anyhow::Error::from),
+    let first = match typed(text) {
+        Ok(spec) => return Ok(spec),
         Err(error) => error,
     };
     let mut value: Value = serde_json::from_slice(text)?;
     tolerate(&mut value);
-    serde_path_to_error::deserialize(value).map_err(|second| {
+    let tolerated = serde_json::to_vec(&value)?;
+    typed(&tolerated).map_err(|second| {
         let path = second.path().to_string();
-        match path == first.path().to_string() {
-            true => anyhow!("{path}: {}", first.inner()),
-            false => anyhow!("{path}: {}", second.inner()),
-        }
+        // Only the first reading knows the lines of the file.
+        let same = path == first.path().to_string();
+        let words = if same { first.inner().to_string() } else { without_position(second.inner()) };
+        if path == "." { anyhow!("{words}") } else { anyhow!("{path}: {words}") }
     })
+}
+
+fn typed(text: &[u8]) -> Result<Spec, serde_path_to_error::Error<serde_json::Error>> {
+    serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_slice(text))
+}
+
+fn without_position(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.rsplit_once(" at line ").map_or(text.clone(), |(words, _)| words.to_string())
 }
 
 /// Takes out explicit nulls, and capabilities that no kernel known here has.

@@ -318,14 +318,11 @@ pub fn boot_id() -> Result<String> {
     Ok(text.trim().to_string())
 }
 
-/// proc_pid_stat(5), field 22. `None` for a process that has exited, reaped or not.
+/// proc_pid_stat(5), field 22.
 fn start_time(pid: i32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name, in parentheses, may contain anything.
     let fields: Vec<&str> = stat[stat.rfind(')')? + 1..].split_whitespace().collect();
-    if matches!(fields.first(), Some(&"Z" | &"X")) {
-        return None;
-    }
     fields.get(19)?.parse().ok()
 }
 

@@ -30,6 +30,7 @@ use cli::{Cli, Command, Parsed};
 use container::Store;
 
 fn main() -> ExitCode {
+    sys::process::ignore_backtraces();
     let done = log::init(std::env::args_os()).and_then(|()| run());
     let code = done.unwrap_or_else(|error| {
         log::error(&format!("{error:#}"));

@@ -13,7 +13,7 @@ use nix::sys::socket::SockType;
 
 use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
-use crate::cli::{self, CreateFlags, Global};
+use crate::cli::{self, CreateFlags, Global, Rootless};
 use crate::container::{Slot, State, Status, Store, boot_id, report};
 use crate::host::Host;
 use crate::launch::{Init, Launch};
@@ -24,6 +24,9 @@ use crate::{hooks, log, selfexe};
 
 pub fn run(args: &cli::Create, global: &Global, store: &Store) -> Result<i32> {
     let flags = &args.flags;
+    if !flags.dry_run {
+        selfexe::protect()?;
+    }
     let bundle = Bundle::load(&flags.bundle, flags.config.as_deref())?;
     let request = Request { id: &args.id, flags, global, bundle, waits: true, detached: true };
     if flags.dry_run {
@@ -69,13 +72,17 @@ impl Request<'_> {
             preserve_fds: self.flags.preserve_fds,
             listen_fds: listen_fds(),
             systemd_cgroup: self.global.systemd_cgroup,
+            rootless: match self.global.rootless {
+                Rootless::True => Some(true),
+                Rootless::False => Some(false),
+                Rootless::Auto => None,
+            },
         };
         let plan = Plan::create(&self.bundle, &host, &flags)?;
         Ok((host, plan))
     }
 
     pub fn make(self, store: &Store) -> Result<Made> {
-        selfexe::protect()?;
         let (host, plan) = self.plan()?;
         self.check_terminal(&plan)?;
         self.bundle.check_files()?;

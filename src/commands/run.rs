@@ -14,9 +14,12 @@ use crate::cli::{self, Global};
 use crate::container::{Container, Store};
 use crate::plan::rootfs::{Overlay, Upper};
 use crate::sys::process;
-use crate::terminal;
+use crate::{selfexe, terminal};
 
 pub fn run(args: &cli::Run, global: &Global, store: &Store) -> Result<i32> {
+    if !args.flags.dry_run {
+        selfexe::protect()?;
+    }
     let bundle = bundle(args)?;
     let (id, flags) = (args.id.as_str(), &args.flags);
     let request = Request { id, flags, global, bundle, waits: false, detached: args.detach };
@@ -87,7 +90,7 @@ fn layered(args: &cli::Run) -> Result<Bundle> {
     merge(&mut config, "/process/terminal", json!(interactive && !args.detach));
     merge(&mut config, "/root/readonly", json!(false));
     let here = std::env::current_dir().context("the current directory")?;
-    let mut bundle = Bundle::new(here, serde_json::from_value(config)?)?;
+    let mut bundle = Bundle::of_config(here, &config)?;
     let upper = args.upper.as_deref().map(upper).transpose()?;
     bundle.overlay = Some(Overlay { lower, upper, user_attributes: false });
     Ok(bundle)

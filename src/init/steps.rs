@@ -127,13 +127,13 @@ fn target(root: &Root, path: &Path, is_dir: bool) -> Result<(OwnedFd, bool)> {
     let make = || if is_dir { path::make_directories(root, path) } else { path::make_file(root, path) };
     match path::resolve_plainly(root, path) {
         Ok(target) => Ok((target, true)),
-        Err(error) if sys::errno(&error) == Some(Errno::ENOENT) => Ok((make()?, false)),
-        Err(error) if sys::errno(&error) == Some(Errno::ELOOP) => {
+        Err(Errno::ENOENT) => Ok((make()?, false)),
+        Err(Errno::ELOOP) => {
             let target = make()?;
             ensure!(!leads_to_proc(root, &target)?, "leads into /proc by a symbolic link");
             Ok((target, true))
         }
-        Err(error) => Err(error),
+        Err(errno) => named(Err(errno), || format!("openat2({path:?})")),
     }
 }
 
@@ -154,11 +154,10 @@ fn is_proc(file: &OwnedFd) -> Result<bool> {
 }
 
 fn make_dir(path: &Path, mode: u32, root: &Root) -> Result<()> {
-    if path::resolve(root, path).is_ok() {
+    if path::find(root, path)?.is_some() {
         return Ok(());
     }
-    let made = path::make_directories(root, path)?;
-    change_mode(&made, mode)
+    change_mode(&path::make_directories(root, path)?, mode)
 }
 
 fn make_node(node: &Node, root: &Root) -> Result<()> {
@@ -219,7 +218,7 @@ fn symlink(target: &str, path: &Path, root: &Root) -> Result<()> {
 }
 
 fn read_only(path: &Path, root: &Root) -> Result<()> {
-    let Some(place) = existing(root, path)? else {
+    let Some(place) = path::find(&*root, path)? else {
         return Ok(());
     };
     let tree = mount::clone_tree_at(&place, true)?;
@@ -229,7 +228,7 @@ fn read_only(path: &Path, root: &Root) -> Result<()> {
 
 /// A file is covered by /dev/null, a directory by an empty one that all masked directories share.
 fn mask(path: &Path, root: &mut Root) -> Result<()> {
-    let Some(place) = existing(root, path)? else {
+    let Some(place) = path::find(&*root, path)? else {
         return Ok(());
     };
     let is_dir = stat(&place)?.st_mode & libc::S_IFMT == libc::S_IFDIR;
@@ -270,14 +269,6 @@ fn seal(path: &Path, root: &Root) -> Result<()> {
         return mount::set_attributes(root, attributes);
     }
     mount::set_attributes(path::resolve(root, path)?, attributes)
-}
-
-/// `None` for what the image does not have.
-fn existing(root: &Root, path: &Path) -> Result<Option<OwnedFd>> {
-    match path::resolve(root, path) {
-        Err(error) if matches!(sys::errno(&error), Some(Errno::ENOENT | Errno::ENOTDIR)) => Ok(None),
-        found => found.map(Some),
-    }
 }
 
 fn stat(file: &OwnedFd) -> Result<FileStat> {

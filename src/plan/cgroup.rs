@@ -46,7 +46,7 @@ pub fn cgroup(linux: &Linux, host: &Host, flags: &Flags) -> Result<CgroupPlan> {
         path: mount.join(below.strip_prefix("/").unwrap_or(&below)),
         mount,
         unit,
-        optional: confined && resources.settings.is_empty(),
+        optional: flags.rootless.unwrap_or(confined) && resources.settings.is_empty(),
         // A user namespace cannot make nodes; where no rule is given none is needed.
         // Only CAP_BPF in the initial user namespace may attach one; a user namespace has no mknod anyway.
         devices: if confined || free { None } else { devices::program(&device_rules)? },

@@ -33,6 +33,8 @@ pub struct Flags {
     /// Descriptors handed on by socket activation (sd_listen_fds(3)).
     pub listen_fds: u32,
     pub systemd_cgroup: bool,
+    /// Whether cgroups that may not be made are done without; `None`: only where the caller is confined.
+    pub rootless: Option<bool>,
 }
 
 #[derive(Debug)]

@@ -3,14 +3,14 @@
 //! openat2(2) with RESOLVE_IN_ROOT treats the root as `/` for `..` and absolute links, and
 //! RESOLVE_NO_MAGICLINKS refuses the links of /proc that would jump out of it.
 
-use std::ffi::OsStr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::{Component, Path, PathBuf};
+use std::ffi::{CString, OsStr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use nix::errno::Errno;
-
-use super::{c_string, check_fd, errno};
+use nix::sys::stat::{Mode, mkdirat};
 
 const IN_ROOT: u64 = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
 /// Below the directory, on its own filesystem, through no link at all: for procfs and cgroupfs.
@@ -27,9 +27,17 @@ pub fn resolve(root: impl AsFd, path: &Path) -> Result<OwnedFd> {
 }
 
 /// As [`resolve`], but ELOOP if any component is a symbolic link.
-pub fn resolve_plainly(root: impl AsFd, path: &Path) -> Result<OwnedFd> {
+pub fn resolve_plainly(root: impl AsFd, path: &Path) -> Result<OwnedFd, Errno> {
     let how = IN_ROOT | libc::RESOLVE_NO_SYMLINKS;
-    openat2(root.as_fd(), path, libc::O_PATH, 0, how)
+    try_openat2(root.as_fd(), path, libc::O_PATH, 0, how)
+}
+
+/// As [`resolve`], for a path that may not be there.
+pub fn find(root: impl AsFd, path: &Path) -> Result<Option<OwnedFd>> {
+    match try_openat2(root.as_fd(), path, libc::O_PATH, 0, IN_ROOT) {
+        Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
+        found => refused(found, root.as_fd(), path).map(Some),
+    }
 }
 
 /// A directory that is reached through no symbolic link.
@@ -59,31 +67,31 @@ pub fn create(directory: impl AsFd, path: &Path, flags: i32, mode: u64) -> Resul
 
 /// The directory at `path`, made with all its parents (mode 0755) where missing.
 pub fn make_directories(root: impl AsFd, path: &Path) -> Result<OwnedFd> {
-    match resolve(&root, path) {
-        Err(error) if errno(&error) == Some(Errno::ENOENT) => {}
-        found => return found,
+    let root = root.as_fd();
+    let (found, Some((parent, name))) = (find(root, path)?, path.parent().zip(path.file_name())) else {
+        return resolve(root, path);
+    };
+    if let Some(found) = found {
+        return Ok(found);
     }
-    let mut made = PathBuf::from("/");
-    for component in normal_components(path) {
-        let parent = resolve(&root, &made)?;
-        made.push(component);
-        make_directory_at(&parent, component, 0o755)
-            .with_context(|| format!("make directory {made:?}"))?;
+    let parent = make_directories(root, parent)?;
+    match mkdirat(&parent, name, Mode::from_bits_truncate(0o755)) {
+        // Another process of the same rootfs may be faster; what it made is resolved like ours.
+        Ok(()) | Err(Errno::EEXIST) => resolve(root, path),
+        Err(errno) => super::named(Err(errno), || format!("mkdirat({path:?})")),
     }
-    resolve(&root, path)
 }
 
 /// The file at `path`, made empty (mode 0644) where missing, with its parents.
 pub fn make_file(root: impl AsFd, path: &Path) -> Result<OwnedFd> {
-    match resolve(&root, path) {
-        Err(error) if errno(&error) == Some(Errno::ENOENT) => {}
-        found => return found,
+    if let Some(found) = find(&root, path)? {
+        return Ok(found);
     }
     let (parent, name) = make_parent(&root, path)?;
     let flags = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_WRONLY;
-    match openat2(parent.as_fd(), Path::new(&name), flags, 0o644, IN_ROOT) {
-        Err(error) if errno(&error) != Some(Errno::EEXIST) => Err(error),
-        _ => resolve(&root, path),
+    match try_openat2(parent.as_fd(), Path::new(&name), flags, 0o644, IN_ROOT) {
+        Ok(_) | Err(Errno::EEXIST) => resolve(&root, path),
+        made => refused(made, parent.as_fd(), Path::new(&name)),
     }
 }
 
@@ -96,47 +104,33 @@ pub fn make_parent<'a>(root: impl AsFd, path: &'a Path) -> Result<(OwnedFd, &'a 
     Ok((make_directories(root, parent)?, name))
 }
 
-fn make_directory_at(parent: &OwnedFd, name: &OsStr, mode: u32) -> Result<()> {
-    match nix::sys::stat::mkdirat(parent, name, nix::sys::stat::Mode::from_bits_truncate(mode)) {
-        // Another process of the same rootfs may be faster; what it made is resolved again.
-        Ok(()) | Err(Errno::EEXIST) => Ok(()),
-        Err(errno) => super::named(Err(errno), || format!("mkdirat({name:?})")),
-    }
-}
-
-fn normal_components(path: &Path) -> impl Iterator<Item = &OsStr> {
-    path.components().filter_map(|component| match component {
-        Component::Normal(name) => Some(name),
-        Component::ParentDir => Some(OsStr::new("..")),
-        _ => None,
-    })
-}
-
 fn openat2(at: BorrowedFd, path: &Path, flags: i32, mode: u64, resolve: u64) -> Result<OwnedFd> {
-    let name = c_string(path)?;
+    refused(try_openat2(at, path, flags, mode, resolve), at, path)
+}
+
+fn refused(opened: Result<OwnedFd, Errno>, at: BorrowedFd, path: &Path) -> Result<OwnedFd> {
+    super::named(opened, || format!("openat2(fd {}, {path:?})", at.as_raw_fd()))
+}
+
+fn try_openat2(at: BorrowedFd, path: &Path, flags: i32, mode: u64, resolve: u64) -> Result<OwnedFd, Errno> {
+    let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
     // SAFETY: open_how is plain integers; zero is valid for each.
     let mut how: libc::open_how = unsafe { std::mem::zeroed() };
-    how.flags = (flags | libc::O_CLOEXEC | libc::O_NOCTTY) as u64;
-    if flags & libc::O_PATH != 0 {
-        how.flags = (flags | libc::O_CLOEXEC) as u64;
+    how.flags = (flags | libc::O_CLOEXEC) as u64;
+    if flags & libc::O_PATH == 0 {
+        how.flags |= libc::O_NOCTTY as u64;
     }
     how.mode = mode;
     how.resolve = resolve;
-    let mut attempt = 0;
-    loop {
-        let fd = at.as_raw_fd();
+    for _ in 0..RETRIES {
+        let (fd, name, size) = (at.as_raw_fd(), name.as_ptr(), size_of_val(&how));
         // SAFETY: name is NUL-terminated; how outlives the call and its size is given.
-        let result = unsafe {
-            libc::syscall(libc::SYS_openat2, fd, name.as_ptr(), &raw const how, size_of_val(&how))
-        };
-        attempt += 1;
-        if result < 0 && retriable(Errno::last()) && attempt < RETRIES {
-            continue;
+        let result = unsafe { libc::syscall(libc::SYS_openat2, fd, name, &raw const how, size) };
+        match Errno::result(result) {
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            // SAFETY: the kernel has just returned this descriptor; nobody else knows its number.
+            other => return other.map(|fd| unsafe { OwnedFd::from_raw_fd(fd as i32) }),
         }
-        return check_fd(result, || format!("openat2(fd {fd}, {path:?})"));
     }
-}
-
-fn retriable(errno: Errno) -> bool {
-    matches!(errno, Errno::EAGAIN | Errno::EINTR)
+    Err(Errno::EAGAIN)
 }

@@ -178,6 +178,12 @@ pub fn prlimit(pid: i32, resource: u32, limit: Option<(u64, u64)>) -> Result<(u6
     Ok((old.rlim_cur, old.rlim_max))
 }
 
+/// Backtraces cost milliseconds and show nobody anything: a caller's debugging of its own must not ask for ours.
+pub fn ignore_backtraces() {
+    // SAFETY: called first of all, while there is one thread and nobody holds a reference to the environment.
+    unsafe { std::env::remove_var("RUST_BACKTRACE") };
+}
+
 /// Ends the process at once: no destructors, no buffers, which after clone3 belong to the parent.
 pub fn exit(status: i32) -> ! {
     // SAFETY: _exit does not return.

@@ -106,8 +106,8 @@ pub fn numbers(name: &str, architecture: &Architecture) -> Numbers {
     };
     // libseccomp's own numbers, below zero, stand for calls that are multiplexed or missing.
     let (socketcall, call) = match resolved {
-        number @ 0.. => {
-            let direct = Some(number.cast_unsigned());
+        0.. => {
+            let direct = Some(resolved.unsigned_abs());
             return Numbers {
                 direct,
                 ..Numbers::default()
@@ -120,7 +120,7 @@ pub fn numbers(name: &str, architecture: &Architecture) -> Numbers {
     match ScmpSyscall::from_name_by_arch_rewrite(name, library).map(i32::from) {
         Ok(multiplexer @ 0..) => Numbers {
             direct: direct_number(socketcall, call, architecture.arch),
-            multiplexed: Some((multiplexer.cast_unsigned(), call)),
+            multiplexed: Some((multiplexer.unsigned_abs(), call)),
         },
         _ => Numbers::default(),
     }
@@ -162,10 +162,9 @@ fn direct_number(socketcall: bool, call: u32, arch: Arch) -> Option<u32> {
 
 /// By the numbers in linux/ipc.h.
 fn direct_ipc(call: u32, arch: Arch) -> Option<u32> {
-    let base = if matches!(arch, Arch::ScmpArchMips | Arch::ScmpArchMipsel) {
-        4000
-    } else {
-        0
+    let base = match arch {
+        Arch::ScmpArchMips | Arch::ScmpArchMipsel => 4000,
+        _ => 0,
     };
     let number = match call {
         2 => 393,

@@ -26,8 +26,8 @@ pub struct Table {
     verdicts: BTreeMap<u32, Verdict>,
     default: u32,
     newest: Option<u32>,
-    /// For numbers above the newest.
-    beyond: u32,
+    /// For numbers above the newest, if not the default.
+    beyond: Option<u32>,
 }
 
 impl Table {
@@ -37,7 +37,7 @@ impl Table {
             verdicts: BTreeMap::new(),
             default,
             newest: None,
-            beyond: default,
+            beyond: None,
         };
         for entry in entries {
             for name in entry.names {
@@ -113,7 +113,7 @@ impl Table {
         if self.newest.is_none() || permits.contains(&action) {
             return;
         }
-        self.beyond = NO_SUCH_CALL;
+        self.beyond = Some(NO_SUCH_CALL);
         // s390 passes numbers above 255 in a register, and shows those it does not know as 0,
         // which once was setup(2) (arch/s390/kernel/syscall.c).
         if matches!(self.arch, Arch::ScmpArchS390 | Arch::ScmpArchS390x) {
@@ -128,8 +128,8 @@ impl Table {
             begin(ranges, *number, verdict.clone());
             begin(ranges, number + 1, Verdict::Return(self.default));
         }
-        if let Some(newest) = self.newest {
-            begin(ranges, newest + 1, Verdict::Return(self.beyond));
+        if let (Some(newest), Some(beyond)) = (self.newest, self.beyond) {
+            begin(ranges, newest + 1, Verdict::Return(beyond));
         }
     }
 }
@@ -154,8 +154,9 @@ fn insert(rules: &mut Vec<Rule>, rule: Rule) -> Result<()> {
     Ok(())
 }
 
-/// libseccomp's order of rules for one call, by their tests: the higher argument first, equality
-/// before less before greater, then the value nearest to the comparison's open end.
+/// libseccomp's order of the rules for one call, test by test: the last argument first; equality,
+/// then less, then greater; then the greater value. It only matters where rules with different
+/// actions overlap.
 fn precedence(one: &Rule, other: &Rule) -> Ordering {
     let tests = one.tests.iter().zip(&other.tests);
     let first_difference = tests
@@ -171,6 +172,7 @@ fn test_precedence(one: &Test, other: &Test) -> Ordering {
         (_, false) => 2,
     };
     let values = match class(one) {
+        // Below a small value is also below a greater one: the narrower test comes first.
         1 => one.value.cmp(&other.value),
         _ => other.value.cmp(&one.value),
     };
@@ -235,40 +237,39 @@ fn audit(arch: Arch) -> u32 {
 /// x32 calls come as x86_64 ones with this bit in the number.
 const X32_BIT: u32 = 0x4000_0000;
 
-/// The numbers below zero belong to neither, but must have a verdict: as in libseccomp and its users
-/// they go by the same bit, and -1, with which a tracer skips a call, never counts as x32 that is not listed.
+/// Numbers below zero, where no call is.
+const NEGATIVE: u32 = 0x8000_0000;
+
+/// Negative numbers go by the same bit, as in libseccomp. An exception is -1, with which a tracer
+/// skips a call (seccomp(2)): it must not count as a call of an x32 that is not listed.
 fn write_x86_64(long: Option<&Table>, x32: Option<&Table>, default: u32, ranges: &mut Vec<Range>) {
-    let foreign = Verdict::Return(BAD_ARCHITECTURE);
     let negative = match (long, x32) {
-        (Some(long), None) if long.beyond == default => foreign.clone(),
-        (Some(long), _) => Verdict::Return(long.beyond),
-        (None, _) => Verdict::Return(default),
+        (Some(long), None) => long.beyond.unwrap_or(BAD_ARCHITECTURE),
+        (Some(long), Some(_)) => long.beyond.unwrap_or(default),
+        (None, _) => default,
+    };
+    let (negative_x32, skipped) = match x32.map(|x32| x32.beyond.unwrap_or(default)) {
+        Some(beyond) => (beyond, beyond),
+        None => (BAD_ARCHITECTURE, default),
     };
     match long {
         Some(long) => long.write(0, ranges),
-        None => begin(ranges, 0, foreign.clone()),
+        None => begin(ranges, 0, Verdict::Return(BAD_ARCHITECTURE)),
     }
     match x32 {
         Some(x32) => x32.write(X32_BIT, ranges),
-        None => begin(ranges, X32_BIT, foreign.clone()),
+        None => begin(ranges, X32_BIT, Verdict::Return(BAD_ARCHITECTURE)),
     }
-    begin(ranges, i32::MIN.cast_unsigned(), negative);
-    match x32 {
-        Some(x32) => begin(
-            ranges,
-            i32::MIN.cast_unsigned() | X32_BIT,
-            Verdict::Return(x32.beyond),
-        ),
-        None => {
-            begin(ranges, i32::MIN.cast_unsigned() | X32_BIT, foreign);
-            begin(ranges, u32::MAX, Verdict::Return(default));
-        }
-    }
+    begin(ranges, NEGATIVE, Verdict::Return(negative));
+    begin(ranges, NEGATIVE | X32_BIT, Verdict::Return(negative_x32));
+    begin(ranges, u32::MAX, Verdict::Return(skipped));
 }
 
 /// Lets `verdict` hold from `first` on; ranges of one verdict become one.
 fn begin(ranges: &mut Vec<Range>, first: u32, verdict: Verdict) {
-    ranges.pop_if(|last| last.first == first);
+    if ranges.last().is_some_and(|last| last.first == first) {
+        ranges.pop();
+    }
     if ranges.last().is_none_or(|last| last.verdict != verdict) {
         ranges.push(Range { first, verdict });
     }

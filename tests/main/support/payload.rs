@@ -12,7 +12,7 @@ pub fn path() -> &'static Path {
 
 /// Under a file lock, as another test process may be doing the same.
 fn build() -> PathBuf {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/payload");
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/main/payload");
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("payload");
     fs::create_dir_all(env!("CARGO_TARGET_TMPDIR")).expect("make the target directory");
     let lock = File::create(target.with_extension("lock")).expect("open the lock");

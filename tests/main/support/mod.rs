@@ -195,7 +195,11 @@ impl Bundle {
     /// The container's cgroup as the host sees it; nowhere for a path that leads out.
     pub fn cgroup(&self) -> PathBuf {
         let path = self.spec["linux"]["cgroupsPath"].as_str().unwrap_or("");
-        let path = if path.is_empty() || path.contains("..") { "/nowhere" } else { path };
+        let path = if path.is_empty() || path.contains("..") {
+            "/nowhere"
+        } else {
+            path
+        };
         cgroup_root().join(path.trim_start_matches('/'))
     }
 
@@ -310,13 +314,14 @@ impl Bundle {
 impl Drop for Bundle {
     fn drop(&mut self) {
         self.globals.clear();
-        let mut running = self.call(&["delete", "--force", &self.id]).spawn();
+        let call = self.call(&["delete", "--force", &self.id]);
         if std::thread::panicking() {
-            holds_within(Duration::from_secs(5), || {
-                !matches!(running.child.try_wait(), Ok(None))
-            });
+            if let Ok(mut running) = call.try_spawn() {
+                let mut ended = || !matches!(running.child.try_wait(), Ok(None));
+                holds_within(Duration::from_secs(5), &mut ended);
+            }
         } else {
-            running.wait().ok();
+            call.finish().ok();
             let mut left = self.leftovers();
             left.extend(self.canary.changes());
             assert!(
