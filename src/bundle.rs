@@ -12,6 +12,7 @@ use oci_spec::runtime::{Capability, Root, Spec};
 use serde_json::Value;
 
 use crate::plan::rootfs::{Overlay, Upper};
+use crate::sys;
 
 /// Annotations that make the runtime assemble the root itself.
 const LOWER: &str = "dev.cofferdam.overlay.lower";
@@ -28,7 +29,7 @@ pub struct Bundle {
 impl Bundle {
     /// Loads `config`, by default the bundle's config.json.
     pub fn load(dir: &Path, config: Option<&Path>) -> Result<Bundle> {
-        let dir = std::fs::canonicalize(dir).with_context(|| format!("bundle {dir:?}"))?;
+        let dir = sys::io(std::fs::canonicalize(dir)).with_context(|| format!("bundle {dir:?}"))?;
         let file = config.map_or_else(|| dir.join("config.json"), Path::to_path_buf);
         let text = read(&file)?;
         let spec = parse(&text).with_context(|| format!("{}", file.display()))?;
@@ -48,17 +49,31 @@ impl Bundle {
 
     /// The directory that `root.path` names.
     pub fn rootfs(&self) -> Result<PathBuf> {
-        let root = self.root().context("root: missing; give the path of the root filesystem")?;
-        ensure!(!root.path().as_os_str().is_empty(), "root.path: empty; give the path of the root filesystem");
+        let root = self
+            .root()
+            .context("root: missing; give the path of the root filesystem")?;
+        ensure!(
+            !root.path().as_os_str().is_empty(),
+            "root.path: empty; give the path of the root filesystem"
+        );
         Ok(self.dir.join(root.path()))
     }
 
     pub fn annotation(&self, name: &str) -> Option<&str> {
-        self.spec.annotations().as_ref()?.get(name).map(String::as_str)
+        self.spec
+            .annotations()
+            .as_ref()?
+            .get(name)
+            .map(String::as_str)
     }
 
     pub fn annotations(&self) -> BTreeMap<String, String> {
-        self.spec.annotations().clone().unwrap_or_default().into_iter().collect()
+        self.spec
+            .annotations()
+            .clone()
+            .unwrap_or_default()
+            .into_iter()
+            .collect()
     }
 
     /// A bundle whose config was never written down.
@@ -72,7 +87,10 @@ impl Bundle {
             let rootfs = self.rootfs()?;
             return check_directory(&rootfs).with_context(|| format!("root.path: {rootfs:?}"));
         };
-        let upper = overlay.upper.iter().flat_map(|upper| [&upper.dir, &upper.work]);
+        let upper = overlay
+            .upper
+            .iter()
+            .flat_map(|upper| [&upper.dir, &upper.work]);
         for dir in overlay.lower.iter().chain(upper) {
             check_directory(dir).with_context(|| format!("overlay directory {dir:?}"))?;
         }
@@ -90,15 +108,21 @@ impl Bundle {
             ensure!(cwd.is_absolute(), "process.cwd: {cwd:?}: must be absolute");
         }
         let names = self.spec.annotations().iter().flat_map(|map| map.keys());
-        ensure!(names.into_iter().all(|name| !name.is_empty()), "annotations: a name is empty");
+        ensure!(
+            names.into_iter().all(|name| !name.is_empty()),
+            "annotations: a name is empty"
+        );
         Ok(())
     }
 }
 
 /// A directory of its own, not a link that someone could turn.
 fn check_directory(dir: &Path) -> Result<()> {
-    let meta = std::fs::symlink_metadata(dir).map_err(plain)?;
-    ensure!(!meta.is_symlink(), "is a symbolic link; give the directory itself");
+    let meta = sys::io(std::fs::symlink_metadata(dir))?;
+    ensure!(
+        !meta.is_symlink(),
+        "is a symbolic link; give the directory itself"
+    );
     ensure!(meta.is_dir(), "not a directory");
     Ok(())
 }
@@ -106,21 +130,19 @@ fn check_directory(dir: &Path) -> Result<()> {
 fn read(file: &Path) -> Result<Vec<u8>> {
     let mut text = Vec::new();
     if file == Path::new("-") {
-        std::io::stdin().lock().read_to_end(&mut text).context("read the config from stdin")?;
+        std::io::stdin()
+            .lock()
+            .read_to_end(&mut text)
+            .context("read the config from stdin")?;
         return Ok(text);
     }
-    text = std::fs::read(file).map_err(plain).with_context(|| {
-        format!("config {}; make one with \"cofferdam spec\", or name the bundle with --bundle", file.display())
+    text = sys::io(std::fs::read(file)).with_context(|| {
+        format!(
+            "config {}; make one with \"cofferdam spec\", or name the bundle with --bundle",
+            file.display()
+        )
     })?;
     Ok(text)
-}
-
-/// The system's words without Rust's "(os error 2)".
-fn plain(error: std::io::Error) -> anyhow::Error {
-    match error.raw_os_error() {
-        Some(code) => anyhow!("{}", nix::errno::Errno::from_raw(code).desc().to_lowercase()),
-        None => error.into(),
-    }
 }
 
 /// The typed reading is tried first; only a config that it refuses is looked through for what the
@@ -128,36 +150,54 @@ fn plain(error: std::io::Error) -> anyhow::Error {
 fn parse(text: &[u8]) -> Result<Spec> {
     // serde would take an array for an object too.
     let first = text.iter().find(|byte| !byte.is_ascii_whitespace());
-    ensure!(matches!(first, None | Some(b'{')), "must be a JSON object, at line 1");
-    let first = match typed(text) {
+    ensure!(
+        matches!(first, None | Some(b'{')),
+        "must be a JSON object, at line 1"
+    );
+    let (place, first) = match typed(text) {
         Ok(spec) => return Ok(spec),
         Err(error) => error,
     };
     let mut value: Value = serde_json::from_slice(text)?;
     tolerate(&mut value);
-    let tolerated = serde_json::to_vec(&value)?;
-    typed(&tolerated).map_err(|second| {
-        let path = second.path().to_string();
+    typed(&serde_json::to_vec(&value)?).map_err(|(path, second)| {
         // Only the first reading knows the lines of the file.
-        let same = path == first.path().to_string();
-        let words = if same { first.inner().to_string() } else { without_position(second.inner()) };
-        if path == "." { anyhow!("{words}") } else { anyhow!("{path}: {words}") }
+        let words = if path == place {
+            first.to_string()
+        } else {
+            without_position(&second)
+        };
+        anyhow!("{path}: {words}")
     })
 }
 
-fn typed(text: &[u8]) -> Result<Spec, serde_path_to_error::Error<serde_json::Error>> {
-    serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_slice(text))
+/// The config, or the path of the field that is wrong and what is wrong with it.
+fn typed(text: &[u8]) -> Result<Spec, (String, serde_json::Error)> {
+    let mut reader = serde_json::Deserializer::from_slice(text);
+    let spec = serde_path_to_error::deserialize(&mut reader)
+        .map_err(|error| (error.path().to_string(), error.into_inner()))?;
+    reader
+        .end()
+        .map(|()| spec)
+        .map_err(|error| (".".to_string(), error))
 }
 
 fn without_position(error: &serde_json::Error) -> String {
     let text = error.to_string();
-    text.rsplit_once(" at line ").map_or(text.clone(), |(words, _)| words.to_string())
+    text.rsplit_once(" at line ")
+        .map_or(text.clone(), |(words, _)| words.to_string())
 }
 
 /// Takes out explicit nulls, and capabilities that no kernel known here has.
 fn tolerate(value: &mut Value) {
     remove_nulls(value);
-    for set in ["bounding", "effective", "inheritable", "permitted", "ambient"] {
+    for set in [
+        "bounding",
+        "effective",
+        "inheritable",
+        "permitted",
+        "ambient",
+    ] {
         let list = value.pointer_mut(&format!("/process/capabilities/{set}"));
         if let Some(list) = list.and_then(Value::as_array_mut) {
             list.retain(|name| serde_json::from_value::<Capability>(name.clone()).is_ok());
@@ -185,7 +225,10 @@ fn check_version(version: &str) -> Result<()> {
     if !valid {
         bail!("ociVersion: {version:?}: must be a version such as 1.3.0");
     }
-    ensure!(parts[0] == "1", "ociVersion: {version}: only 1.x is supported");
+    ensure!(
+        parts[0] == "1",
+        "ociVersion: {version}: only 1.x is supported"
+    );
     Ok(())
 }
 
@@ -193,20 +236,34 @@ fn overlay(
     dir: &Path,
     annotations: Option<&std::collections::HashMap<String, String>>,
 ) -> Result<Option<Overlay>> {
-    let get = |name: &str| annotations.and_then(|map| map.get(name)).filter(|text| !text.is_empty());
+    let get = |name: &str| {
+        annotations
+            .and_then(|map| map.get(name))
+            .filter(|text| !text.is_empty())
+    };
     let (lower, upper, work) = (get(LOWER), get(UPPER), get(WORK));
     let Some(lower) = lower else {
-        ensure!(upper.is_none() && work.is_none(), "annotations.{UPPER}: needs {LOWER} too");
+        ensure!(
+            upper.is_none() && work.is_none(),
+            "annotations.{UPPER}: needs {LOWER} too"
+        );
         return Ok(None);
     };
     let lower: Vec<PathBuf> = lower.split(':').map(|layer| dir.join(layer)).collect();
     let upper = match (upper, work) {
-        (Some(upper), Some(work)) => Some(Upper { dir: dir.join(upper), work: dir.join(work) }),
+        (Some(upper), Some(work)) => Some(Upper {
+            dir: dir.join(upper),
+            work: dir.join(work),
+        }),
         (Some(_), None) => bail!(
             "annotations.{WORK}: missing; give an empty directory on the filesystem of {UPPER}"
         ),
         (None, Some(_)) => bail!("annotations.{WORK}: has no use without {UPPER}"),
         (None, None) => None,
     };
-    Ok(Some(Overlay { lower, upper, user_attributes: false }))
+    Ok(Some(Overlay {
+        lower,
+        upper,
+        user_attributes: false,
+    }))
 }

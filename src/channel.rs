@@ -14,6 +14,8 @@
 //! start                                     the same process, over a connection to the gate
 //!        ---------------- Down::Start ---->
 //!        <------------- Up::Starting ------  this caller won; end of file then means that exec succeeded
+//!        <--- Up::Listener{number} --------  only with a seccomp filter that notifies
+//!        ------------------- Down::Go ---->  its agent has it
 //!        <--------- Up::Failed{text} ------  ends it at any point
 //! ```
 
@@ -35,6 +37,8 @@ pub enum Up {
     Ready,
     Waiting,
     Starting,
+    /// The number of the seccomp listener in the child's table.
+    Listener(i32),
     Failed(String),
 }
 
@@ -58,7 +62,12 @@ pub struct ChildEnd {
 }
 
 pub fn pair() -> Result<(ParentEnd, ChildEnd)> {
-    let made = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC);
+    let made = socketpair(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        None,
+        SockFlag::SOCK_CLOEXEC,
+    );
     let (parent, child) = named(made, || "socketpair(AF_UNIX)".to_string())?;
     Ok((ParentEnd { socket: parent }, ChildEnd { socket: child }))
 }
@@ -70,7 +79,8 @@ impl ParentEnd {
     }
 
     pub fn send(&self, message: Down) -> Result<()> {
-        socket::send(&self.socket, &[message as u8], None).with_context(|| format!("tell the container's init: {message:?}"))
+        socket::send(&self.socket, &[message as u8], None)
+            .with_context(|| format!("tell the container's init: {message:?}"))
     }
 
     /// The next message; `None` when the child is gone, or has executed its program.
@@ -87,8 +97,12 @@ impl ParentEnd {
             (b'r', None) => Up::Ready,
             (b'w', None) => Up::Waiting,
             (b's', None) => Up::Starting,
+            (b'l', None) => Up::Listener(i32::from_ne_bytes(payload.try_into()?)),
             (b'f', None) => Up::Failed(String::from_utf8_lossy(payload).into_owned()),
-            (tag, fd) => bail!("unexpected packet {:?} from the container's init, descriptor {fd:?}", *tag as char),
+            (tag, fd) => bail!(
+                "unexpected packet {:?} from the container's init, descriptor {fd:?}",
+                *tag as char
+            ),
         };
         Ok(Some(message))
     }
@@ -116,6 +130,7 @@ impl ChildEnd {
             Up::Ready => socket::send(&self.socket, b"r", None),
             Up::Waiting => socket::send(&self.socket, b"w", None),
             Up::Starting => socket::send(&self.socket, b"s", None),
+            Up::Listener(number) => socket::send(&self.socket, &listener_packet(*number), None),
             Up::Failed(text) => {
                 let cut = &text.as_bytes()[..text.len().min(LONGEST)];
                 socket::send(&self.socket, &[b"f", cut].concat(), None)
@@ -144,6 +159,12 @@ impl ChildEnd {
             None => bail!("the parent is gone"),
         }
     }
+}
+
+/// `Up::Listener` for one who may neither allocate nor call sendmsg(2) any more.
+pub fn listener_packet(number: i32) -> [u8; 5] {
+    let [a, b, c, d] = number.to_ne_bytes();
+    [b'l', a, b, c, d]
 }
 
 impl AsFd for ChildEnd {
@@ -179,7 +200,9 @@ mod tests {
     fn a_long_failure_is_cut_and_the_end_of_a_peer_is_seen() {
         let (parent, child) = pair().unwrap();
         child.send(Up::Failed("x".repeat(3 * LONGEST))).unwrap();
-        let Some(Up::Failed(text)) = parent.receive().unwrap() else { panic!("no failure") };
+        let Some(Up::Failed(text)) = parent.receive().unwrap() else {
+            panic!("no failure")
+        };
         assert_eq!(text.len(), LONGEST);
         drop(child);
         assert!(parent.receive().unwrap().is_none());

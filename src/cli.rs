@@ -5,13 +5,13 @@
 //! environment, prints nothing, and decides nothing but whether the words are well formed.
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+use crate::argv;
 use crate::commands::features::version;
 
 #[derive(Debug)]
@@ -81,6 +81,12 @@ pub enum Command {
     Kill(Kill),
     /// Remove a container that has stopped
     Delete(Delete),
+    /// Freeze the processes of a container
+    Pause(Pause),
+    /// Let the processes of a paused container go on
+    Resume(Pause),
+    /// List the processes of a container
+    Ps(Ps),
     /// List the containers
     List(List),
     /// Write a config.json to start from
@@ -152,7 +158,7 @@ pub struct Run {
     /// Do not adopt processes that the container leaves behind
     #[arg(long, help_heading = "Foreground")]
     pub no_subreaper: bool,
-    /// Use the overlay of these directories as root file system; once for each, top first
+    /// Run on an overlay of these directories, without a bundle; once for each, top first
     #[arg(long = "layer", value_name = "DIR", action = ArgAction::Append, help_heading = "Root file system")]
     pub layers: Vec<PathBuf>,
     /// Keep what the container changes above its layers in DIR [default: lost with the container]
@@ -196,6 +202,29 @@ pub struct Delete {
     pub force: bool,
     /// Name of the container
     pub id: String,
+}
+
+#[derive(Args, Debug)]
+pub struct Pause {
+    /// Name of the container
+    pub id: String,
+}
+
+#[derive(Args, Debug)]
+pub struct Ps {
+    /// Print what ps(1) prints, or an array of process numbers
+    #[arg(short, long, default_value = "table")]
+    pub format: Format,
+    /// Name of the container
+    pub id: String,
+    /// Options of ps(1)
+    #[arg(
+        value_name = "PS OPTIONS",
+        default_value = "-ef",
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    pub ps_args: Vec<String>,
 }
 
 #[derive(Args, Debug)]
@@ -267,7 +296,7 @@ pub enum Parsed {
 pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Parsed> {
     let mut args = args;
     let program = args.next().unwrap_or_default();
-    let call = canonical(&mut args)?;
+    let call = argv::canonical(&mut args)?;
     let cli = read(call.command, &call.words).or_else(|_| read(every_verb(), &call.words));
     match cli {
         Ok(cli) => {
@@ -293,13 +322,13 @@ fn read(mut definition: clap::Command, words: &[OsString]) -> Result<Cli, clap::
 }
 
 /// The definition that knows the help of every verb, and which verb a misspelt one resembles.
-fn every_verb() -> clap::Command {
+pub fn every_verb() -> clap::Command {
     Command::augment_subcommands(Global::command())
 }
 
 /// The definition of one verb, for calls without a fault: all of them together take as much memory,
 /// page fault by page fault, as the rest of a short call.
-fn one_verb(name: &OsStr) -> Option<clap::Command> {
+pub fn one_verb(name: &OsStr) -> Option<clap::Command> {
     let new = clap::Command::new;
     Some(match name.to_str()? {
         "create" => Create::augment_args(new("create")),
@@ -308,6 +337,9 @@ fn one_verb(name: &OsStr) -> Option<clap::Command> {
         "state" => State::augment_args(new("state")),
         "kill" => Kill::augment_args(new("kill")),
         "delete" => Delete::augment_args(new("delete")),
+        "pause" => Pause::augment_args(new("pause")),
+        "resume" => Pause::augment_args(new("resume")),
+        "ps" => Ps::augment_args(new("ps")),
         "list" => List::augment_args(new("list")),
         "spec" => Spec::augment_args(new("spec")),
         "features" => new("features"),
@@ -322,127 +354,6 @@ fn check_root(root: Option<&Path>) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// A call in the one form that clap is given: the program, the global flags, the verb, its flags,
-/// each with its value in one word, `--`, the operands.
-struct Call {
-    words: Vec<OsString>,
-    verb: OsString,
-    command: clap::Command,
-}
-
-fn canonical(args: &mut impl Iterator<Item = OsString>) -> Result<Call> {
-    let global = Global::command();
-    let mut words = vec![OsString::from("cofferdam")];
-    let verb = next_operand(&global, args, &mut words)?.unwrap_or_default();
-    if let Some((name, _)) = flag(&verb) {
-        bail!("flag provided but not defined: -{name}");
-    }
-    if verb == "help" {
-        words.extend(args.next());
-        words.push("--help".into());
-    } else if !verb.is_empty() {
-        words.push(verb.clone());
-    }
-    let command = match one_verb(&verb) {
-        Some(level) => {
-            let operands = operands(&global, &level, args, &mut words)?;
-            words.extend(operands);
-            global.subcommand(level)
-        }
-        None => every_verb(),
-    };
-    Ok(Call {
-        words,
-        verb,
-        command,
-    })
-}
-
-/// The operands of a verb, with the `--` that keeps clap from taking one for a flag.
-fn operands(
-    global: &clap::Command,
-    level: &clap::Command,
-    args: &mut impl Iterator<Item = OsString>,
-    words: &mut Vec<OsString>,
-) -> Result<Vec<OsString>> {
-    let takes_hyphens = level.get_positionals().any(Arg::is_allow_hyphen_values_set);
-    let runs_command = level.get_positionals().any(Arg::is_last_set);
-    let mut operands = Vec::new();
-    while let Some(word) = next_operand(level, args, words)? {
-        if word == "--" {
-            operands.extend(runs_command.then_some(word));
-            operands.extend(args.by_ref());
-        } else if let Some((name, _)) = flag(&word)
-            && (operands.is_empty() || !takes_hyphens)
-        {
-            let hint = find(global, &name).map_or("", |_| "; it goes before the command");
-            bail!("flag provided but not defined: -{name}{hint}");
-        } else {
-            operands.push(word);
-        }
-    }
-    if !runs_command {
-        operands.insert(0, "--".into());
-    }
-    Ok(operands)
-}
-
-/// Reads flags into `words`, up to a word that is none or that `level` does not know.
-fn next_operand(
-    level: &clap::Command,
-    args: &mut impl Iterator<Item = OsString>,
-    words: &mut Vec<OsString>,
-) -> Result<Option<OsString>> {
-    while let Some(word) = args.next() {
-        let Some((name, value)) = flag(&word) else {
-            return Ok(Some(word));
-        };
-        if name == "help" || name == "h" {
-            words.push("--help".into());
-            continue;
-        }
-        let Some(arg) = find(level, &name) else {
-            return Ok(Some(word));
-        };
-        let long = format!("--{}", arg.get_long().unwrap_or_default());
-        if arg.get_action().takes_values() {
-            let value = value.or_else(|| args.next());
-            let value = value.ok_or_else(|| anyhow!("flag needs an argument: {long}"))?;
-            words.push([OsString::from(long), value].join(OsStr::new("=")));
-        } else {
-            set_switch(words, long.into(), value.as_deref())?;
-        }
-    }
-    Ok(None)
-}
-
-fn set_switch(words: &mut Vec<OsString>, long: OsString, value: Option<&OsStr>) -> Result<()> {
-    let value = value.unwrap_or(OsStr::new("true"));
-    match value.to_str() {
-        Some("true") => words.push(long),
-        Some("false") => words.retain(|word| *word != long),
-        _ => bail!("{}: {value:?}: must be true or false", long.display()),
-    }
-    Ok(())
-}
-
-fn find<'a>(level: &'a clap::Command, name: &str) -> Option<&'a Arg> {
-    level.get_arguments().find(|arg| {
-        let short = |letter: char| letter.encode_utf8(&mut [0; 4]) == name;
-        arg.get_long() == Some(name) || arg.get_short().is_some_and(short)
-    })
-}
-
-/// Name and value of `--name`, `-name`, `--name=value` or `-name=value`; `-` and `--` are no flags.
-pub fn flag(word: &OsStr) -> Option<(String, Option<OsString>)> {
-    let dashless = word.as_bytes().strip_prefix(b"-")?;
-    let dashless = dashless.strip_prefix(b"-").unwrap_or(dashless);
-    let mut parts = dashless.splitn(2, |byte| *byte == b'=');
-    let name = String::from_utf8_lossy(parts.next()?).into_owned();
-    let value = parts.next().map(OsStr::from_bytes);
-    (!name.is_empty()).then(|| (name, value.map(OsStr::to_os_string)))
 }
 
 /// What clap has refused, as one line.
@@ -499,6 +410,8 @@ fn context(error: &clap::Error, kind: ContextKind) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::argv::find;
+    use std::os::unix::ffi::OsStrExt;
 
     fn parsed(line: &str) -> Result<Parsed> {
         parse(line.split(' ').map(OsString::from))
@@ -643,15 +556,18 @@ mod tests {
     #[test]
     fn paths_need_not_be_text() {
         let odd = OsStr::from_bytes(b"/b\xff");
-        let words = ["cofferdam", "create", "--bundle"].map(OsString::from);
-        let words = words.into_iter().chain([odd.to_os_string(), "c".into()]);
-        let Ok(Parsed::Command(cli)) = parse(words) else {
-            panic!();
+        let joined = OsStr::from_bytes(b"--pid-file=/b\xff");
+        let words = ["cofferdam", "create", "c", "--bundle"].map(OsStr::new);
+        let words = words.into_iter().chain([odd, joined]);
+        let parsed = parse(words.map(OsStr::to_os_string)).unwrap();
+        let Parsed::Command(cli) = parsed else {
+            panic!("{parsed:?}");
         };
         let Command::Create(create) = cli.command else {
-            panic!();
+            panic!("{cli:?}");
         };
         assert_eq!(create.flags.bundle.as_os_str(), odd);
+        assert_eq!(create.flags.pid_file.unwrap().as_os_str(), odd);
     }
 
     #[test]
@@ -798,7 +714,12 @@ mod tests {
         assert!(text("x run --help").contains("-- sh -c"));
         assert_eq!(text("x run --help"), text("x help run"));
         assert_eq!(text("x run --help"), text("x run a b --help"));
-        assert!(!text("x create --help").contains("--no-subreaper"));
+        let hidden = ["--no-subreaper", "--detach"];
+        assert!(
+            !hidden
+                .iter()
+                .any(|flag| text("x create --help").contains(flag))
+        );
     }
 
     #[test]

@@ -2,9 +2,10 @@
 //!
 //! `state` holds one record a line, each complete in itself; the last good line counts. The first is
 //! written before anything is made, so that whatever a killed creator leaves behind can be found and
-//! removed. Its creator holds a lock on the file for as long as it lives. `gate` is the socket on
-//! which a created container waits to be started. Nothing here says running or stopped: [`Status`]
-//! is asked from the kernel each time.
+//! removed. Its creator holds a lock on the file for as long as it lives. `cgroup` is a link whose text
+//! names the container's cgroup, apart from the records so that it outlives damage to them. `gate` is the
+//! socket on which a created container waits to be started. Nothing here says running or stopped:
+//! [`Status`] is asked from the kernel each time.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,10 +24,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Cgroup;
 use crate::plan::hooks::Hooks;
+use crate::plan::seccomp::Notify;
 use crate::sys::{self, process, socket};
 
 const STATE: &str = "state";
 const GATE: &str = "gate";
+const CGROUP: &str = "cgroup";
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -44,12 +47,14 @@ pub struct State {
     pub owner: u32,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
-    /// Planned before it exists; ours only once its inode is known.
+    /// As planned; it is this container's once the link `cgroup` says so.
     pub cgroup: Option<PathBuf>,
-    pub cgroup_inode: Option<u64>,
     /// Killing its init then kills every process of the container.
     pub private_pids: bool,
     pub hooks: Hooks,
+    /// Who gets the listener of the seccomp filter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub notify: Option<Notify>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +74,8 @@ pub struct Store {
 pub struct Container {
     pub dir: PathBuf,
     pub state: State,
+    /// Whether no record can be read although there was one.
+    pub damaged: bool,
 }
 
 /// The place of a container being made; removed on drop unless kept.
@@ -111,7 +118,9 @@ impl Store {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 bail!("container with given ID already exists: {id}");
             }
-            made => made.with_context(|| format!("make the container's directory {dir:?}"))?,
+            made => {
+                sys::io(made).with_context(|| format!("make the container's directory {dir:?}"))?
+            }
         }
         let opened = OpenOptions::new()
             .append(true)
@@ -121,13 +130,19 @@ impl Store {
             .and_then(|records| Ok((records, std::fs::metadata(&dir)?.ino())));
         match opened {
             Ok((records, inode)) => {
-                let slot = Slot { dir, inode, records, kept: false };
+                let slot = Slot {
+                    dir,
+                    inode,
+                    records,
+                    kept: false,
+                };
                 slot.lock()?;
                 Ok(slot)
             }
             Err(error) => {
                 std::fs::remove_dir(&dir).ok();
-                Err(error).with_context(|| format!("make the state of the container in {dir:?}"))
+                sys::io(Err(error))
+                    .with_context(|| format!("make the state of the container in {dir:?}"))
             }
         }
     }
@@ -135,26 +150,38 @@ impl Store {
     pub fn find(&self, id: &str) -> Result<Container> {
         check_id(id)?;
         let dir = self.root.join(id);
-        let text = match std::fs::read_to_string(dir.join(STATE)) {
+        let text = match std::fs::read(dir.join(STATE)) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 ensure!(dir.is_dir(), "container does not exist: {id}");
-                String::new()
+                Vec::new()
             }
-            Err(error) => return Err(error).with_context(|| format!("read the state of {id}")),
+            failed => sys::io(failed).with_context(|| format!("read the state of {id}"))?,
         };
-        let state = State { id: id.to_string(), ..last_record(&text) };
-        Ok(Container { dir, state })
+        let record = last_record(&String::from_utf8_lossy(&text), id);
+        let nothing_yet = text.is_empty() && dir.join(CGROUP).symlink_metadata().is_err();
+        let damaged = record.is_none() && !nothing_yet;
+        let state = record.unwrap_or_else(|| State {
+            id: id.to_string(),
+            ..State::default()
+        });
+        Ok(Container {
+            dir,
+            state,
+            damaged,
+        })
     }
 
     /// All of them by name; one that vanishes meanwhile is left out.
     pub fn list(&self) -> Result<Vec<Container>> {
         let entries = match std::fs::read_dir(&self.root) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries.with_context(|| format!("read {:?}", self.root))?,
+            entries => sys::io(entries).with_context(|| format!("--root: read {:?}", self.root))?,
         };
-        let mut ids: Vec<String> =
-            entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        let mut ids: Vec<String> = entries
+            .flatten()
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect();
         ids.sort();
         Ok(ids.iter().filter_map(|id| self.find(id).ok()).collect())
     }
@@ -162,8 +189,17 @@ impl Store {
 
 impl Container {
     pub fn status(&self) -> Result<Status> {
+        let record = self.dir.join(STATE);
+        ensure!(
+            !self.damaged,
+            "{record:?}: is damaged; end and remove what is left with \"delete --force\""
+        );
         if self.state.pid == 0 {
-            let status = if self.is_being_created()? { Status::Creating } else { Status::Stopped };
+            let status = if self.is_being_created()? {
+                Status::Creating
+            } else {
+                Status::Stopped
+            };
             return Ok(status);
         }
         if self.init()?.is_none() {
@@ -174,7 +210,11 @@ impl Container {
                 return Ok(Status::Paused);
             }
         }
-        Ok(if self.is_at_gate() { Status::Created } else { Status::Running })
+        Ok(if self.is_at_gate() {
+            Status::Created
+        } else {
+            Status::Running
+        })
     }
 
     /// The init process, if it is still the one that was made: the same boot, number and start time.
@@ -184,19 +224,28 @@ impl Container {
         }
         let pidfd = match process::pidfd_open(self.state.pid) {
             // EINVAL: the number belongs to a thread now.
-            Err(error) if matches!(sys::errno(&error), Some(Errno::ESRCH | Errno::EINVAL)) => return Ok(None),
+            Err(error) if matches!(sys::errno(&error), Some(Errno::ESRCH | Errno::EINVAL)) => {
+                return Ok(None);
+            }
             opened => opened?,
         };
         // Compared after the pidfd was opened, so that what was compared is what it refers to.
-        let alive = start_time(self.state.pid) == Some(self.state.start_time) && !has_exited(&pidfd);
+        let alive =
+            start_time(self.state.pid) == Some(self.state.start_time) && !has_exited(&pidfd);
         Ok(alive.then_some(pidfd))
     }
 
     pub fn cgroup(&self) -> Result<Option<Cgroup>> {
-        let Some((path, inode)) = self.state.cgroup.as_ref().zip(self.state.cgroup_inode) else {
+        let Ok(link) = std::fs::read_link(self.dir.join(CGROUP)) else {
             return Ok(None);
         };
-        Cgroup::open(path, inode)
+        let text = link.to_string_lossy();
+        let claim = text
+            .split_once(':')
+            .and_then(|(inode, path)| Some((inode.parse().ok()?, path)));
+        let (inode, path) =
+            claim.with_context(|| format!("{:?}: damaged: {text}", self.dir.join(CGROUP)))?;
+        Cgroup::open(Path::new(path), inode)
     }
 
     /// A connection to an init that waits to be started.
@@ -206,7 +255,7 @@ impl Container {
 
     /// Nobody listens any more.
     pub fn close_gate(&self) -> Result<()> {
-        gone_is_fine(std::fs::remove_file(self.dir.join(GATE))).context("remove the gate")
+        sys::io(gone_is_fine(std::fs::remove_file(self.dir.join(GATE)))).context("remove the gate")
     }
 
     /// init listens until it executes its program; a connection that says nothing does not disturb it.
@@ -221,7 +270,9 @@ impl Container {
     fn is_being_created(&self) -> Result<bool> {
         let records = match File::open(self.dir.join(STATE)) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-            opened => opened.with_context(|| format!("open the state of {}", self.state.id))?,
+            opened => {
+                sys::io(opened).with_context(|| format!("open the state of {}", self.state.id))?
+            }
         };
         let mut lock = write_lock();
         fcntl(&records, FcntlArg::F_GETLK(&mut lock)).context("query the lock of the state")?;
@@ -230,11 +281,15 @@ impl Container {
 
     /// Takes the record away, last of all.
     pub fn forget(&self) -> Result<()> {
-        forget(&self.dir).with_context(|| format!("remove {:?}", self.dir))
+        sys::io(forget(&self.dir)).with_context(|| format!("remove {:?}", self.dir))
     }
 
     pub fn report(&self, status: Status) -> Report<'_> {
-        let pid = if status == Status::Stopped { 0 } else { self.state.pid };
+        let pid = if status == Status::Stopped {
+            0
+        } else {
+            self.state.pid
+        };
         report(&self.state, status, pid)
     }
 }
@@ -247,7 +302,15 @@ impl Slot {
     pub fn save(&mut self, state: &State) -> Result<()> {
         let mut line = serde_json::to_vec(state).context("write the state")?;
         line.push(b'\n');
-        self.records.write_all(&line).with_context(|| format!("write the state in {:?}", self.dir))
+        sys::io(self.records.write_all(&line))
+            .with_context(|| format!("write the state in {:?}", self.dir))
+    }
+
+    /// Says that this cgroup, by its inode and no other, is the container's.
+    pub fn claim_cgroup(&self, cgroup: &Cgroup) -> Result<()> {
+        let text = format!("{}:{}", cgroup.inode()?, cgroup.path.display());
+        let made = std::os::unix::fs::symlink(text, self.dir.join(CGROUP));
+        sys::io(made).with_context(|| format!("note the cgroup in {:?}", self.dir))
     }
 
     /// The socket on which the container's init will wait for `start`.
@@ -280,7 +343,8 @@ impl Drop for Slot {
 impl State {
     /// Fills in the process that init is now.
     pub fn set_init(&mut self, pid: i32) -> Result<()> {
-        self.start_time = start_time(pid).with_context(|| format!("read the start time of process {pid}"))?;
+        self.start_time =
+            start_time(pid).with_context(|| format!("read the start time of process {pid}"))?;
         self.pid = pid;
         Ok(())
     }
@@ -314,7 +378,7 @@ impl Report<'_> {
 
 pub fn boot_id() -> Result<String> {
     let file = "/proc/sys/kernel/random/boot_id";
-    let text = std::fs::read_to_string(file).with_context(|| format!("read {file}"))?;
+    let text = sys::io(std::fs::read_to_string(file)).with_context(|| format!("read {file}"))?;
     Ok(text.trim().to_string())
 }
 
@@ -344,16 +408,20 @@ fn check_id(id: &str) -> Result<()> {
 
 fn make_root(root: &Path) -> Result<()> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(root);
-    made.with_context(|| format!("--root {root:?}"))
+    sys::io(made).with_context(|| format!("--root: make {root:?}"))
 }
 
-fn last_record(text: &str) -> State {
-    let complete = text.rfind('\n').map_or("", |end| &text[..end]);
-    complete.lines().rev().find_map(|line| serde_json::from_str(line).ok()).unwrap_or_default()
+fn last_record(text: &str, id: &str) -> Option<State> {
+    let complete = &text[..text.rfind('\n')?];
+    let records = complete
+        .lines()
+        .rev()
+        .filter_map(|line| serde_json::from_str(line).ok());
+    records.into_iter().find(|record: &State| record.id == id)
 }
 
 fn forget(dir: &Path) -> std::io::Result<()> {
-    for name in [GATE, STATE] {
+    for name in [GATE, CGROUP, STATE] {
         gone_is_fine(std::fs::remove_file(dir.join(name)))?;
     }
     gone_is_fine(std::fs::remove_dir(dir))
@@ -394,12 +462,20 @@ mod tests {
 
     #[test]
     fn the_last_complete_and_readable_record_counts() {
-        let record = |pid| serde_json::to_string(&State { pid, ..State::default() }).unwrap();
+        let state = |pid| State {
+            id: "c".to_string(),
+            pid,
+            ..State::default()
+        };
+        let record = |pid| serde_json::to_string(&state(pid)).unwrap();
         let (intent, created) = (record(0), record(7));
-        assert_eq!(last_record(&format!("{intent}\n{created}\n")).pid, 7);
-        assert_eq!(last_record(&format!("{intent}\n{created}")).pid, 0);
-        assert_eq!(last_record(&format!("{created}\n{{\"pid\":\n")).pid, 7);
-        assert_eq!(last_record("").pid, 0);
+        let pid = |text: &str| last_record(text, "c").map(|record| record.pid);
+        assert_eq!(pid(&format!("{intent}\n{created}\n")), Some(7));
+        assert_eq!(pid(&format!("{intent}\n{created}")), Some(0));
+        assert_eq!(pid(&format!("{created}\n{{\"pid\":\n")), Some(7));
+        for damaged in ["", "\n", "{}\n", "null\n", &created, "\0\n"] {
+            assert_eq!(pid(damaged), None, "{damaged:?}");
+        }
     }
 
     #[test]

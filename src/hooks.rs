@@ -24,8 +24,12 @@ const OUTPUT: u64 = 1024;
 /// Runs the hooks in order; the first that fails ends it.
 pub fn run(hooks: &[Hook], name: &str, state: &str, directory: &Path) -> Result<()> {
     for (index, hook) in hooks.iter().enumerate() {
-        run_one(hook, state, directory)
-            .with_context(|| format!("error running {name} hook #{index} ({})", hook.path.display()))?;
+        run_one(hook, state, directory).with_context(|| {
+            format!(
+                "error running {name} hook #{index} ({})",
+                hook.path.display()
+            )
+        })?;
     }
     Ok(())
 }
@@ -34,7 +38,10 @@ pub fn run(hooks: &[Hook], name: &str, state: &str, directory: &Path) -> Result<
 pub fn run_all(hooks: &[Hook], name: &str, state: &str, directory: &Path) {
     for (index, hook) in hooks.iter().enumerate() {
         if let Err(error) = run_one(hook, state, directory) {
-            crate::log::warn(&format!("{name} hook #{index} ({}): {error:#}", hook.path.display()));
+            crate::log::warn(&format!(
+                "{name} hook #{index} ({}): {error:#}",
+                hook.path.display()
+            ));
         }
     }
 }
@@ -42,7 +49,10 @@ pub fn run_all(hooks: &[Hook], name: &str, state: &str, directory: &Path) {
 fn run_one(hook: &Hook, state: &str, directory: &Path) -> Result<()> {
     // Files in memory instead of pipes: nobody can block on them, and the hook sees their end.
     let mut input = memory_file("hook-state")?;
-    input.write_all(state.as_bytes()).and_then(|()| input.rewind()).context("write the state")?;
+    input
+        .write_all(state.as_bytes())
+        .and_then(|()| input.rewind())
+        .context("write the state")?;
     let mut output = memory_file("hook-output")?;
     let mut child = command(hook, directory)
         .stdin(input)
@@ -55,9 +65,16 @@ fn run_one(hook: &Hook, state: &str, directory: &Path) -> Result<()> {
         return Ok(());
     }
     let mut text = Vec::new();
-    output.rewind().and_then(|()| output.take(OUTPUT).read_to_end(&mut text)).ok();
+    output
+        .rewind()
+        .and_then(|()| output.take(OUTPUT).read_to_end(&mut text))
+        .ok();
     let text = String::from_utf8_lossy(&text).trim().replace('\n', " ");
-    bail!("{}{}{text}", ending(status), if text.is_empty() { "" } else { ", output: " })
+    bail!(
+        "{}{}{text}",
+        ending(status),
+        if text.is_empty() { "" } else { ", output: " }
+    )
 }
 
 fn command(hook: &Hook, directory: &Path) -> Command {
@@ -66,10 +83,13 @@ fn command(hook: &Hook, directory: &Path) -> Command {
         command.arg0(name).args(args);
     }
     if let Some(env) = &hook.env {
-        command.env_clear().envs(env.iter().filter_map(|entry| entry.split_once('=')));
+        command
+            .env_clear()
+            .envs(env.iter().filter_map(|entry| entry.split_once('=')));
     }
     // A group of its own, so that a timeout ends what the hook has started too.
     command.current_dir(directory).process_group(0);
+    process::unblock_signals_in(&mut command);
     command
 }
 
@@ -83,7 +103,10 @@ fn wait(child: &mut Child, timeout: Option<Duration>) -> Result<ExitStatus> {
     if !exited {
         killpg(Pid::from_raw(pid), Signal::SIGKILL).ok();
         child.wait().context("wait for the hook")?;
-        bail!("hook ran past specified timeout of {:.1}s", timeout.as_secs_f64());
+        bail!(
+            "hook ran past specified timeout of {:.1}s",
+            timeout.as_secs_f64()
+        );
     }
     child.wait().context("wait for the hook")
 }
@@ -92,7 +115,10 @@ fn wait_until(pidfd: &OwnedFd, deadline: Instant) -> Result<bool> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], timeout) {
+        match poll(
+            &mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)],
+            timeout,
+        ) {
             Ok(1..) => return Ok(true),
             Ok(_) if left.is_zero() => return Ok(false),
             Ok(_) | Err(Errno::EINTR) => {}

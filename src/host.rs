@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 
+use crate::sys;
+
 #[derive(Clone, Debug)]
 pub struct Host {
     pub euid: u32,
@@ -44,8 +46,14 @@ impl Hierarchy {
             "/sys/fs/cgroup: no cgroup v2 here; mount it: mount -t cgroup2 none /sys/fs/cgroup",
         )?;
         let text = read("/proc/self/cgroup")?;
-        let own = text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
-        Ok(Hierarchy { mount: PathBuf::from(mount), own: PathBuf::from(own) })
+        let own = text
+            .lines()
+            .find_map(|line| line.strip_prefix("0::"))
+            .unwrap_or("/");
+        Ok(Hierarchy {
+            mount: PathBuf::from(mount),
+            own: PathBuf::from(own),
+        })
     }
 }
 
@@ -57,5 +65,5 @@ pub fn in_user_namespace() -> Result<bool> {
 
 fn read(path: impl AsRef<Path>) -> Result<String> {
     let path = path.as_ref();
-    std::fs::read_to_string(path).with_context(|| format!("read {path:?}"))
+    sys::io(std::fs::read_to_string(path)).with_context(|| format!("read {path:?}"))
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use crate::host::Host;
 use crate::plan::namespaces::{IdMap, is_single};
 use crate::sys::clone::{self, Side};
-use crate::sys::process;
+use crate::sys::{self, process};
 
 /// Writes the maps of a new user namespace, whose first process is `pid`.
 pub fn write(pid: i32, host: &Host, uids: &[IdMap], gids: &[IdMap]) -> Result<()> {
@@ -24,7 +24,11 @@ pub fn write(pid: i32, host: &Host, uids: &[IdMap], gids: &[IdMap]) -> Result<()
     } else {
         map_by_helper("newgidmap", pid, gids)?;
     }
-    if is_single(uids, host.euid) { write_map(pid, "uid_map", uids) } else { map_by_helper("newuidmap", pid, uids) }
+    if is_single(uids, host.euid) {
+        write_map(pid, "uid_map", uids)
+    } else {
+        map_by_helper("newuidmap", pid, uids)
+    }
 }
 
 /// A user namespace that holds nothing but its maps, for mount_setattr(2).
@@ -41,7 +45,7 @@ pub fn namespace(host: &Host, uids: &[IdMap], gids: &[IdMap]) -> Result<OwnedFd>
             drop(child);
             let opened = write(pid, host, uids, gids).and_then(|()| {
                 let path = format!("/proc/{pid}/ns/user");
-                File::open(&path).with_context(|| format!("open {path}"))
+                sys::io(File::open(&path)).with_context(|| format!("open {path}"))
             });
             drop(parent);
             nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None).ok();
@@ -59,25 +63,39 @@ fn write_map(pid: i32, file: &str, maps: &[IdMap]) -> Result<()> {
 fn write_file(pid: i32, file: &str, text: &str) -> Result<()> {
     let path = format!("/proc/{pid}/{file}");
     let named = || format!("write {:?} to {path}", text.trim_end());
-    std::fs::write(&path, text).map_err(|error| match error.raw_os_error() {
-        Some(code) => anyhow::anyhow!("{}", nix::errno::Errno::from_raw(code).desc()),
-        None => error.into(),
-    }).with_context(named)
+    sys::io(std::fs::write(&path, text)).with_context(named)
 }
 
 /// newuidmap(1) and newgidmap(1) may map what /etc/subuid and /etc/subgid grant the user.
 fn map_by_helper(program: &str, pid: i32, maps: &[IdMap]) -> Result<()> {
     let places = ["/usr/bin", "/bin", "/usr/local/bin", "/usr/sbin"];
-    let path = places.iter().map(|place| std::path::Path::new(place).join(program)).find(|path| path.exists());
+    let path = places
+        .iter()
+        .map(|place| std::path::Path::new(place).join(program))
+        .find(|path| path.exists());
     let Some(path) = path else {
-        bail!("{program}: not installed; mapping more than one's own id without privilege needs it (package uidmap)");
+        bail!(
+            "{program}: not installed; mapping more than one's own id without privilege needs it (package uidmap)"
+        );
     };
-    let words = maps.iter().flat_map(|map| [map.container, map.host, map.size]).map(|id| id.to_string());
-    let output = Command::new(&path).arg(pid.to_string()).args(words).env_clear().output();
-    let output = output.with_context(|| format!("run {path:?}"))?;
+    let words = maps
+        .iter()
+        .flat_map(|map| [map.container, map.host, map.size])
+        .map(|id| id.to_string());
+    let output = Command::new(&path)
+        .arg(pid.to_string())
+        .args(words)
+        .env_clear()
+        .output();
+    let output = sys::io(output).with_context(|| format!("run {path:?}"))?;
     if !output.status.success() {
-        let text = String::from_utf8_lossy(&output.stderr).trim().replace('\n', " ");
-        bail!("{program}: {text}; grant the ids in /etc/sub{}", &program[3..6]);
+        let text = String::from_utf8_lossy(&output.stderr)
+            .trim()
+            .replace('\n', " ");
+        bail!(
+            "{program}: {text}; grant the ids in /etc/sub{}",
+            &program[3..6]
+        );
     }
     Ok(())
 }

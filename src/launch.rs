@@ -4,7 +4,7 @@
 //! relay joins what is to be joined and then makes init as its sibling, so that it is the parent's child.
 
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -20,7 +20,7 @@ use crate::plan::namespaces::{Join, Namespaces};
 use crate::plan::step::{Idmap, Tree};
 use crate::sys::clone::{self, Side};
 use crate::sys::{self, cred, mount, process, tty};
-use crate::{hooks, idmap};
+use crate::{hooks, idmap, notify};
 
 /// What init is made from, and who is told about it.
 pub struct Launch<'a> {
@@ -43,7 +43,13 @@ pub struct Init {
 impl Launch<'_> {
     /// Makes init and sees it through to the point before its program.
     pub fn run(self) -> Result<Init> {
-        let Launch { plan, host, cgroup, gate, state } = self;
+        let Launch {
+            plan,
+            host,
+            cgroup,
+            gate,
+            state,
+        } = self;
         process::keep_children();
         let trees = open_trees(plan, host)?;
         let joins = open_joins(&plan.namespaces)?;
@@ -53,21 +59,38 @@ impl Launch<'_> {
         if relayed {
             flags = 0;
         }
-        let side = clone::clone3(flags, cgroup.map(AsFd::as_fd)).context("make the container's init")?;
+        let side =
+            clone::clone3(flags, cgroup.map(AsFd::as_fd)).context("make the container's init")?;
         let Side::Parent { pid, pidfd } = side else {
             drop(parent);
-            let materials = Materials { trees, gate: gate.as_ref(), state };
+            let waits = relayed || plan.namespaces.creates(clone::NEWUSER);
+            let materials = Materials {
+                trees,
+                gate: gate.as_ref(),
+                state,
+                waits,
+            };
             if relayed {
                 relay(plan, joins, child, materials);
             }
             init::run(plan, child, materials)
         };
         drop((child, trees, gate, joins));
-        let mut init = Init { pid, pidfd, console: None, channel: parent, kept: false };
+        let mut init = Init {
+            pid,
+            pidfd,
+            console: None,
+            channel: parent,
+            kept: false,
+        };
         if relayed {
             init.adopt()?;
         }
-        init.furnish(plan, host, state, cgroup)?;
+        init.furnish(plan, host)?;
+        if relayed || plan.namespaces.creates(clone::NEWUSER) {
+            init.channel.send(Down::Go)?;
+        }
+        init.see_through(plan, state, cgroup)?;
         Ok(init)
     }
 }
@@ -85,17 +108,28 @@ impl Init {
         tty::exit_code(relay).map(drop)
     }
 
-    /// From the clone to Ready.
-    fn furnish(&mut self, plan: &Plan, host: &Host, state: &mut State, cgroup: Option<&Cgroup>) -> Result<()> {
+    /// What only the parent may do to it.
+    fn furnish(&self, plan: &Plan, host: &Host) -> Result<()> {
         if let Some(score) = plan.process.oom_score_adj {
             set_oom_score(self.pid, score)?;
         }
         if plan.namespaces.creates(clone::NEWUSER) {
             idmap::write(self.pid, host, &plan.namespaces.uids, &plan.namespaces.gids)?;
             raise_hard_limits(self.pid, plan);
-            self.channel.send(Down::Go)?;
         }
-        state.set_init(self.pid).map_err(|error| self.death(cgroup, error))?;
+        Ok(())
+    }
+
+    /// Answers it until it is ready.
+    fn see_through(
+        &mut self,
+        plan: &Plan,
+        state: &mut State,
+        cgroup: Option<&Cgroup>,
+    ) -> Result<()> {
+        state
+            .set_init(self.pid)
+            .map_err(|error| self.death(cgroup, error))?;
         loop {
             match self.channel.receive()? {
                 Some(Up::Hooks) => {
@@ -105,7 +139,11 @@ impl Init {
                 Some(Up::Console(master)) => self.console = Some(master),
                 Some(Up::Ready) => return Ok(()),
                 Some(Up::Failed(text)) => bail!(text),
-                None => return Err(self.death(cgroup, anyhow!("container init ended before it was ready"))),
+                None => {
+                    return Err(
+                        self.death(cgroup, anyhow!("container init ended before it was ready"))
+                    );
+                }
                 Some(other) => bail!("unexpected {other:?} from the container's init"),
             }
         }
@@ -124,8 +162,8 @@ impl Init {
     }
 
     /// `run`: init goes on to its program. Returns once that runs.
-    pub fn start(&mut self) -> Result<()> {
-        start_over(&self.channel)
+    pub fn start(&mut self, state: &State) -> Result<()> {
+        start_over(&self.channel, state, self.pidfd.as_fd())
     }
 
     /// Not to be killed with this value: it has ended, or lives on without this process.
@@ -139,10 +177,15 @@ impl Init {
         let code = tty::exit_code(&self.pidfd).unwrap_or(-1);
         if cgroup.is_some_and(|cgroup| cgroup.oom_kills() > 0) {
             let limit = cgroup.and_then(Cgroup::limit).unwrap_or_default();
-            return error.context(format!("container init was OOM-killed (memory limit {limit} bytes is too low)"));
+            return error.context(format!(
+                "container init was OOM-killed (memory limit {limit} bytes is too low)"
+            ));
         }
         match code {
-            128.. => error.context(format!("container init was killed by signal {}", code - 128)),
+            128.. => error.context(format!(
+                "container init was killed by signal {}",
+                code - 128
+            )),
             _ => error,
         }
     }
@@ -160,7 +203,7 @@ impl Drop for Init {
 /// Says start, over the launch's channel or the gate's, and waits for the program to run.
 ///
 /// The connection closes on exec: its end without a word is success.
-pub fn start_over(channel: &ParentEnd) -> Result<()> {
+pub fn start_over(channel: &ParentEnd, state: &State, init: BorrowedFd) -> Result<()> {
     channel.send(Down::Start)?;
     match channel.receive()? {
         Some(Up::Starting) => {}
@@ -168,10 +211,16 @@ pub fn start_over(channel: &ParentEnd) -> Result<()> {
         None => bail!("cannot start an already running container"),
         Some(other) => bail!("unexpected {other:?} from the container's init"),
     }
-    match channel.receive()? {
-        None => Ok(()),
-        Some(Up::Failed(text)) => bail!(text),
-        Some(other) => bail!("unexpected {other:?} from the container's init"),
+    loop {
+        match channel.receive()? {
+            None => return Ok(()),
+            Some(Up::Listener(number)) => {
+                notify::hand_over(state, init, number)?;
+                channel.send(Down::Go)?;
+            }
+            Some(Up::Failed(text)) => bail!(text),
+            Some(other) => bail!("unexpected {other:?} from the container's init"),
+        }
     }
 }
 
@@ -185,7 +234,11 @@ fn open_trees(plan: &Plan, host: &Host) -> Result<Vec<OwnedFd>> {
         }
         Ok(opened)
     };
-    plan.rootfs.trees.iter().map(|tree| open(tree).with_context(|| format!("open {:?}", tree.path))).collect()
+    plan.rootfs
+        .trees
+        .iter()
+        .map(|tree| open(tree).with_context(|| format!("open {:?}", tree.path)))
+        .collect()
 }
 
 fn map_owners(tree: &OwnedFd, idmap: &Idmap, host: &Host) -> Result<()> {
@@ -202,9 +255,16 @@ fn open_joins(namespaces: &Namespaces) -> Result<Vec<(&Join, OwnedFd)>> {
 
 fn open_join(join: &Join) -> Result<OwnedFd> {
     let path = &join.path;
-    let opened = File::open(path).with_context(|| format!("{}: open {path:?}", join.field))?;
-    let kind = clone::namespace_kind(&opened).with_context(|| format!("{}: {path:?}: is no namespace", join.field))?;
-    ensure!(kind == join.kind.flag, "{}: {path:?}: is no {} namespace", join.field, join.kind.name);
+    let opened =
+        sys::io(File::open(path)).with_context(|| format!("{}: open {path:?}", join.field))?;
+    let kind = clone::namespace_kind(&opened)
+        .with_context(|| format!("{}: {path:?}: is no namespace", join.field))?;
+    ensure!(
+        kind == join.kind.flag,
+        "{}: {path:?}: is no {} namespace",
+        join.field,
+        join.kind.name
+    );
     Ok(opened.into())
 }
 
@@ -227,12 +287,16 @@ fn join_and_clone(plan: &Plan, joins: Vec<(&Join, OwnedFd)>) -> Result<Side> {
     // The processes in there must not be able to look into this one; but who writes the maps of a new
     // user namespace without privilege must be.
     process::set_dumpable(plan.namespaces.creates(clone::NEWUSER))?;
-    let (user, others): (Vec<_>, Vec<_>) = joins.into_iter().partition(|(join, _)| join.kind.flag == clone::NEWUSER);
+    let (user, others): (Vec<_>, Vec<_>) = joins
+        .into_iter()
+        .partition(|(join, _)| join.kind.flag == clone::NEWUSER);
     // With the host's capabilities first; what belongs to the user namespace only from inside it.
     let mut refused = Vec::new();
     for (join, namespace) in others {
         match clone::setns(&namespace, join.kind.flag) {
-            Err(error) if !user.is_empty() && sys::errno(&error) == Some(Errno::EPERM) => refused.push((join, namespace)),
+            Err(error) if !user.is_empty() && sys::errno(&error) == Some(Errno::EPERM) => {
+                refused.push((join, namespace))
+            }
             result => result.with_context(|| join.field.clone())?,
         }
     }
@@ -259,22 +323,21 @@ fn make_time_namespace(plan: &Plan) -> Result<()> {
     clone::unshare(clone::NEWTIME)?;
     for offset in &plan.namespaces.time_offsets {
         let line = format!("{} {} {}", offset.clock, offset.seconds, offset.nanoseconds);
-        write_proc("self", "timens_offsets", &line).with_context(|| format!("linux.timeOffsets.{}", offset.clock))?;
+        write_proc("self", "timens_offsets", &line)
+            .with_context(|| format!("linux.timeOffsets.{}", offset.clock))?;
     }
     Ok(())
 }
 
 fn set_oom_score(pid: i32, score: i32) -> Result<()> {
-    let hint = || format!("process.oomScoreAdj: {score}: a value below one's own needs CAP_SYS_RESOURCE");
+    let hint =
+        || format!("process.oomScoreAdj: {score}: a value below one's own needs CAP_SYS_RESOURCE");
     write_proc(&pid.to_string(), "oom_score_adj", &score.to_string()).with_context(hint)
 }
 
 fn write_proc(process: &str, file: &str, text: &str) -> Result<()> {
     let path = Path::new("/proc").join(process).join(file);
-    std::fs::write(&path, text).map_err(|error| {
-        let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
-        anyhow!("write {text:?} to {path:?}: {}", errno.desc())
-    })
+    sys::io(std::fs::write(&path, text)).with_context(|| format!("write {text:?} to {path:?}"))
 }
 
 /// In a user namespace nobody has the right to raise them; the parent may have it. Init will lower the rest.
@@ -292,5 +355,10 @@ fn raise_hard_limits(pid: i32, plan: &Plan) {
 fn run_runtime_hooks(plan: &Plan, state: &State) -> Result<()> {
     let json = report(state, Status::Creating, state.pid).line()?;
     hooks::run(&plan.hooks.prestart, "prestart", &json, &state.bundle)?;
-    hooks::run(&plan.hooks.create_runtime, "createRuntime", &json, &state.bundle)
+    hooks::run(
+        &plan.hooks.create_runtime,
+        "createRuntime",
+        &json,
+        &state.bundle,
+    )
 }

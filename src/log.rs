@@ -16,7 +16,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
-use crate::cli;
+use crate::argv;
 
 static LOG: OnceLock<Log> = OnceLock::new();
 
@@ -152,7 +152,7 @@ fn scan(words: impl Iterator<Item = OsString>) -> Asked {
         debug: false,
     };
     let mut words = words;
-    while let Some((name, value)) = words.next().and_then(|word| cli::flag(&word)) {
+    while let Some((name, value)) = words.next().and_then(|word| argv::flag(&word)) {
         let value = match value {
             Some(value) => value,
             None if SWITCHES.contains(&name.as_str()) => OsString::new(),

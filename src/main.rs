@@ -3,6 +3,7 @@
 
 #![deny(unsafe_code)]
 
+mod argv;
 mod bundle;
 mod cgroup;
 mod channel;
@@ -15,6 +16,7 @@ mod idmap;
 mod init;
 mod launch;
 mod log;
+mod notify;
 mod plan;
 mod selfexe;
 #[allow(unsafe_code)]
@@ -31,6 +33,9 @@ use container::Store;
 
 fn main() -> ExitCode {
     sys::process::ignore_backtraces();
+    std::panic::set_hook(Box::new(|panic| {
+        log::error(&format!("internal error: {panic}"))
+    }));
     let done = log::init(std::env::args_os()).and_then(|()| run());
     let code = done.unwrap_or_else(|error| {
         log::error(&format!("{error:#}"));
@@ -43,7 +48,7 @@ fn main() -> ExitCode {
 fn run() -> Result<i32> {
     match cli::parse(std::env::args_os())? {
         Parsed::Text(text) => {
-            print!("{text}");
+            commands::print(&text)?;
             Ok(0)
         }
         Parsed::Command(cli) => dispatch(&cli),
@@ -66,6 +71,9 @@ fn dispatch(cli: &Cli) -> Result<i32> {
         Command::State(args) => commands::state::run(args, &store),
         Command::Kill(args) => commands::kill::run(args, &store),
         Command::Delete(args) => commands::delete::run(args, &store),
+        Command::Pause(args) => commands::pause::pause(args, &store),
+        Command::Resume(args) => commands::pause::resume(args, &store),
+        Command::Ps(args) => commands::ps::run(args, &store),
         Command::List(args) => commands::list::run(args, &store),
         Command::Spec(args) => commands::spec::run(args).map(|()| 0),
         Command::Features => commands::features::run().map(|()| 0),

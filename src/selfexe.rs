@@ -17,7 +17,7 @@ use nix::sys::statvfs::{FsFlags, fstatvfs};
 
 use crate::sys::mount::{self, Attributes};
 use crate::sys::process::{self, Pointers};
-use crate::sys::named;
+use crate::sys::{self, named};
 
 const SEALS: SealFlag = SealFlag::F_SEAL_SEAL
     .union(SealFlag::F_SEAL_SHRINK)
@@ -26,7 +26,7 @@ const SEALS: SealFlag = SealFlag::F_SEAL_SEAL
 
 /// Executes this program again from a copy that cannot be written; returns if it runs from one already.
 pub fn protect() -> Result<()> {
-    let own = File::open("/proc/self/exe").context("open /proc/self/exe")?;
+    let own = sys::io(File::open("/proc/self/exe")).context("open /proc/self/exe")?;
     if is_protected(&own) {
         return Ok(());
     }
@@ -37,10 +37,12 @@ pub fn protect() -> Result<()> {
     };
     let strings = |list: Vec<CString>| Pointers::new(list);
     let argv = std::env::args_os().map(|arg| CString::new(arg.into_vec()));
-    let envp = std::env::vars_os().map(|(name, value)| {
-        CString::new([name.into_vec(), value.into_vec()].join(&b'='))
-    });
-    let (argv, envp) = (argv.collect::<Result<_, _>>()?, envp.collect::<Result<_, _>>()?);
+    let envp = std::env::vars_os()
+        .map(|(name, value)| CString::new([name.into_vec(), value.into_vec()].join(&b'=')));
+    let (argv, envp) = (
+        argv.collect::<Result<_, _>>()?,
+        envp.collect::<Result<_, _>>()?,
+    );
     let errno = process::execveat(copy, &strings(argv), &strings(envp));
     bail!("execute a protected copy of this program: {}", errno.desc())
 }
@@ -55,7 +57,13 @@ fn is_protected(own: &File) -> bool {
 fn read_only_mount(own: &File) -> Result<OwnedFd> {
     let copy = mount::clone_tree_at(own, false)?;
     let set = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID;
-    mount::set_attributes(&copy, Attributes { set, ..Attributes::default() })?;
+    mount::set_attributes(
+        &copy,
+        Attributes {
+            set,
+            ..Attributes::default()
+        },
+    )?;
     Ok(copy)
 }
 
@@ -63,9 +71,10 @@ fn sealed_copy(mut own: File) -> Result<OwnedFd> {
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     // Linux 6.3 and later want to be told that it will be executed; earlier ones do not know the flag.
     let executable = MFdFlags::from_bits_retain(libc::MFD_EXEC);
-    let made = memfd_create("cofferdam", flags | executable).or_else(|_| memfd_create("cofferdam", flags));
+    let made =
+        memfd_create("cofferdam", flags | executable).or_else(|_| memfd_create("cofferdam", flags));
     let mut copy = File::from(named(made, || "memfd_create(cofferdam)".to_string())?);
-    std::io::copy(&mut own, &mut copy).context("copy this program into memory")?;
+    sys::io(std::io::copy(&mut own, &mut copy)).context("copy this program into memory")?;
     copy.flush()?;
     let sealed = fcntl(&copy, FcntlArg::F_ADD_SEALS(SEALS));
     named(sealed, || "fcntl(F_ADD_SEALS)".to_string())?;

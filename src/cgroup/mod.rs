@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, fstat, mkdirat};
@@ -42,7 +42,9 @@ impl Cgroup {
         );
         match make(plan) {
             Err(error) if plan.optional && is_refusal(&error) => Ok(None),
-            made => made.map(Some).with_context(|| format!("cgroup {}", plan.path.display())),
+            made => made
+                .map(Some)
+                .with_context(|| format!("cgroup {}", plan.path.display())),
         }
     }
 
@@ -50,7 +52,11 @@ impl Cgroup {
     pub fn open(path: &Path, inode: u64) -> Result<Option<Cgroup>> {
         let cgroup = match open_directory(path) {
             Err(error) if is_gone(&error) => return Ok(None),
-            opened => Cgroup { path: path.to_path_buf(), directory: opened?, kept: true },
+            opened => Cgroup {
+                path: path.to_path_buf(),
+                directory: opened?,
+                kept: true,
+            },
         };
         Ok((cgroup.inode()? == inode).then_some(cgroup))
     }
@@ -80,10 +86,18 @@ impl Cgroup {
     fn set(&self, setting: &Setting) -> Result<()> {
         if let Some((file, value)) = &setting.alternative {
             if self.exists(file) {
-                return self.write(file, value).with_context(|| setting.field.clone());
+                return self
+                    .write(file, value)
+                    .with_context(|| setting.field.clone());
             }
         }
-        let Setting { file, value, field, optional, .. } = setting;
+        let Setting {
+            file,
+            value,
+            field,
+            optional,
+            ..
+        } = setting;
         match self.write(file, value) {
             Err(error) if *optional && is_gone(&error) => Ok(()),
             result => result.with_context(|| format!("{field}: write {value:?} to {file}")),
@@ -91,18 +105,29 @@ impl Cgroup {
     }
 
     pub fn is_frozen(&self) -> Result<bool> {
-        Ok(self.read("cgroup.freeze")?.is_some_and(|text| text.trim() == "1"))
+        Ok(self
+            .read("cgroup.freeze")?
+            .is_some_and(|text| text.trim() == "1"))
     }
 
     /// How many processes the kernel has killed here for want of memory.
     pub fn oom_kills(&self) -> u64 {
-        let events = self.read("memory.events").ok().flatten().unwrap_or_default();
-        let count = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
+        let events = self
+            .read("memory.events")
+            .ok()
+            .flatten()
+            .unwrap_or_default();
+        let count = events
+            .lines()
+            .find_map(|line| line.strip_prefix("oom_kill "));
         count.and_then(|count| count.parse().ok()).unwrap_or(0)
     }
 
     pub fn limit(&self) -> Option<String> {
-        self.read("memory.max").ok().flatten().map(|text| text.trim().to_string())
+        self.read("memory.max")
+            .ok()
+            .flatten()
+            .map(|text| text.trim().to_string())
     }
 
     /// Kills every process here and below, frozen ones too.
@@ -115,18 +140,43 @@ impl Cgroup {
 
     /// Waits until no process is left; false when that takes too long.
     pub fn wait_until_empty(&self) -> Result<bool> {
+        self.wait_for("populated 0")
+    }
+
+    /// Stops all processes here and below where they are, or lets them go on.
+    pub fn freeze(&self, frozen: bool) -> Result<()> {
+        let (value, event) = if frozen {
+            ("1", "frozen 1")
+        } else {
+            ("0", "frozen 0")
+        };
+        self.write("cgroup.freeze", value)?;
+        if !self.wait_for(event)? {
+            self.write("cgroup.freeze", "0")?;
+            bail!(
+                "{}: not {event} in time (a process in uninterruptible sleep?)",
+                self.path.display()
+            );
+        }
+        Ok(())
+    }
+
+    /// Waits for a line of cgroup.events.
+    fn wait_for(&self, event: &str) -> Result<bool> {
         let deadline = Instant::now() + PATIENCE;
         let Some(mut events) = self.open_file("cgroup.events")? else {
             return Ok(true);
         };
         loop {
             let mut text = String::new();
-            match std::io::Seek::rewind(&mut events).and_then(|()| events.read_to_string(&mut text)) {
+            match std::io::Seek::rewind(&mut events).and_then(|()| events.read_to_string(&mut text))
+            {
                 // ENODEV: the cgroup is gone.
                 Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Ok(true),
-                result => result.with_context(|| format!("read cgroup.events of {:?}", self.path))?,
+                result => sys::io(result)
+                    .with_context(|| format!("read cgroup.events of {:?}", self.path))?,
             };
-            if text.lines().any(|line| line == "populated 0") {
+            if text.lines().any(|line| line == event) {
                 return Ok(true);
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -149,12 +199,25 @@ impl Cgroup {
         Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
     }
 
+    /// The numbers of the processes here and below.
+    pub fn all_processes(&self) -> Result<Vec<i32>> {
+        let mut pids = self.processes()?;
+        for below in directories_below(&self.path) {
+            // One that is removed meanwhile has none.
+            let text = std::fs::read_to_string(below.join("cgroup.procs")).unwrap_or_default();
+            pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
+        }
+        Ok(pids)
+    }
+
     /// Removes the directory and those below it, which must be empty of processes.
     pub fn remove(&self) -> Result<()> {
         match remove_directory(&self.path) {
             Err(Errno::EBUSY) => {
                 remove_below(&self.path)?;
-                named(remove_directory(&self.path), || format!("rmdir({:?})", self.path))
+                named(remove_directory(&self.path), || {
+                    format!("rmdir({:?})", self.path)
+                })
             }
             other => named(other, || format!("rmdir({:?})", self.path)),
         }
@@ -171,8 +234,9 @@ impl Cgroup {
         let mut text = String::new();
         match open.read_to_string(&mut text) {
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("read {file} of {:?}", self.path)),
-            Ok(_) => Ok(Some(text)),
+            result => sys::io(result)
+                .map(|_| Some(text))
+                .with_context(|| format!("read {file} of {:?}", self.path)),
         }
     }
 
@@ -193,7 +257,10 @@ impl Drop for Cgroup {
     fn drop(&mut self) {
         if !self.kept {
             // The error that led here is the one to be told.
-            self.kill().and_then(|()| self.wait_until_empty()).and_then(|_| self.remove()).ok();
+            self.kill()
+                .and_then(|()| self.wait_until_empty())
+                .and_then(|_| self.remove())
+                .ok();
         }
     }
 }
@@ -218,7 +285,11 @@ fn make(plan: &CgroupPlan) -> Result<Cgroup> {
         let flags = libc::O_RDONLY | libc::O_DIRECTORY;
         directory = path::open_strict(&directory, Path::new(name), flags)?;
     }
-    let mut cgroup = Cgroup { path: plan.path.clone(), directory, kept: true };
+    let mut cgroup = Cgroup {
+        path: plan.path.clone(),
+        directory,
+        kept: true,
+    };
     if existed {
         cgroup.check_unused()?;
     }
@@ -232,7 +303,9 @@ impl Cgroup {
         let events = self.read("cgroup.events")?.unwrap_or_default();
         if events.lines().any(|line| line == "populated 1") {
             let count = self.processes()?.len();
-            bail!("container's cgroup is not empty: {count} process(es) found; choose another linux.cgroupsPath");
+            bail!(
+                "container's cgroup is not empty: {count} process(es) found; choose another linux.cgroupsPath"
+            );
         }
         ensure!(
             !self.is_frozen()?,
@@ -255,14 +328,24 @@ fn enable_controllers(plan: &CgroupPlan) -> Result<()> {
     let below = parent.strip_prefix(&plan.mount).unwrap_or(parent);
     let mut level = plan.mount.clone();
     for component in std::iter::once(Path::new("")).chain(below.iter().map(Path::new)) {
-        level = if component.as_os_str().is_empty() { level } else { level.join(component) };
+        level = if component.as_os_str().is_empty() {
+            level
+        } else {
+            level.join(component)
+        };
         let missing = missing(&level, "cgroup.subtree_control", &wanted)?;
         if !missing.is_empty() {
             let words: Vec<String> = missing.iter().map(|name| format!("+{name}")).collect();
             let directory = open_directory(&level)?;
-            write_at(&directory, "cgroup.subtree_control", &words.join(" ")).with_context(|| {
-                format!("give {} controllers of {:?} to its children", missing.join(", "), level)
-            })?;
+            write_at(&directory, "cgroup.subtree_control", &words.join(" ")).with_context(
+                || {
+                    format!(
+                        "give {} controllers of {:?} to its children",
+                        missing.join(", "),
+                        level
+                    )
+                },
+            )?;
         }
     }
     Ok(())
@@ -274,7 +357,12 @@ fn check_available(plan: &CgroupPlan, wanted: &[&str]) -> Result<()> {
         return Ok(());
     };
     let needs = |setting: &&Setting| setting.controller == *controller;
-    let field = plan.resources.settings.iter().find(needs).map_or("", |setting| &setting.field);
+    let field = plan
+        .resources
+        .settings
+        .iter()
+        .find(needs)
+        .map_or("", |setting| &setting.field);
     let mount = plan.mount.display();
     let v1 = Path::new("/sys/fs/cgroup").join(controller);
     let place = if v1.is_dir() {
@@ -282,30 +370,36 @@ fn check_available(plan: &CgroupPlan, wanted: &[&str]) -> Result<()> {
     } else {
         "the kernel offers it nowhere".to_string()
     };
-    bail!("{field}: controller {controller} is not available in {mount}: {place}; remove the limit, or boot with cgroup v2 alone")
+    bail!(
+        "{field}: controller {controller} is not available in {mount}: {place}; remove the limit, or boot with cgroup v2 alone"
+    )
 }
 
 fn missing<'a>(directory: &Path, file: &str, wanted: &[&'a str]) -> Result<Vec<&'a str>> {
     let file = directory.join(file);
-    let text = std::fs::read_to_string(&file).with_context(|| format!("read {file:?}"))?;
+    let text = sys::io(std::fs::read_to_string(&file)).with_context(|| format!("read {file:?}"))?;
     let have: Vec<&str> = text.split_whitespace().collect();
-    Ok(wanted.iter().copied().filter(|name| !have.contains(name)).collect())
+    Ok(wanted
+        .iter()
+        .copied()
+        .filter(|name| !have.contains(name))
+        .collect())
 }
 
 fn open_directory(directory: &Path) -> Result<OwnedFd> {
-    let flags = nix::fcntl::OFlag::O_RDONLY
-        | nix::fcntl::OFlag::O_DIRECTORY
-        | nix::fcntl::OFlag::O_CLOEXEC;
+    let flags =
+        nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_DIRECTORY | nix::fcntl::OFlag::O_CLOEXEC;
     let opened = nix::fcntl::open(directory, flags, Mode::empty());
     named(opened, || format!("open({directory:?})"))
 }
 
 fn write_at(directory: &OwnedFd, file: &str, value: &str) -> Result<()> {
-    let mut open = File::from(path::open_strict(directory, Path::new(file), libc::O_WRONLY)?);
-    open.write_all(value.as_bytes()).map_err(|error| match error.raw_os_error() {
-        Some(code) => anyhow!(error).context(Errno::from_raw(code).desc()),
-        None => anyhow!(error),
-    })
+    let mut open = File::from(path::open_strict(
+        directory,
+        Path::new(file),
+        libc::O_WRONLY,
+    )?);
+    sys::io(open.write_all(value.as_bytes()))
 }
 
 fn remove_directory(directory: &Path) -> nix::Result<()> {
@@ -317,20 +411,28 @@ fn remove_directory(directory: &Path) -> nix::Result<()> {
 
 /// Children first; the workload may have made any number of them.
 fn remove_below(directory: &Path) -> Result<()> {
-    let mut pending = vec![directory.to_path_buf()];
-    let mut found = Vec::new();
-    while let Some(next) = pending.pop() {
-        let Ok(entries) = std::fs::read_dir(&next) else { continue };
-        let is_dir = |entry: &std::fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
-        let children: Vec<PathBuf> =
-            entries.flatten().filter(is_dir).map(|entry| entry.path()).collect();
-        found.extend(children.iter().cloned());
-        pending.extend(children);
-    }
-    for child in found.iter().rev() {
+    for child in directories_below(directory).iter().rev() {
         named(remove_directory(child), || format!("rmdir({child:?})"))?;
     }
     Ok(())
+}
+
+/// All of them, parents before their children.
+fn directories_below(directory: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = Vec::new();
+    let mut next = Some(directory.to_path_buf());
+    let mut seen = 0;
+    while let Some(directory) = next {
+        let entries = std::fs::read_dir(&directory)
+            .into_iter()
+            .flatten()
+            .flatten();
+        let is_dir = |entry: &std::fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+        found.extend(entries.filter(is_dir).map(|entry| entry.path()));
+        next = found.get(seen).cloned();
+        seen += 1;
+    }
+    found
 }
 
 /// The kernel says ENODEV for files of a cgroup that was removed while they were open.
@@ -339,5 +441,8 @@ fn is_gone(error: &anyhow::Error) -> bool {
 }
 
 fn is_refusal(error: &anyhow::Error) -> bool {
-    matches!(sys::errno(error), Some(Errno::EACCES | Errno::EPERM | Errno::EROFS))
+    matches!(
+        sys::errno(error),
+        Some(Errno::EACCES | Errno::EPERM | Errno::EROFS)
+    )
 }

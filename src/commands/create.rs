@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::socket::SockType;
 
@@ -17,9 +17,9 @@ use crate::cli::{self, CreateFlags, Global, Rootless};
 use crate::container::{Slot, State, Status, Store, boot_id, report};
 use crate::host::Host;
 use crate::launch::{Init, Launch};
-use crate::plan::{Flags, Plan};
 use crate::plan::rootfs::Root;
-use crate::sys::{clone, process, socket};
+use crate::plan::{Flags, Plan};
+use crate::sys::{self, clone, process, socket};
 use crate::{hooks, log, selfexe};
 
 pub fn run(args: &cli::Create, global: &Global, store: &Store) -> Result<i32> {
@@ -28,13 +28,22 @@ pub fn run(args: &cli::Create, global: &Global, store: &Store) -> Result<i32> {
         selfexe::protect()?;
     }
     let bundle = Bundle::load(&flags.bundle, flags.config.as_deref())?;
-    let request = Request { id: &args.id, flags, global, bundle, waits: true, detached: true };
+    let request = Request {
+        id: &args.id,
+        flags,
+        global,
+        bundle,
+        waits: true,
+        detached: true,
+    };
     if flags.dry_run {
-        print!("{}", request.plan()?.1);
+        super::print(&request.plan()?.1.to_string())?;
         return Ok(0);
     }
     let made = request.make(store)?;
-    let Made { init, slot, cgroup, .. } = made;
+    let Made {
+        init, slot, cgroup, ..
+    } = made;
     // Until init has said that it waits it would die with this process, and nothing would be left behind.
     init.leave_waiting()?;
     keep(slot, cgroup);
@@ -96,8 +105,14 @@ impl Request<'_> {
         slot.save(&state)?;
         let made = self.launch(&plan, &host, &mut slot, &mut state);
         let (init, cgroup) = made.inspect_err(|_| undo_hooks(&plan, &state))?;
-        let made = Made { init, cgroup, slot, state };
-        self.finish(made, sockets).inspect_err(|_| undo_hooks(&plan, &State::default()))
+        let made = Made {
+            init,
+            cgroup,
+            slot,
+            state,
+        };
+        self.finish(made, sockets)
+            .inspect_err(|_| undo_hooks(&plan, &State::default()))
     }
 
     /// The cgroup and its limits first: init is born with them.
@@ -110,12 +125,21 @@ impl Request<'_> {
     ) -> Result<(Init, Option<Cgroup>)> {
         let cgroup = Cgroup::create(&plan.cgroup)?;
         if let Some(cgroup) = &cgroup {
-            state.cgroup_inode = Some(cgroup.inode()?);
-            slot.save(state)?;
+            slot.claim_cgroup(cgroup)?;
             cgroup.apply(&plan.cgroup)?;
         }
-        let gate = if self.waits { Some(slot.listen()?) } else { None };
-        let launch = Launch { plan, host, cgroup: cgroup.as_ref(), gate, state };
+        let gate = if self.waits {
+            Some(slot.listen()?)
+        } else {
+            None
+        };
+        let launch = Launch {
+            plan,
+            host,
+            cgroup: cgroup.as_ref(),
+            gate,
+            state,
+        };
         Ok((launch.run()?, cgroup))
     }
 
@@ -123,11 +147,16 @@ impl Request<'_> {
     fn finish(&self, mut made: Made, sockets: Sockets) -> Result<Made> {
         made.state.created = log::rfc3339_nanos(SystemTime::now());
         made.slot.save(&made.state)?;
-        if let Some((socket, console)) = sockets.console.zip(made.init.console.take_if(|_| self.detached)) {
-            socket::send(socket, b"/dev/ptmx", Some(console.as_fd())).context("--console-socket")?;
+        if let Some((socket, console)) = sockets
+            .console
+            .zip(made.init.console.take_if(|_| self.detached))
+        {
+            socket::send(socket, b"/dev/ptmx", Some(console.as_fd()))
+                .context("--console-socket")?;
         }
         if let Some(socket) = sockets.pidfd {
-            socket::send(socket, b"standard", Some(made.init.pidfd.as_fd())).context("--pidfd-socket")?;
+            socket::send(socket, b"standard", Some(made.init.pidfd.as_fd()))
+                .context("--pidfd-socket")?;
         }
         if let Some(file) = &self.flags.pid_file {
             write_pid_file(file, made.init.pid)?;
@@ -151,6 +180,11 @@ impl Request<'_> {
             cgroup: Some(plan.cgroup.path.clone()),
             private_pids: plan.namespaces.creates(clone::NEWPID),
             hooks: plan.hooks.clone(),
+            notify: plan
+                .process
+                .seccomp
+                .as_ref()
+                .and_then(|filter| filter.notify.clone()),
             ..State::default()
         })
     }
@@ -189,7 +223,9 @@ struct Sockets {
 impl Sockets {
     fn connect(flags: &CreateFlags) -> Result<Sockets> {
         let connect = |path: &Option<PathBuf>, flag: &'static str| {
-            let connected = path.as_ref().map(|path| socket::connect_to(path, SockType::Stream));
+            let connected = path
+                .as_ref()
+                .map(|path| socket::connect_to(path, SockType::Stream));
             connected.transpose().context(flag)
         };
         Ok(Sockets {
@@ -211,21 +247,30 @@ fn undo_hooks(plan: &Plan, state: &State) {
 
 /// sd_listen_fds(3): the service manager has opened so many from 3 on.
 fn listen_fds() -> u32 {
-    std::env::var("LISTEN_FDS").ok().and_then(|count| count.parse().ok()).unwrap_or(0)
+    std::env::var("LISTEN_FDS")
+        .ok()
+        .and_then(|count| count.parse().ok())
+        .unwrap_or(0)
 }
 
 /// Also marks all other descriptors of the caller: neither hooks nor the container get them.
 fn check_preserved(count: u32) -> Result<()> {
     for fd in 3..3 + count as i32 {
         let open = fcntl(process::callers(fd), FcntlArg::F_GETFD).is_ok();
-        ensure!(open, "unable to stat preserved-fd {fd}: not open; give --preserve-fds the number of open descriptors");
+        ensure!(
+            open,
+            "unable to stat preserved-fd {fd}: not open; give --preserve-fds the number of open descriptors"
+        );
     }
     process::close_on_exec_from(3 + count as i32)
 }
 
 /// Whole or not at all, for readers that poll; without a newline, which some do not expect.
 fn write_pid_file(file: &Path, pid: i32) -> Result<()> {
-    let name = file.file_name().context("--pid-file: names no file")?.to_string_lossy();
+    let name = file
+        .file_name()
+        .context("--pid-file: names no file")?
+        .to_string_lossy();
     let temporary = file.with_file_name(format!(".{name}.{pid}"));
     let written = OpenOptions::new()
         .write(true)
@@ -234,8 +279,7 @@ fn write_pid_file(file: &Path, pid: i32) -> Result<()> {
         .open(&temporary)
         .and_then(|mut open| write!(open, "{pid}"))
         .and_then(|()| std::fs::rename(&temporary, file));
-    written.map_err(|error| {
-        std::fs::remove_file(&temporary).ok();
-        anyhow!("--pid-file: write {file:?}: {}", nix::errno::Errno::from_raw(error.raw_os_error().unwrap_or(0)).desc())
-    })
+    sys::io(written)
+        .inspect_err(|_| drop(std::fs::remove_file(&temporary)))
+        .with_context(|| format!("--pid-file: write {file:?}"))
 }

@@ -16,13 +16,19 @@ const PATIENCE: u16 = 10_000;
 
 pub fn run(args: &cli::Delete, store: &Store) -> Result<i32> {
     let container = match store.find(&args.id) {
-        Err(error) if args.force && error.to_string().starts_with("container does not exist") => return Ok(0),
+        Err(error) if args.force && error.to_string().starts_with("container does not exist") => {
+            return Ok(0);
+        }
         found => found?,
     };
-    match container.status()? {
-        Status::Stopped | Status::Created => {}
+    match container.status() {
+        Ok(Status::Stopped | Status::Created) => {}
         _ if args.force => {}
-        status => bail!("cannot delete container {} that is not stopped: {status}; stop it, or use --force", args.id),
+        Err(error) => return Err(error),
+        Ok(status) => bail!(
+            "cannot delete container {} that is not stopped: {status}; stop it, or use --force",
+            args.id
+        ),
     }
     remove(&container)?;
     Ok(0)
@@ -46,7 +52,12 @@ pub fn remove(container: &Container) -> Result<()> {
     if !poststop.is_empty() {
         let directory = Some(container.state.bundle.as_path()).filter(|dir| dir.is_dir());
         let json = container.report(Status::Stopped).line()?;
-        hooks::run_all(poststop, "poststop", &json, directory.unwrap_or(Path::new("/")));
+        hooks::run_all(
+            poststop,
+            "poststop",
+            &json,
+            directory.unwrap_or(Path::new("/")),
+        );
     }
     container.forget()
 }
@@ -68,7 +79,9 @@ fn wait(init: &OwnedFd) -> Result<()> {
         let mut polled = [PollFd::new(init.as_fd(), PollFlags::POLLIN)];
         match poll(&mut polled, PollTimeout::from(PATIENCE)) {
             Ok(1..) => return Ok(()),
-            Ok(_) => bail!("the container's init survives SIGKILL (in uninterruptible sleep?); delete again later"),
+            Ok(_) => bail!(
+                "the container's init survives SIGKILL (in uninterruptible sleep?); delete again later"
+            ),
             Err(Errno::EINTR) => {}
             Err(errno) => bail!("poll(pidfd): {}", errno.desc()),
         }

@@ -28,7 +28,9 @@ pub fn run(args: &cli::Kill, store: &Store) -> Result<i32> {
     } else if args.all {
         signal_all(&container, signal)?;
     } else {
-        let Some(init) = container.init()? else { bail!("container not running") };
+        let Some(init) = container.init()? else {
+            bail!("container not running")
+        };
         process::pidfd_send_signal(init, signal)?;
     }
     Ok(0)
@@ -36,7 +38,7 @@ pub fn run(args: &cli::Kill, store: &Store) -> Result<i32> {
 
 fn signal_all(container: &Container, signal: i32) -> Result<()> {
     let processes = match container.cgroup()? {
-        Some(cgroup) => cgroup.processes()?,
+        Some(cgroup) => cgroup.all_processes()?,
         None => vec![container.state.pid],
     };
     for pid in processes {
@@ -54,11 +56,16 @@ fn parse(text: &str) -> Result<i32> {
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
     let number = match name.parse::<i32>() {
         Ok(number) => Some(number).filter(|number| (0..=64).contains(number)),
-        Err(_) => Signal::from_str(&format!("SIG{name}")).ok().map(|signal| signal as i32).or_else(|| real_time(name)),
+        Err(_) => Signal::from_str(&format!("SIG{name}"))
+            .ok()
+            .map(|signal| signal as i32)
+            .or_else(|| real_time(name)),
     };
     match number {
         Some(number) => Ok(number),
-        None => bail!("unknown signal {text:?}: give a name such as TERM, or a number from 0 to 64"),
+        None => {
+            bail!("unknown signal {text:?}: give a name such as TERM, or a number from 0 to 64")
+        }
     }
 }
 
@@ -82,8 +89,18 @@ mod tests {
 
     #[test]
     fn signals_by_name_and_number() {
-        let known = [("KILL", 9), ("SIGKILL", 9), ("sigterm", 15), ("term", 15), ("9", 9), ("0", 0), ("RTMIN", 34),
-            ("SIGRTMIN+1", 35), ("RTMAX-14", 50), ("64", 64)];
+        let known = [
+            ("KILL", 9),
+            ("SIGKILL", 9),
+            ("sigterm", 15),
+            ("term", 15),
+            ("9", 9),
+            ("0", 0),
+            ("RTMIN", 34),
+            ("SIGRTMIN+1", 35),
+            ("RTMAX-14", 50),
+            ("64", 64),
+        ];
         for (text, number) in known {
             assert_eq!(parse(text).unwrap(), number, "{text}");
         }

@@ -9,15 +9,22 @@ use crate::container::{Container, Report, Store};
 pub fn run(args: &cli::List, store: &Store) -> Result<i32> {
     let containers = store.list()?;
     if args.quiet {
-        containers.iter().for_each(|container| println!("{}", container.state.id));
+        let ids = containers
+            .iter()
+            .map(|container| format!("{}\n", container.state.id));
+        super::print(&ids.collect::<String>())?;
         return Ok(0);
     }
     // One that is removed meanwhile is left out.
-    let reports: Vec<Report> = containers.iter().filter_map(|container| report(container).ok()).collect();
-    match args.format {
-        Format::Json => println!("{}", serde_json::to_string(&reports).context("write the list")?),
-        Format::Table => print_table(&reports),
-    }
+    let reports: Vec<Report> = containers
+        .iter()
+        .filter_map(|container| report(container).ok())
+        .collect();
+    let text = match args.format {
+        Format::Json => serde_json::to_string(&reports).context("write the list")? + "\n",
+        Format::Table => table(&reports),
+    };
+    super::print(&text)?;
     Ok(0)
 }
 
@@ -34,18 +41,36 @@ fn owner(uid: u32) -> String {
     }
 }
 
-fn print_table(reports: &[Report]) {
+fn table(reports: &[Report]) -> String {
     let heading = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_string);
     let row = |report: &Report| {
         let owner = report.owner.clone().unwrap_or_default();
         let (pid, bundle) = (report.pid.to_string(), report.bundle.display().to_string());
-        [report.id.to_string(), pid, report.status.clone(), bundle, report.created.to_string(), owner]
+        [
+            report.id.to_string(),
+            pid,
+            report.status.clone(),
+            bundle,
+            report.created.to_string(),
+            owner,
+        ]
     };
-    let rows: Vec<[String; 6]> = std::iter::once(heading).chain(reports.iter().map(row)).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let rows: Vec<[String; 6]> = std::iter::once(heading)
+        .chain(reports.iter().map(row))
+        .collect();
+    let width = |column: usize| {
+        rows.iter()
+            .map(|row| row[column].chars().count())
+            .max()
+            .unwrap_or(0)
+    };
     let widths: Vec<usize> = (0..6).map(width).collect();
-    for row in rows {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-        println!("{}", cells.collect::<Vec<_>>().join("   ").trim_end());
-    }
+    let line = |row: &[String; 6]| {
+        let cells = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<_>>().join("   ").trim_end().to_string() + "\n"
+    };
+    rows.iter().map(line).collect()
 }

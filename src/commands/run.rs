@@ -13,7 +13,7 @@ use crate::bundle::Bundle;
 use crate::cli::{self, Global};
 use crate::container::{Container, Store};
 use crate::plan::rootfs::{Overlay, Upper};
-use crate::sys::process;
+use crate::sys::{self, process};
 use crate::{selfexe, terminal};
 
 pub fn run(args: &cli::Run, global: &Global, store: &Store) -> Result<i32> {
@@ -22,19 +22,39 @@ pub fn run(args: &cli::Run, global: &Global, store: &Store) -> Result<i32> {
     }
     let bundle = bundle(args)?;
     let (id, flags) = (args.id.as_str(), &args.flags);
-    let request = Request { id, flags, global, bundle, waits: false, detached: args.detach };
+    let request = Request {
+        id,
+        flags,
+        global,
+        bundle,
+        waits: false,
+        detached: args.detach,
+    };
     if flags.dry_run {
-        print!("{}", request.plan()?.1);
+        super::print(&request.plan()?.1.to_string())?;
         return Ok(0);
     }
-    if args.detach { detached(request, store) } else { foreground(args, request, store) }
+    if args.detach {
+        detached(request, store)
+    } else {
+        foreground(args, request, store)
+    }
 }
 
 fn detached(request: Request, store: &Store) -> Result<i32> {
     let mut made = request.make(store)?;
-    made.init.start()?;
-    let Made { init, cgroup, slot, state } = made;
-    let container = Container { dir: slot.dir.clone(), state };
+    made.init.start(&made.state)?;
+    let Made {
+        init,
+        cgroup,
+        slot,
+        state,
+    } = made;
+    let container = Container {
+        dir: slot.dir.clone(),
+        state,
+        damaged: false,
+    };
     init.keep();
     keep(slot, cgroup);
     start::run_poststart_hooks(&container)?;
@@ -49,9 +69,18 @@ fn foreground(args: &cli::Run, request: Request, store: &Store) -> Result<i32> {
     }
     let mut made = request.make(store)?;
     let console = made.init.console.take().map(terminal::attach).transpose()?;
-    made.init.start()?;
-    let Made { init, cgroup, slot, state } = made;
-    let container = Container { dir: slot.dir.clone(), state };
+    made.init.start(&made.state)?;
+    let Made {
+        init,
+        cgroup,
+        slot,
+        state,
+    } = made;
+    let container = Container {
+        dir: slot.dir.clone(),
+        state,
+        damaged: false,
+    };
     keep(slot, cgroup);
     let code = start::run_poststart_hooks(&container)
         .and_then(|()| terminal::wait(init.pidfd.as_fd(), console, &signals));
@@ -73,7 +102,9 @@ fn bundle(args: &cli::Run) -> Result<Bundle> {
     };
     if !args.command.is_empty() {
         let process = bundle.spec.process_mut().as_mut();
-        process.context("process: missing in the config")?.set_args(Some(args.command.clone()));
+        process
+            .context("process: missing in the config")?
+            .set_args(Some(args.command.clone()));
     }
     Ok(bundle)
 }
@@ -81,18 +112,33 @@ fn bundle(args: &cli::Run) -> Result<Bundle> {
 /// No bundle at all: the defaults of `spec`, on an overlay.
 fn layered(args: &cli::Run) -> Result<Bundle> {
     let absolute = |dir: &PathBuf| {
-        std::fs::canonicalize(dir).with_context(|| format!("--layer: {}", dir.display()))
+        sys::io(std::fs::canonicalize(dir)).with_context(|| format!("--layer: {}", dir.display()))
     };
-    let lower = args.layers.iter().map(absolute).collect::<Result<Vec<_>>>()?;
-    let ids = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    let lower = args
+        .layers
+        .iter()
+        .map(absolute)
+        .collect::<Result<Vec<_>>>()?;
+    let ids = (
+        nix::unistd::geteuid().as_raw(),
+        nix::unistd::getegid().as_raw(),
+    );
     let mut config = spec::default_spec(ids.0 != 0, ids);
     let interactive = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
-    merge(&mut config, "/process/terminal", json!(interactive && !args.detach));
+    merge(
+        &mut config,
+        "/process/terminal",
+        json!(interactive && !args.detach),
+    );
     merge(&mut config, "/root/readonly", json!(false));
-    let here = std::env::current_dir().context("the current directory")?;
+    let here = sys::io(std::env::current_dir()).context("the current directory")?;
     let mut bundle = Bundle::of_config(here, &config)?;
     let upper = args.upper.as_deref().map(upper).transpose()?;
-    bundle.overlay = Some(Overlay { lower, upper, user_attributes: false });
+    bundle.overlay = Some(Overlay {
+        lower,
+        upper,
+        user_attributes: false,
+    });
     Ok(bundle)
 }
 
@@ -105,12 +151,14 @@ fn merge(config: &mut Value, pointer: &str, value: Value) {
 /// Overlay needs a work directory on the same filesystem, and not inside: it is put beside.
 fn upper(dir: &Path) -> Result<Upper> {
     let make = |dir: &Path| {
-        std::fs::create_dir_all(dir)
-            .and_then(|()| std::fs::canonicalize(dir))
-            .with_context(|| format!("--upper: {}", dir.display()))
+        let made = std::fs::create_dir_all(dir).and_then(|()| std::fs::canonicalize(dir));
+        sys::io(made).with_context(|| format!("--upper: {}", dir.display()))
     };
     let dir = make(dir)?;
     let mut work = dir.clone().into_os_string();
     work.push(".work");
-    Ok(Upper { work: make(Path::new(&work))?, dir })
+    Ok(Upper {
+        work: make(Path::new(&work))?,
+        dir,
+    })
 }

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::features::SPEC_VERSION;
 use crate::cli;
+use crate::sys;
 
 pub fn run(args: &cli::Spec) -> Result<()> {
     let ids = (geteuid().as_raw(), getegid().as_raw());
@@ -20,7 +21,7 @@ pub fn run(args: &cli::Spec) -> Result<()> {
     match OpenOptions::new().write(true).create_new(true).open(path) {
         Ok(mut file) => {
             let written = file.write_all(text.as_bytes());
-            written.with_context(|| format!("write {}", path.display()))
+            sys::io(written).with_context(|| format!("write {}", path.display()))
         }
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             bail!(

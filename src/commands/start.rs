@@ -1,5 +1,7 @@
 //! `start`: lets the init of a created container go on to its program, and says how that went.
 
+use std::os::fd::AsFd;
+
 use anyhow::{Context, Result, bail};
 
 use super::delete;
@@ -17,8 +19,10 @@ pub fn run(args: &cli::Start, store: &Store) -> Result<i32> {
         Status::Paused => bail!("cannot start a container in the paused state"),
         Status::Stopped => bail!("cannot start a container that has stopped"),
     }
-    let gate = container.gate().context("cannot start a container that has stopped")?;
-    launch::start_over(&ParentEnd::connected(gate))?;
+    let stopped = "cannot start a container that has stopped";
+    let init = container.init()?.context(stopped)?;
+    let gate = ParentEnd::connected(container.gate().context(stopped)?);
+    launch::start_over(&gate, &container.state, init.as_fd())?;
     container.close_gate()?;
     run_poststart_hooks(&container)?;
     Ok(0)

@@ -7,6 +7,9 @@ use crate::container::Store;
 
 pub fn run(args: &cli::State, store: &Store) -> Result<i32> {
     let container = store.find(&args.id)?;
-    println!("{}", container.report(container.status()?).json()?);
+    super::print(&format!(
+        "{}\n",
+        container.report(container.status()?).json()?
+    ))?;
     Ok(0)
 }

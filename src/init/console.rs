@@ -22,15 +22,26 @@ const DEVPTS: FsType = FsType(0x1cd1);
 
 /// Makes a terminal in the container's devpts, puts it on /dev/console and sends its other side to the parent.
 pub fn open(root: &Root, size: Terminal, channel: &ChildEnd) -> Result<OwnedFd> {
-    let hint = "process.terminal: no usable /dev/pts/ptmx in the container; mount a devpts on /dev/pts";
-    let master = path::open(root, Path::new("/dev/pts/ptmx"), libc::O_RDWR | libc::O_NOCTTY).context(hint)?;
+    let hint =
+        "process.terminal: no usable /dev/pts/ptmx in the container; mount a devpts on /dev/pts";
+    let master = path::open(
+        root,
+        Path::new("/dev/pts/ptmx"),
+        libc::O_RDWR | libc::O_NOCTTY,
+    )
+    .context(hint)?;
     check(&master, makedev(5, 2)).context(hint)?;
     tty::unlock(&master)?;
     let terminal = tty::open_peer(&master)?;
     let minor = nix::sys::stat::minor(stat(&terminal)?.st_rdev);
     check(&terminal, makedev(136, minor)).context(hint)?;
     if size.height > 0 && size.width > 0 {
-        let size = Winsize { ws_row: size.height, ws_col: size.width, ws_xpixel: 0, ws_ypixel: 0 };
+        let size = Winsize {
+            ws_row: size.height,
+            ws_col: size.width,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
         tty::set_window_size(&master, size)?;
     }
     put_on_console(&terminal, root).context("bind the terminal on /dev/console")?;
@@ -40,11 +51,16 @@ pub fn open(root: &Root, size: Terminal, channel: &ChildEnd) -> Result<OwnedFd> 
 
 /// A character device of this number on a real devpts.
 fn check(file: &OwnedFd, device: u64) -> Result<()> {
-    let kind = named(fstatfs(file), || format!("fstatfs(fd {})", file.as_raw_fd()))?;
+    let kind = named(fstatfs(file), || {
+        format!("fstatfs(fd {})", file.as_raw_fd())
+    })?;
     let meta = stat(file)?;
     let character = meta.st_mode & libc::S_IFMT == libc::S_IFCHR;
     ensure!(kind.filesystem_type() == DEVPTS, "is not on a devpts");
-    ensure!(character && meta.st_rdev == device, "is not the device it should be");
+    ensure!(
+        character && meta.st_rdev == device,
+        "is not the device it should be"
+    );
     Ok(())
 }
 
@@ -53,7 +69,10 @@ fn put_on_console(terminal: &OwnedFd, root: &Root) -> Result<()> {
     path::make_file(root, console)?;
     let target = path::resolve_link(root, console)?;
     let kind = stat(&target)?.st_mode & libc::S_IFMT;
-    ensure!(kind != libc::S_IFLNK && kind != libc::S_IFDIR, "is a link or a directory");
+    ensure!(
+        kind != libc::S_IFLNK && kind != libc::S_IFDIR,
+        "is a link or a directory"
+    );
     mount::move_mount(mount::clone_tree_at(terminal, false)?, target)
 }
 
@@ -64,9 +83,15 @@ pub fn take_over_stdio(terminal: Option<OwnedFd>, uid: u32) -> Result<()> {
         return (0..3).try_for_each(|stream| give_to(&process::callers(stream), uid));
     };
     give_to(&terminal.as_fd(), uid)?;
-    named(nix::unistd::dup2_stdin(&terminal), || "dup2(terminal, 0)".to_string())?;
-    named(nix::unistd::dup2_stdout(&terminal), || "dup2(terminal, 1)".to_string())?;
-    named(nix::unistd::dup2_stderr(&terminal), || "dup2(terminal, 2)".to_string())?;
+    named(nix::unistd::dup2_stdin(&terminal), || {
+        "dup2(terminal, 0)".to_string()
+    })?;
+    named(nix::unistd::dup2_stdout(&terminal), || {
+        "dup2(terminal, 1)".to_string()
+    })?;
+    named(nix::unistd::dup2_stderr(&terminal), || {
+        "dup2(terminal, 2)".to_string()
+    })?;
     tty::make_controlling(&terminal)
 }
 
@@ -75,7 +100,8 @@ fn give_to(stream: &std::os::fd::BorrowedFd, uid: u32) -> Result<()> {
     let meta = named(fstat(stream), || "fstat(standard stream)".to_string())?;
     let kind = meta.st_mode & libc::S_IFMT;
     let is_terminal = || nix::unistd::isatty(stream).unwrap_or(false);
-    let ours = kind == libc::S_IFIFO || kind == libc::S_IFSOCK || kind == libc::S_IFCHR && is_terminal();
+    let ours =
+        kind == libc::S_IFIFO || kind == libc::S_IFSOCK || kind == libc::S_IFCHR && is_terminal();
     if !ours || meta.st_uid == uid {
         return Ok(());
     }

@@ -7,7 +7,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use nix::fcntl::{AtFlags, readlinkat};
 use nix::sys::stat::{
-    FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags, fchmodat, fstatat, mkdirat, mknodat, utimensat,
+    FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags, fchmodat, fstatat, mkdirat, mknodat,
+    utimensat,
 };
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchownat, symlinkat};
@@ -16,10 +17,14 @@ use crate::sys::{named, path};
 
 /// Copies the entries of `from` into `to`, with owners, modes and times.
 pub fn copy(from: &OwnedFd, to: &OwnedFd) -> Result<()> {
-    let mut pending = vec![(open_directory(from, Path::new("."))?, open_directory(to, Path::new("."))?)];
+    let mut pending = vec![(
+        open_directory(from, Path::new("."))?,
+        open_directory(to, Path::new("."))?,
+    )];
     while let Some((from, to)) = pending.pop() {
         for name in entries(&from)? {
-            let subdirectory = copy_entry(&from, &to, &name).with_context(|| format!("copy {name:?}"))?;
+            let subdirectory =
+                copy_entry(&from, &to, &name).with_context(|| format!("copy {name:?}"))?;
             pending.extend(subdirectory);
         }
     }
@@ -28,33 +33,50 @@ pub fn copy(from: &OwnedFd, to: &OwnedFd) -> Result<()> {
 
 /// Copies one entry; of a directory gives both sides, to go on with.
 fn copy_entry(from: &OwnedFd, to: &OwnedFd, name: &Path) -> Result<Option<(OwnedFd, OwnedFd)>> {
-    let meta = named(fstatat(from, name, AtFlags::AT_SYMLINK_NOFOLLOW), || format!("fstatat({name:?})"))?;
+    let meta = named(fstatat(from, name, AtFlags::AT_SYMLINK_NOFOLLOW), || {
+        format!("fstatat({name:?})")
+    })?;
     let mode = Mode::from_bits_truncate(meta.st_mode & 0o7777);
     let kind = SFlag::from_bits_truncate(meta.st_mode & libc::S_IFMT);
     match kind {
         SFlag::S_IFDIR => named(mkdirat(to, name, mode), || format!("mkdirat({name:?})"))?,
         SFlag::S_IFLNK => {
             let target = named(readlinkat(from, name), || format!("readlinkat({name:?})"))?;
-            named(symlinkat(target.as_os_str(), to, name), || format!("symlinkat({name:?})"))?;
+            named(symlinkat(target.as_os_str(), to, name), || {
+                format!("symlinkat({name:?})")
+            })?;
         }
         SFlag::S_IFREG => copy_contents(from, to, name)?,
-        _ => named(mknodat(to, name, kind, mode, meta.st_rdev), || format!("mknodat({name:?})"))?,
+        _ => named(mknodat(to, name, kind, mode, meta.st_rdev), || {
+            format!("mknodat({name:?})")
+        })?,
     }
     copy_attributes(to, name, kind, mode, &meta)?;
     if kind != SFlag::S_IFDIR {
         return Ok(None);
     }
-    Ok(Some((open_directory(from, name)?, open_directory(to, name)?)))
+    Ok(Some((
+        open_directory(from, name)?,
+        open_directory(to, name)?,
+    )))
 }
 
 fn copy_contents(from: &OwnedFd, to: &OwnedFd, name: &Path) -> Result<()> {
     let mut source = File::from(path::open_strict(from, name, libc::O_RDONLY)?);
     let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
     let mut copy = File::from(path::create(to, name, flags, 0o600)?);
-    std::io::copy(&mut source, &mut copy).map(drop).context("copy the contents")
+    std::io::copy(&mut source, &mut copy)
+        .map(drop)
+        .context("copy the contents")
 }
 
-fn copy_attributes(to: &OwnedFd, name: &Path, kind: SFlag, mode: Mode, meta: &FileStat) -> Result<()> {
+fn copy_attributes(
+    to: &OwnedFd,
+    name: &Path,
+    kind: SFlag,
+    mode: Mode,
+    meta: &FileStat,
+) -> Result<()> {
     let (uid, gid) = (Uid::from_raw(meta.st_uid), Gid::from_raw(meta.st_gid));
     let owned = fchownat(to, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW);
     named(owned, || format!("fchownat({name:?})"))?;
@@ -64,7 +86,13 @@ fn copy_attributes(to: &OwnedFd, name: &Path, kind: SFlag, mode: Mode, meta: &Fi
     }
     let accessed = TimeSpec::new(meta.st_atime, meta.st_atime_nsec);
     let modified = TimeSpec::new(meta.st_mtime, meta.st_mtime_nsec);
-    let timed = utimensat(to, name, &accessed, &modified, UtimensatFlags::NoFollowSymlink);
+    let timed = utimensat(
+        to,
+        name,
+        &accessed,
+        &modified,
+        UtimensatFlags::NoFollowSymlink,
+    );
     named(timed, || format!("utimensat({name:?})"))
 }
 

@@ -14,11 +14,12 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{AccessFlags, faccessat};
 
 use super::{explain, identity};
-use crate::channel::ChildEnd;
+use crate::channel::{self, ChildEnd};
 use crate::plan::Plan;
 use crate::plan::hooks::Hook;
 use crate::plan::process::{Process, Rlimit};
 use crate::plan::scheduling::Scheduling;
+use crate::plan::seccomp::Filter;
 use crate::sys::process::{self, Pointers};
 use crate::sys::{self, clone, named, path, seccomp};
 
@@ -61,14 +62,17 @@ pub fn prepare(plan: &Plan) -> Result<Ready> {
 /// Never returns but with the reason.
 pub fn execute(plan: &Plan, channel: &ChildEnd, ready: Ready) -> Result<Infallible> {
     let process = &plan.process;
-    ensure!(!process.args.is_empty(), "process: missing in the config; there is nothing to start");
+    ensure!(
+        !process.args.is_empty(),
+        "process: missing in the config; there is nothing to start"
+    );
     close_all_but(&[channel.as_fd()], process.preserve_fds)?;
     set_limits(process)?;
     if needs_admin(process) {
         identity::raise_admin(&process.identity)?;
     }
     if let Some(filter) = &process.seccomp {
-        load(filter)?;
+        load(filter, channel)?;
     }
     let errno = process::execve(&ready.program, &ready.argv, &ready.envp);
     Err(explain::failed_exec(&ready.program, errno))
@@ -80,13 +84,22 @@ fn needs_admin(process: &Process) -> bool {
 }
 
 /// From here on the filter judges this process too.
-fn load(filter: &crate::plan::seccomp::Filter) -> Result<()> {
+fn load(filter: &Filter, channel: &ChildEnd) -> Result<()> {
     let result = match seccomp::load(&filter.program, filter.flags) {
         // A kernel that does not know the default flag.
-        Err(Errno::EINVAL) if filter.flags_optional => seccomp::load(&filter.program, 0),
+        Err(Errno::EINVAL) if filter.flags_optional => {
+            let spec_allow = libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW as u32;
+            seccomp::load(&filter.program, filter.flags & !spec_allow)
+        }
         result => result,
     };
-    result.map(drop).map_err(|errno| anyhow!("linux.seccomp: load the filter: {}", errno.desc()))
+    let listener =
+        result.map_err(|errno| anyhow!("linux.seccomp: load the filter: {}", errno.desc()))?;
+    if filter.notify.is_none() {
+        return Ok(());
+    }
+    process::exchange(channel, &channel::listener_packet(listener), &mut [0])
+        .map_err(|errno| anyhow!("linux.seccomp: hand over the listener: {}", errno.desc()))
 }
 
 /// Hard, before exec looks anything up: a descriptor of the host must not be a path to it (CVE-2024-21626).
@@ -104,7 +117,9 @@ pub fn close_all_but(keep: &[BorrowedFd], preserve: u32) -> Result<()> {
 fn change_directory(cwd: &Path) -> Result<()> {
     let directory = path::resolve(process::root_directory()?, cwd);
     let entered = directory.and_then(|directory| {
-        named(nix::unistd::fchdir(directory), || format!("fchdir({cwd:?})"))
+        named(nix::unistd::fchdir(directory), || {
+            format!("fchdir({cwd:?})")
+        })
     });
     entered.map_err(|error| error.context(format!("process.cwd: {}", cwd.display())))
 }
@@ -140,19 +155,27 @@ fn raise_limits(process: &Process) -> Result<()> {
 /// Not earlier: a low limit would hit the runtime's own last steps.
 fn set_limits(process: &Process) -> Result<()> {
     let limits = process.rlimits.iter().enumerate();
-    limits.into_iter().try_for_each(|(index, limit)| set_limit(index, limit, (limit.soft, limit.hard)))
+    limits
+        .into_iter()
+        .try_for_each(|(index, limit)| set_limit(index, limit, (limit.soft, limit.hard)))
 }
 
 fn set_limit(index: usize, limit: &Rlimit, to: (u64, u64)) -> Result<()> {
-    process::prlimit(0, limit.resource, Some(to)).map(drop).map_err(|error| {
-        error.context(format!("process.rlimits[{index}]: {} {}:{}", limit.name, limit.soft, limit.hard))
-    })
+    process::prlimit(0, limit.resource, Some(to))
+        .map(drop)
+        .map_err(|error| {
+            error.context(format!(
+                "process.rlimits[{index}]: {} {}:{}",
+                limit.name, limit.soft, limit.hard
+            ))
+        })
 }
 
 /// Programs count on HOME; without one in the config it is that of the user in the image.
 fn with_home(process: &Process) -> Result<Vec<CString>> {
     let mut env = process.env.clone();
-    let given = |entry: &CString| entry.as_bytes().starts_with(b"HOME=") && entry.as_bytes() != b"HOME=";
+    let given =
+        |entry: &CString| entry.as_bytes().starts_with(b"HOME=") && entry.as_bytes() != b"HOME=";
     if !env.iter().any(given) {
         env.retain(|entry| !entry.as_bytes().starts_with(b"HOME="));
         let home = home(process.identity.uid).unwrap_or_else(|| "/".to_string());
@@ -164,9 +187,17 @@ fn with_home(process: &Process) -> Result<Vec<CString>> {
 fn home(uid: u32) -> Option<String> {
     let root = process::root_directory().ok()?;
     // O_NONBLOCK: it might be a fifo.
-    let file = path::open(root, Path::new("/etc/passwd"), libc::O_RDONLY | libc::O_NONBLOCK).ok()?;
+    let file = path::open(
+        root,
+        Path::new("/etc/passwd"),
+        libc::O_RDONLY | libc::O_NONBLOCK,
+    )
+    .ok()?;
     let mut text = Vec::new();
-    std::fs::File::from(file).take(PASSWD).read_to_end(&mut text).ok()?;
+    std::fs::File::from(file)
+        .take(PASSWD)
+        .read_to_end(&mut text)
+        .ok()?;
     home_of(&String::from_utf8_lossy(&text), uid)
 }
 
@@ -184,10 +215,19 @@ fn find(name: &CStr, env: &[CString]) -> Result<CString> {
         check_executable(file)?;
         return Ok(name.to_owned());
     }
-    let path = env.iter().find_map(|entry| entry.to_bytes().strip_prefix(b"PATH="));
+    let path = env
+        .iter()
+        .find_map(|entry| entry.to_bytes().strip_prefix(b"PATH="));
     let mut refused = None;
-    for directory in path.iter().flat_map(|path| path.split(|byte| *byte == b':')) {
-        let directory = if directory.is_empty() { b"." } else { directory };
+    for directory in path
+        .iter()
+        .flat_map(|path| path.split(|byte| *byte == b':'))
+    {
+        let directory = if directory.is_empty() {
+            b"."
+        } else {
+            directory
+        };
         let candidate: PathBuf = Path::new(OsStr::from_bytes(directory)).join(file);
         match check_executable(&candidate) {
             Ok(()) => return Ok(CString::new(candidate.as_os_str().as_bytes())?),
@@ -209,7 +249,10 @@ fn check_executable(file: &Path) -> Result<()> {
     ensure!(!meta.is_dir(), "exec: {file:?}: is a directory");
     let at = nix::fcntl::AT_FDCWD;
     let allowed = faccessat(at, file, AccessFlags::X_OK, AtFlags::AT_EACCESS);
-    ensure!(allowed.is_ok() && meta.is_file(), "exec: {file:?}: permission denied");
+    ensure!(
+        allowed.is_ok() && meta.is_file(),
+        "exec: {file:?}: permission denied"
+    );
     match explain::missing_interpreter(file) {
         Some(reason) => bail!("exec: {file:?}: {reason}"),
         None => Ok(()),
@@ -218,8 +261,20 @@ fn check_executable(file: &Path) -> Result<()> {
 
 /// startContainer hooks without an environment of their own have that of the process.
 pub fn with_environment(hooks: &[Hook], process: &Process) -> Vec<Hook> {
-    let own = || process.env.iter().map(|entry| entry.to_string_lossy().into_owned()).collect();
-    hooks.iter().map(|hook| Hook { env: Some(hook.env.clone().unwrap_or_else(own)), ..hook.clone() }).collect()
+    let own = || {
+        process
+            .env
+            .iter()
+            .map(|entry| entry.to_string_lossy().into_owned())
+            .collect()
+    };
+    hooks
+        .iter()
+        .map(|hook| Hook {
+            env: Some(hook.env.clone().unwrap_or_else(own)),
+            ..hook.clone()
+        })
+        .collect()
 }
 
 #[cfg(test)]

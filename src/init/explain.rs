@@ -38,8 +38,14 @@ pub fn missing_interpreter(file: &Path) -> Option<String> {
 fn wrong_format(file: &Path) -> String {
     let machine = read_head(file).and_then(|(_, head)| foreign_machine(&head));
     match machine {
-        Some(machine) => format!("exec format error: built for {machine}, this machine is {}", std::env::consts::ARCH),
-        None => "exec format error: neither a program for this machine nor a script that begins with #!".to_string(),
+        Some(machine) => format!(
+            "exec format error: built for {machine}, this machine is {}",
+            std::env::consts::ARCH
+        ),
+        None => {
+            "exec format error: neither a program for this machine nor a script that begins with #!"
+                .to_string()
+        }
     }
 }
 
@@ -55,9 +61,14 @@ fn missing_script_interpreter(line: &[u8]) -> Option<String> {
     let line = String::from_utf8_lossy(line);
     let interpreter = line.split_whitespace().next()?;
     if Path::new(interpreter).exists() {
-        return line.ends_with('\r').then(|| carriage_return(interpreter)).filter(|_| !line.contains(' '));
+        return line
+            .ends_with('\r')
+            .then(|| carriage_return(interpreter))
+            .filter(|_| !line.contains(' '));
     }
-    Some(format!("no such file or directory: its interpreter {interpreter:?} (first line) is missing in the container"))
+    Some(format!(
+        "no such file or directory: its interpreter {interpreter:?} (first line) is missing in the container"
+    ))
 }
 
 fn carriage_return(interpreter: &str) -> String {
@@ -78,7 +89,8 @@ fn missing_loader(file: &File, head: &[u8]) -> Option<String> {
     let (offset, size, count) = (long(head, 32)?, short(head, 54)?, short(head, 56)?);
     for index in 0..count.min(64) {
         let mut header = [0u8; 40];
-        file.read_exact_at(&mut header, offset.checked_add(index * size)?).ok()?;
+        file.read_exact_at(&mut header, offset.checked_add(index * size)?)
+            .ok()?;
         if header.starts_with(&PT_INTERP.to_le_bytes()) {
             return missing_file(file, long(&header, 8)?, long(&header, 32)?);
         }

@@ -39,7 +39,10 @@ pub fn assume(identity: &Identity, confined: bool, keep_admin: bool) -> Result<(
     cred::set_gid(identity.gid).with_context(|| unmapped("process.user.gid", identity.gid))?;
     cred::set_uid(identity.uid).with_context(|| unmapped("process.user.uid", identity.uid))?;
     cred::keep_capabilities(false)?;
-    cred::set_capabilities(Sets { permitted: sets.permitted | admin, ..sets })?;
+    cred::set_capabilities(Sets {
+        permitted: sets.permitted | admin,
+        ..sets
+    })?;
     cred::set_ambient_capabilities(identity.ambient & sets.permitted & sets.inheritable);
     if identity.no_new_privileges {
         process::set_no_new_privileges()?;
@@ -50,9 +53,17 @@ pub fn assume(identity: &Identity, confined: bool, keep_admin: bool) -> Result<(
 /// Makes the kept CAP_SYS_ADMIN effective.
 pub fn raise_admin(identity: &Identity) -> Result<()> {
     let grantable = cred::permitted_capabilities()?;
-    let Sets { effective, inheritable, .. } = identity.sets;
+    let Sets {
+        effective,
+        inheritable,
+        ..
+    } = identity.sets;
     let (effective, inheritable) = (effective | SYS_ADMIN, inheritable & grantable);
-    cred::set_capabilities(Sets { effective: effective & grantable, permitted: grantable, inheritable })
+    cred::set_capabilities(Sets {
+        effective: effective & grantable,
+        permitted: grantable,
+        inheritable,
+    })
 }
 
 fn set_groups(identity: &Identity, confined: bool) -> Result<()> {
@@ -61,7 +72,9 @@ fn set_groups(identity: &Identity, confined: bool) -> Result<()> {
     };
     match cred::set_groups(groups) {
         // A joined user namespace in which setgroups(2) is denied; no group was asked for.
-        Err(error) if confined && groups.is_empty() && sys::errno(&error) == Some(Errno::EPERM) => Ok(()),
+        Err(error) if confined && groups.is_empty() && sys::errno(&error) == Some(Errno::EPERM) => {
+            Ok(())
+        }
         result => result.context("process.user.additionalGids"),
     }
 }

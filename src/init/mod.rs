@@ -31,6 +31,8 @@ pub struct Materials<'a> {
     pub trees: Vec<OwnedFd>,
     /// Where a created container waits; `None` for one that starts at once.
     pub gate: Option<&'a OwnedFd>,
+    /// Whether the parent has something to do first: to write id maps, or to learn who init is.
+    pub waits: bool,
     /// What hooks are told.
     pub state: &'a State,
 }
@@ -59,11 +61,21 @@ fn fail(channel: &ChildEnd, error: anyhow::Error) -> ! {
 
 /// Everything up to the last step before the program.
 fn set_up(plan: &Plan, channel: &ChildEnd, materials: Materials) -> Result<exec::Ready> {
-    let Materials { trees, gate, state } = materials;
+    let Materials {
+        trees,
+        gate,
+        state,
+        waits,
+    } = materials;
     process::set_parent_death_signal(libc::SIGKILL)?;
     process::reset_signals();
     unblock_signals()?;
-    wait_for_maps(plan, channel)?;
+    if waits {
+        channel.expect(Down::Go)?;
+    }
+    if plan.namespaces.creates(clone::NEWUSER) {
+        identity::become_root(&plan.namespaces)?;
+    }
     process::set_dumpable(false)?;
     named(nix::unistd::setsid(), || "setsid()".to_string())?;
     nix::sys::stat::umask(nix::sys::stat::Mode::empty());
@@ -85,7 +97,12 @@ fn set_up(plan: &Plan, channel: &ChildEnd, materials: Materials) -> Result<exec:
         channel.send(Up::Hooks)?;
         channel.expect(Down::Go)?;
     }
-    run_hooks(&plan.hooks.create_container, "createContainer", state, Status::Creating)?;
+    run_hooks(
+        &plan.hooks.create_container,
+        "createContainer",
+        state,
+        Status::Creating,
+    )?;
     let terminal = match plan.process.terminal {
         Some(size) => Some(console::open(&root, size, channel)?),
         None => None,
@@ -127,7 +144,9 @@ fn wait_at_gate(gate: &OwnedFd) -> Result<ChildEnd> {
     process::die_of_signals();
     loop {
         let connection = ChildEnd::connected(socket::accept(gate)?);
-        if matches!(connection.receive(), Ok(Some(Down::Start))) && connection.send(Up::Starting).is_ok() {
+        if matches!(connection.receive(), Ok(Some(Down::Start)))
+            && connection.send(Up::Starting).is_ok()
+        {
             return Ok(connection);
         }
     }
@@ -145,21 +164,19 @@ fn run_hooks(list: &[Hook], name: &str, state: &State, status: Status) -> Result
     }
     // The pid that a hook inside the container would see.
     let pid = std::process::id() as i32;
-    hooks::run(list, name, &report(state, status, pid).line()?, Path::new("/"))
+    hooks::run(
+        list,
+        name,
+        &report(state, status, pid).line()?,
+        Path::new("/"),
+    )
 }
 
 fn unblock_signals() -> Result<()> {
     let all = nix::sys::signal::SigSet::all();
-    named(all.thread_unblock(), || "sigprocmask(unblock all)".to_string())
-}
-
-/// Until the maps are written nobody in the new user namespace has an id that means anything.
-fn wait_for_maps(plan: &Plan, channel: &ChildEnd) -> Result<()> {
-    if !plan.namespaces.creates(clone::NEWUSER) {
-        return Ok(());
-    }
-    channel.expect(Down::Go)?;
-    identity::become_root(&plan.namespaces)
+    named(all.thread_unblock(), || {
+        "sigprocmask(unblock all)".to_string()
+    })
 }
 
 fn join_keyring(plan: &Plan) -> Result<()> {
@@ -185,7 +202,9 @@ fn join_keyring(plan: &Plan) -> Result<()> {
 
 fn set_names(plan: &Plan) -> Result<()> {
     if let Some(name) = &plan.hostname {
-        named(nix::unistd::sethostname(name), || format!("sethostname({name:?})"))?;
+        named(nix::unistd::sethostname(name), || {
+            format!("sethostname({name:?})")
+        })?;
     }
     if let Some(name) = &plan.domainname {
         process::set_domainname(name)?;

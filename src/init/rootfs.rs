@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sys::stat::{Mode, mkdirat};
@@ -43,12 +44,18 @@ pub fn enter(plan: &Rootfs, trees: Vec<OwnedFd>) -> Result<Root> {
             attach(assemble(overlay, &plan.anchor)?, &plan.anchor)?
         }
     };
-    Ok(Root { directory, trees, mask: None })
+    Ok(Root {
+        directory,
+        trees,
+        mask: None,
+    })
 }
 
 /// Makes the new root `/` and takes the old one away.
 pub fn leave_the_old(plan: &Rootfs, root: Root) -> Result<()> {
-    named(nix::unistd::fchdir(&root), || "fchdir(new root)".to_string())?;
+    named(nix::unistd::fchdir(&root), || {
+        "fchdir(new root)".to_string()
+    })?;
     if matches!(plan.root, Plan::InPlace(_)) || !plan.pivot {
         named(nix::unistd::chroot("."), || "chroot(\".\")".to_string())?;
         return to_root();
@@ -58,13 +65,31 @@ pub fn leave_the_old(plan: &Rootfs, root: Root) -> Result<()> {
     named(nix::unistd::fchdir(&old), || "fchdir(old root)".to_string())?;
     if plan.host_propagation.kind == libc::MS_SHARED {
         // What is unmounted here must not be unmounted on the host.
-        propagate(".", Propagation { kind: libc::MS_SLAVE, recursive: true })?;
+        propagate(
+            ".",
+            Propagation {
+                kind: libc::MS_SLAVE,
+                recursive: true,
+            },
+        )?;
     }
-    named(umount2(".", MntFlags::MNT_DETACH), || "umount(old root)".to_string())?;
+    unmount_all_here()?;
     to_root()?;
     match plan.propagation {
         Some(propagation) => propagate("/", propagation),
         None => Ok(()),
+    }
+}
+
+/// umount(".") takes what lies on top first, such as the scratch tmpfs of an overlay. EINVAL: nothing is
+/// mounted here any more, the old root is out of reach.
+fn unmount_all_here() -> Result<()> {
+    loop {
+        match umount2(".", MntFlags::MNT_DETACH) {
+            Ok(()) => {}
+            Err(Errno::EINVAL) => return Ok(()),
+            Err(errno) => return named(Err(errno), || "umount(old root)".to_string()),
+        }
     }
 }
 
@@ -92,14 +117,21 @@ pub fn trusted_proc() -> Result<OwnedFd> {
     };
     let kind = named(fstatfs(&proc), || "fstatfs(/proc)".to_string())?.filesystem_type();
     let inode = named(nix::sys::stat::fstat(&proc), || "fstat(/proc)".to_string())?.st_ino;
-    ensure!(kind == PROC_SUPER_MAGIC && inode == 1, "/proc: is no procfs");
+    ensure!(
+        kind == PROC_SUPER_MAGIC && inode == 1,
+        "/proc: is no procfs"
+    );
     Ok(proc)
 }
 
 /// The copied mounts of the host must not tell the host what happens to them.
 fn prepare_host_tree(plan: &Rootfs) -> Result<()> {
     propagate("/", plan.host_propagation)?;
-    if plan.host_propagation.kind == libc::MS_SHARED { make_private(&plan.anchor) } else { Ok(()) }
+    if plan.host_propagation.kind == libc::MS_SHARED {
+        make_private(&plan.anchor)
+    } else {
+        Ok(())
+    }
 }
 
 /// Makes the mount that holds `path` private: it is at `path` or at one of its parents.
@@ -130,7 +162,9 @@ fn propagate(path: impl AsRef<Path>, propagation: Propagation) -> Result<()> {
 
 fn open(path: &Path) -> Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    named(nix::fcntl::open(path, flags, Mode::empty()), || format!("open({path:?})"))
+    named(nix::fcntl::open(path, flags, Mode::empty()), || {
+        format!("open({path:?})")
+    })
 }
 
 /// overlayfs over the layers, detached.
@@ -157,13 +191,18 @@ fn assemble(overlay: &Overlay, anchor: &Path) -> Result<OwnedFd> {
 
 /// One `lowerdir+` a layer, top first (Linux 6.5), which takes any path; before that one list with escapes.
 fn set_layers(filesystem: &Configuration, overlay: &Overlay) -> Result<()> {
-    let one_by_one = |layer: &std::path::PathBuf| filesystem.string("lowerdir+", &layer.to_string_lossy());
+    let one_by_one =
+        |layer: &std::path::PathBuf| filesystem.string("lowerdir+", &layer.to_string_lossy());
     let first = overlay.lower.first().context("no lower directory")?;
     if one_by_one(first).is_ok() {
         return overlay.lower[1..].iter().try_for_each(one_by_one);
     }
     let escaped = |layer: &std::path::PathBuf| {
-        layer.to_string_lossy().replace('\\', "\\\\").replace(':', "\\:").replace(',', "\\,")
+        layer
+            .to_string_lossy()
+            .replace('\\', "\\\\")
+            .replace(':', "\\:")
+            .replace(',', "\\,")
     };
     let list: Vec<String> = overlay.lower.iter().map(escaped).collect();
     filesystem.string("lowerdir", &list.join(":"))
@@ -177,13 +216,20 @@ fn scratch_upper(filesystem: &Configuration, anchor: &Path) -> Result<OwnedFd> {
     for (key, name) in [("upperdir", "upper"), ("workdir", "work")] {
         let made = mkdirat(&scratch, name, Mode::from_bits_truncate(0o755));
         named(made, || format!("mkdirat({name:?})"))?;
-        filesystem.string(key, &format!("/proc/self/fd/{}/{name}", scratch.as_raw_fd()))?;
+        filesystem.string(
+            key,
+            &format!("/proc/self/fd/{}/{name}", scratch.as_raw_fd()),
+        )?;
     }
     Ok(scratch)
 }
 
 fn explain(overlay: &Overlay) -> String {
-    let names: Vec<String> = overlay.lower.iter().map(|layer| layer.display().to_string()).collect();
+    let names: Vec<String> = overlay
+        .lower
+        .iter()
+        .map(|layer| layer.display().to_string())
+        .collect();
     let layers = format!("overlay of {}", names.join(", "));
     if overlay.user_attributes && overlay.lower.iter().any(|layer| layer == Path::new("/")) {
         return format!(

@@ -16,7 +16,9 @@ use crate::sys::mount::{self, Attributes, Configuration};
 use crate::sys::{self, named, path};
 
 pub fn perform_all(steps: &[Step], root: &mut Root) -> Result<()> {
-    steps.iter().try_for_each(|step| perform(step, root).with_context(|| step.to_string()))
+    steps
+        .iter()
+        .try_for_each(|step| perform(step, root).with_context(|| step.to_string()))
 }
 
 fn perform(step: &Step, root: &mut Root) -> Result<()> {
@@ -116,7 +118,10 @@ fn directory_target(root: &Root, path: &Path, kind: &str) -> Result<(OwnedFd, bo
         // A link of the image would put these where the image wants them.
         path::make_directories(root, path).context("must be an ordinary directory")?;
         let target = path::resolve_without_links(root, path);
-        return Ok((target.context("must be an ordinary directory, not a symbolic link")?, true));
+        return Ok((
+            target.context("must be an ordinary directory, not a symbolic link")?,
+            true,
+        ));
     }
     target(root, path, true)
 }
@@ -124,13 +129,22 @@ fn directory_target(root: &Root, path: &Path, kind: &str) -> Result<(OwnedFd, bo
 /// Resolves a mount's target, made where missing, and says whether it was there. A path through links
 /// must not end in /proc, where the plan has judged its text alone.
 fn target(root: &Root, path: &Path, is_dir: bool) -> Result<(OwnedFd, bool)> {
-    let make = || if is_dir { path::make_directories(root, path) } else { path::make_file(root, path) };
+    let make = || {
+        if is_dir {
+            path::make_directories(root, path)
+        } else {
+            path::make_file(root, path)
+        }
+    };
     match path::resolve_plainly(root, path) {
         Ok(target) => Ok((target, true)),
         Err(Errno::ENOENT) => Ok((make()?, false)),
         Err(Errno::ELOOP) => {
             let target = make()?;
-            ensure!(!leads_to_proc(root, &target)?, "leads into /proc by a symbolic link");
+            ensure!(
+                !leads_to_proc(root, &target)?,
+                "leads into /proc by a symbolic link"
+            );
             Ok((target, true))
         }
         Err(errno) => named(Err(errno), || format!("openat2({path:?})")),
@@ -149,7 +163,9 @@ fn leads_to_proc(root: &Root, target: &OwnedFd) -> Result<bool> {
 }
 
 fn is_proc(file: &OwnedFd) -> Result<bool> {
-    let fs = named(fstatfs(file), || format!("fstatfs(fd {})", file.as_raw_fd()))?;
+    let fs = named(fstatfs(file), || {
+        format!("fstatfs(fd {})", file.as_raw_fd())
+    })?;
     Ok(fs.filesystem_type() == PROC_SUPER_MAGIC)
 }
 
@@ -167,7 +183,13 @@ fn make_node(node: &Node, root: &Root) -> Result<()> {
         NodeKind::Block(major, minor) => (SFlag::S_IFBLK, makedev(major.into(), minor.into())),
         NodeKind::Fifo => (SFlag::S_IFIFO, 0),
     };
-    match mknodat(&parent, name, kind, Mode::from_bits_truncate(node.mode), device) {
+    match mknodat(
+        &parent,
+        name,
+        kind,
+        Mode::from_bits_truncate(node.mode),
+        device,
+    ) {
         Ok(()) => {}
         Err(Errno::EEXIST) => return check_node(node, kind, device, &parent, Path::new(name)),
         // A sandbox without mknod(2) has the host's nodes at least.
@@ -209,7 +231,9 @@ fn symlink(target: &str, path: &Path, root: &Root) -> Result<()> {
     match link() {
         Err(Errno::EEXIST) if name == "ptmx" => {
             let flags = nix::unistd::UnlinkatFlags::NoRemoveDir;
-            named(nix::unistd::unlinkat(&parent, name, flags), || format!("unlinkat({name:?})"))?;
+            named(nix::unistd::unlinkat(&parent, name, flags), || {
+                format!("unlinkat({name:?})")
+            })?;
             named(link(), || format!("symlinkat({name:?})"))
         }
         Err(Errno::EEXIST) => Ok(()),
@@ -222,7 +246,14 @@ fn read_only(path: &Path, root: &Root) -> Result<()> {
         return Ok(());
     };
     let tree = mount::clone_tree_at(&place, true)?;
-    mount::set_attributes(&tree, Attributes { set: libc::MOUNT_ATTR_RDONLY, clear: 0, recursive: true })?;
+    mount::set_attributes(
+        &tree,
+        Attributes {
+            set: libc::MOUNT_ATTR_RDONLY,
+            clear: 0,
+            recursive: true,
+        },
+    )?;
     mount::move_mount(&tree, &place)
 }
 
@@ -257,14 +288,27 @@ fn null_device() -> Result<OwnedFd> {
 
 fn empty_directory() -> Result<OwnedFd> {
     let tmpfs = Configuration::open("tmpfs")?;
-    for (key, value) in [("source", "tmpfs"), ("nr_blocks", "1"), ("nr_inodes", "1"), ("mode", "0555")] {
+    for (key, value) in [
+        ("source", "tmpfs"),
+        ("nr_blocks", "1"),
+        ("nr_inodes", "1"),
+        ("mode", "0555"),
+    ] {
         tmpfs.string(key, value)?;
     }
-    tmpfs.mount(libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC)
+    tmpfs.mount(
+        libc::MOUNT_ATTR_RDONLY
+            | libc::MOUNT_ATTR_NOSUID
+            | libc::MOUNT_ATTR_NODEV
+            | libc::MOUNT_ATTR_NOEXEC,
+    )
 }
 
 fn seal(path: &Path, root: &Root) -> Result<()> {
-    let attributes = Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() };
+    let attributes = Attributes {
+        set: libc::MOUNT_ATTR_RDONLY,
+        ..Attributes::default()
+    };
     if path == Path::new("/") {
         return mount::set_attributes(root, attributes);
     }
@@ -276,7 +320,10 @@ fn stat(file: &OwnedFd) -> Result<FileStat> {
 }
 
 fn change_owner(file: &OwnedFd, uid: u32, gid: u32) -> Result<()> {
-    let (owner, group) = (nix::unistd::Uid::from_raw(uid), nix::unistd::Gid::from_raw(gid));
+    let (owner, group) = (
+        nix::unistd::Uid::from_raw(uid),
+        nix::unistd::Gid::from_raw(gid),
+    );
     let changed = nix::unistd::fchownat(file, "", Some(owner), Some(group), AtFlags::AT_EMPTY_PATH);
     named(changed, || format!("fchownat({uid}:{gid})"))
 }

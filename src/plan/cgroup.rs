@@ -49,7 +49,11 @@ pub fn cgroup(linux: &Linux, host: &Host, flags: &Flags) -> Result<CgroupPlan> {
         optional: flags.rootless.unwrap_or(confined) && resources.settings.is_empty(),
         // A user namespace cannot make nodes; where no rule is given none is needed.
         // Only CAP_BPF in the initial user namespace may attach one; a user namespace has no mknod anyway.
-        devices: if confined || free { None } else { devices::program(&device_rules)? },
+        devices: if confined || free {
+            None
+        } else {
+            devices::program(&device_rules)?
+        },
         device_rules,
         resources,
     })
@@ -58,12 +62,28 @@ pub fn cgroup(linux: &Linux, host: &Host, flags: &Flags) -> Result<CgroupPlan> {
 /// An absolute path starts at the mount; a relative one, by default the id, beside the caller's own cgroup,
 /// which has processes in it and so can have no children with limits (cgroups(7), "no internal processes").
 fn directory(path: &Path, id: &str, own: &Path) -> Result<PathBuf> {
-    let climbs = path.components().any(|component| component == Component::ParentDir);
-    ensure!(!climbs, "linux.cgroupsPath: {path:?}: must not contain \"..\"");
-    let below = if path.as_os_str().is_empty() { Path::new(id) } else { path };
+    let climbs = path
+        .components()
+        .any(|component| component == Component::ParentDir);
+    ensure!(
+        !climbs,
+        "linux.cgroupsPath: {path:?}: must not contain \"..\""
+    );
+    let below = if path.as_os_str().is_empty() {
+        Path::new(id)
+    } else {
+        path
+    };
     let base = own.parent().unwrap_or(Path::new("/"));
-    let full = if below.is_absolute() { below.to_path_buf() } else { base.join(below) };
-    ensure!(full != Path::new("/"), "linux.cgroupsPath: {path:?}: is the root of all cgroups");
+    let full = if below.is_absolute() {
+        below.to_path_buf()
+    } else {
+        base.join(below)
+    };
+    ensure!(
+        full != Path::new("/"),
+        "linux.cgroupsPath: {path:?}: is the root of all cgroups"
+    );
     Ok(full)
 }
 
@@ -76,7 +96,11 @@ fn scope(path: &Path, id: &str, host: &Host) -> Result<(PathBuf, String)> {
         [slice, prefix, name] if !name.is_empty() => (slice, prefix, name),
         _ => bail!("linux.cgroupsPath: {text}: with --systemd-cgroup it must be slice:prefix:name"),
     };
-    let default = if host.euid == 0 { "system.slice" } else { "user.slice" };
+    let default = if host.euid == 0 {
+        "system.slice"
+    } else {
+        "user.slice"
+    };
     let slice = if slice.is_empty() { default } else { slice };
     let unit = match (prefix, name) {
         (_, name) if name.ends_with(".slice") => name.to_string(),
@@ -88,7 +112,10 @@ fn scope(path: &Path, id: &str, host: &Host) -> Result<(PathBuf, String)> {
 
 /// systemd.slice(5): `a-b.slice` lies inside `a.slice`.
 fn slice_path(slice: &str) -> Result<PathBuf> {
-    let Some(stem) = slice.strip_suffix(".slice").filter(|stem| !stem.contains('/')) else {
+    let Some(stem) = slice
+        .strip_suffix(".slice")
+        .filter(|stem| !stem.contains('/'))
+    else {
         bail!("linux.cgroupsPath: {slice}: must be the name of a slice, such as system.slice");
     };
     let mut path = PathBuf::from("/");
@@ -97,8 +124,15 @@ fn slice_path(slice: &str) -> Result<PathBuf> {
     }
     let mut name = String::new();
     for part in stem.split('-') {
-        ensure!(!part.is_empty(), "linux.cgroupsPath: {slice}: is no name of a slice");
-        name = if name.is_empty() { part.to_string() } else { format!("{name}-{part}") };
+        ensure!(
+            !part.is_empty(),
+            "linux.cgroupsPath: {slice}: is no name of a slice"
+        );
+        name = if name.is_empty() {
+            part.to_string()
+        } else {
+            format!("{name}-{part}")
+        };
         path.push(format!("{name}.slice"));
     }
     Ok(path)
@@ -116,7 +150,8 @@ impl fmt::Display for CgroupPlan {
         match &self.devices {
             None => writeln!(f, "devices: all"),
             Some(_) => {
-                let rules: Vec<String> = self.device_rules.iter().map(ToString::to_string).collect();
+                let rules: Vec<String> =
+                    self.device_rules.iter().map(ToString::to_string).collect();
                 writeln!(f, "devices: {}", rules.join(", "))
             }
         }

@@ -55,7 +55,10 @@ fn list(hooks: &Option<Vec<SpecHook>>, name: &str) -> Result<Vec<Hook>> {
     let one = |(index, hook): (usize, &SpecHook)| {
         let field = format!("hooks.{name}[{index}]");
         let path = hook.path();
-        ensure!(path.is_absolute(), "{field}.path: {path:?}: must be absolute");
+        ensure!(
+            path.is_absolute(),
+            "{field}.path: {path:?}: must be absolute"
+        );
         let timeout = hook.timeout();
         ensure!(
             timeout.is_none_or(|seconds| seconds > 0),
@@ -64,7 +67,12 @@ fn list(hooks: &Option<Vec<SpecHook>>, name: &str) -> Result<Vec<Hook>> {
         );
         let timeout = timeout.and_then(|seconds| u64::try_from(seconds).ok());
         let args = hook.args().clone().unwrap_or_default();
-        Ok(Hook { path: path.clone(), args, env: hook.env().clone(), timeout })
+        Ok(Hook {
+            path: path.clone(),
+            args,
+            env: hook.env().clone(),
+            timeout,
+        })
     };
     hooks.iter().flatten().enumerate().map(one).collect()
 }

@@ -3,6 +3,8 @@
 
 pub mod bpf;
 pub mod cgroup;
+#[cfg(test)]
+mod golden;
 pub mod hooks;
 pub mod mounts;
 pub mod namespaces;
@@ -75,7 +77,13 @@ impl Plan {
 /// Known properties that this version cannot honour are errors, as the spec asks.
 fn refuse_unsupported(linux: &Linux) -> Result<()> {
     let fields = [
-        ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|map| !map.is_empty())),
+        (
+            "linux.netDevices",
+            linux
+                .net_devices()
+                .as_ref()
+                .is_some_and(|map| !map.is_empty()),
+        ),
         ("linux.intelRdt", linux.intel_rdt().is_some()),
         ("linux.memoryPolicy", linux.memory_policy().is_some()),
     ];
@@ -99,7 +107,10 @@ fn uts_name(
         namespaces.has(clone::NEWUTS),
         "{field}: {name:?}: needs a uts namespace; add {{\"type\": \"uts\"}} to linux.namespaces"
     );
-    ensure!(name.len() <= LONGEST, "{field}: {name:?}: longer than {LONGEST} bytes");
+    ensure!(
+        name.len() <= LONGEST,
+        "{field}: {name:?}: longer than {LONGEST} bytes"
+    );
     Ok(Some(name.clone()))
 }
 
@@ -112,7 +123,10 @@ impl fmt::Display for Plan {
         self.namespaces.fmt(f)?;
         self.hooks.fmt(f)?;
         self.rootfs.fmt(f)?;
-        for (what, name) in [("hostname", &self.hostname), ("domainname", &self.domainname)] {
+        for (what, name) in [
+            ("hostname", &self.hostname),
+            ("domainname", &self.domainname),
+        ] {
             if let Some(name) = name {
                 writeln!(f, "{what} {name}")?;
             }

@@ -5,10 +5,10 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use libc::{
     MOUNT_ATTR__ATIME as ATIME, MOUNT_ATTR_NOATIME as NOATIME, MOUNT_ATTR_NODEV as NODEV,
-    MOUNT_ATTR_NODIRATIME as NODIRATIME, MOUNT_ATTR_NOEXEC as NOEXEC,
-    MOUNT_ATTR_NOSUID as NOSUID, MOUNT_ATTR_NOSYMFOLLOW as NOSYMFOLLOW,
-    MOUNT_ATTR_RDONLY as RDONLY, MOUNT_ATTR_RELATIME as RELATIME,
-    MOUNT_ATTR_STRICTATIME as STRICTATIME, MS_PRIVATE, MS_SHARED, MS_SLAVE, MS_UNBINDABLE,
+    MOUNT_ATTR_NODIRATIME as NODIRATIME, MOUNT_ATTR_NOEXEC as NOEXEC, MOUNT_ATTR_NOSUID as NOSUID,
+    MOUNT_ATTR_NOSYMFOLLOW as NOSYMFOLLOW, MOUNT_ATTR_RDONLY as RDONLY,
+    MOUNT_ATTR_RELATIME as RELATIME, MOUNT_ATTR_STRICTATIME as STRICTATIME, MS_PRIVATE, MS_SHARED,
+    MS_SLAVE, MS_UNBINDABLE,
 };
 use oci_spec::runtime::Mount as Entry;
 
@@ -149,7 +149,14 @@ pub fn mounts(bundle: &Bundle, host: &Host, namespaces: &Namespaces) -> Result<M
     let mut plan = Mounts::default();
     for (index, entry) in bundle.spec.mounts().iter().flatten().enumerate() {
         let field = format!("mounts[{index}]");
-        Planner { bundle, host, namespaces, entry, field }.plan(&mut plan)?;
+        Planner {
+            bundle,
+            host,
+            namespaces,
+            entry,
+            field,
+        }
+        .plan(&mut plan)?;
     }
     Ok(plan)
 }
@@ -168,7 +175,10 @@ impl Planner<'_> {
         let destination = self.entry.destination();
         let target = clean(destination);
         let field = &self.field;
-        ensure!(target != Path::new("/"), "{field}.destination: {destination:?}: is the root itself");
+        ensure!(
+            target != Path::new("/"),
+            "{field}.destination: {destination:?}: is the root itself"
+        );
         let mut options = self.options()?;
         let kind = self.entry.typ().clone().unwrap_or_default();
         self.check_proc(&target, &kind, &options)?;
@@ -178,16 +188,22 @@ impl Planner<'_> {
         }
         if let Some(source) = self.stand_in(&kind, &options) {
             options.bind = Some(true);
-            plan.steps.push(self.bind(source, target, options, plan.trees.len())?);
+            plan.steps
+                .push(self.bind(source, target, options, plan.trees.len())?);
         } else if options.bind.is_some() {
             let source = self.source()?;
-            plan.steps.push(self.bind(source, target, options, plan.trees.len())?);
+            plan.steps
+                .push(self.bind(source, target, options, plan.trees.len())?);
         } else {
             plan.seals.extend(late_seal(&kind, &target, &mut options));
             plan.steps.push(self.mount(kind, target, options)?);
             return Ok(());
         }
-        if let Some(Step::Bind(Bind { source: Source::Opened(_, tree), .. })) = plan.steps.last() {
+        if let Some(Step::Bind(Bind {
+            source: Source::Opened(_, tree),
+            ..
+        })) = plan.steps.last()
+        {
             plan.trees.push(tree.clone());
         }
         Ok(())
@@ -196,7 +212,8 @@ impl Planner<'_> {
     fn options(&self) -> Result<Options> {
         let mut options = Options::default();
         for option in self.entry.options().iter().flatten() {
-            let Some((_, effect, recursive)) = OPTIONS.iter().find(|(name, ..)| name == option) else {
+            let Some((_, effect, recursive)) = OPTIONS.iter().find(|(name, ..)| name == option)
+            else {
                 options.data.push(option.clone());
                 continue;
             };
@@ -255,17 +272,34 @@ impl Planner<'_> {
     }
 
     fn source(&self) -> Result<PathBuf> {
-        let source = self.entry.source().clone().filter(|source| !source.as_os_str().is_empty());
-        let missing = || format!("{}.source: missing; a bind needs the path to bind", self.field);
+        let source = self
+            .entry
+            .source()
+            .clone()
+            .filter(|source| !source.as_os_str().is_empty());
+        let missing = || {
+            format!(
+                "{}.source: missing; a bind needs the path to bind",
+                self.field
+            )
+        };
         Ok(self.bundle.dir.join(source.with_context(missing)?))
     }
 
     fn bind(&self, path: PathBuf, target: PathBuf, options: Options, slot: usize) -> Result<Step> {
-        let tree = Tree { path, recursive: options.bind == Some(true), idmap: self.idmap(&options)? };
+        let tree = Tree {
+            path,
+            recursive: options.bind == Some(true),
+            idmap: self.idmap(&options)?,
+        };
         // The user of a user namespace may not reach the source, and only the host maps owners.
         let parent_opens =
             tree.idmap.is_some() || self.host.euid == 0 && self.namespaces.has(clone::NEWUSER);
-        let source = if parent_opens { Source::Opened(slot, tree) } else { Source::Path(tree) };
+        let source = if parent_opens {
+            Source::Opened(slot, tree)
+        } else {
+            Source::Path(tree)
+        };
         Ok(Step::Bind(Bind {
             field: self.field.clone(),
             source,
@@ -281,15 +315,25 @@ impl Planner<'_> {
         let Some(recursive) = options.idmap else {
             return Ok(None);
         };
-        let uids = id_maps(self.entry.uid_mappings(), &format!("{}.uidMappings", self.field))?;
-        let gids = id_maps(self.entry.gid_mappings(), &format!("{}.gidMappings", self.field))?;
+        let uids = id_maps(
+            self.entry.uid_mappings(),
+            &format!("{}.uidMappings", self.field),
+        )?;
+        let gids = id_maps(
+            self.entry.gid_mappings(),
+            &format!("{}.gidMappings", self.field),
+        )?;
         ensure!(
             uids.is_empty() == gids.is_empty(),
             "{}.uidMappings: give uidMappings and gidMappings, or neither",
             self.field
         );
         if !uids.is_empty() {
-            return Ok(Some(Idmap { uids, gids, recursive }));
+            return Ok(Some(Idmap {
+                uids,
+                gids,
+                recursive,
+            }));
         }
         let (uids, gids) = (self.namespaces.uids.clone(), self.namespaces.gids.clone());
         ensure!(
@@ -297,7 +341,11 @@ impl Planner<'_> {
             "{}.options: idmap: give uidMappings and gidMappings, or make a user namespace whose maps serve",
             self.field
         );
-        Ok(Some(Idmap { uids, gids, recursive }))
+        Ok(Some(Idmap {
+            uids,
+            gids,
+            recursive,
+        }))
     }
 
     fn remount(&self, target: PathBuf, options: Options) -> Step {
@@ -306,7 +354,11 @@ impl Planner<'_> {
         Step::Remount(Remount {
             field: self.field.clone(),
             target,
-            options: if options.bind.is_some() { Vec::new() } else { data },
+            options: if options.bind.is_some() {
+                Vec::new()
+            } else {
+                data
+            },
             attributes: options.attributes,
             recursive_attributes: options.recursive_attributes,
             propagation: options.propagation,
@@ -315,7 +367,10 @@ impl Planner<'_> {
 
     fn mount(&self, kind: String, target: PathBuf, options: Options) -> Result<Step> {
         let field = &self.field;
-        ensure!(!kind.is_empty(), "{field}.type: missing; give a filesystem, or the option \"bind\"");
+        ensure!(
+            !kind.is_empty(),
+            "{field}.type: missing; give a filesystem, or the option \"bind\""
+        );
         ensure!(
             kind != "bind",
             "{field}.type: bind: is no filesystem; say it by the option \"bind\" or \"rbind\""
@@ -324,20 +379,33 @@ impl Planner<'_> {
             !options.copy_up || kind == "tmpfs",
             "{field}.options: tmpcopyup: only a tmpfs can take in what it covers, not {kind}"
         );
-        let source = self.entry.source().as_ref().map(|source| source.display().to_string());
+        let source = self
+            .entry
+            .source()
+            .as_ref()
+            .map(|source| source.display().to_string());
         let mut words = options.superblock;
         // A filesystem on a device must itself be told; for the others the mount's own flag is enough.
         let read_only = (options.attributes.set | options.recursive_attributes.set) & RDONLY != 0;
-        if read_only && source.as_ref().is_some_and(|source| source.starts_with('/')) {
+        if read_only
+            && source
+                .as_ref()
+                .is_some_and(|source| source.starts_with('/'))
+        {
             words.push("ro".to_string());
         }
-        words.extend(options.data.iter().flat_map(|data| data.split(',')).map(str::to_string));
+        let data = options.data.iter().flat_map(|data| data.split(','));
+        words.extend(data.filter(|word| !word.is_empty()).map(str::to_string));
         if let Some(label) = self.mount_label(&kind) {
             words.push(format!("context={label}"));
         }
         Ok(Step::Mount(Mount {
             field: field.clone(),
-            kind: if kind == "cgroup" { "cgroup2".to_string() } else { kind },
+            kind: if kind == "cgroup" {
+                "cgroup2".to_string()
+            } else {
+                kind
+            },
             source,
             target,
             options: words,
@@ -357,8 +425,11 @@ impl Planner<'_> {
 
 impl Options {
     fn apply(&mut self, effect: Effect, recursive: bool) {
-        let attributes =
-            if recursive { &mut self.recursive_attributes } else { &mut self.attributes };
+        let attributes = if recursive {
+            &mut self.recursive_attributes
+        } else {
+            &mut self.attributes
+        };
         attributes.recursive = recursive;
         match effect {
             Effect::Nothing => {}
@@ -390,7 +461,9 @@ fn late_seal(kind: &str, target: &Path, options: &mut Options) -> Option<Step> {
     }
     options.attributes.set &= !RDONLY;
     options.recursive_attributes.set &= !RDONLY;
-    Some(Step::Seal { path: target.to_path_buf() })
+    Some(Step::Seal {
+        path: target.to_path_buf(),
+    })
 }
 
 /// The path from the root, with `.`, `..` and doubled slashes resolved by their text alone.
@@ -435,14 +508,19 @@ pub fn propagation_name(propagation: Propagation) -> &'static str {
 
 /// The propagation that a word of the spec names.
 pub fn propagation(word: &str, field: &str) -> Result<Propagation> {
-    let found = OPTIONS.iter().find_map(|(name, effect, recursive)| match effect {
-        Effect::Propagation(kind) if *name == word => {
-            Some(Propagation { kind: *kind, recursive: *recursive })
-        }
-        _ => None,
-    });
+    let found = OPTIONS
+        .iter()
+        .find_map(|(name, effect, recursive)| match effect {
+            Effect::Propagation(kind) if *name == word => Some(Propagation {
+                kind: *kind,
+                recursive: *recursive,
+            }),
+            _ => None,
+        });
     let Some(found) = found else {
-        bail!("{field}: {word}: must be shared, slave, private or unbindable, or one of them after an r");
+        bail!(
+            "{field}: {word}: must be shared, slave, private or unbindable, or one of them after an r"
+        );
     };
     Ok(found)
 }

@@ -20,14 +20,46 @@ pub struct Kind {
 /// In the order in which they are joined: the user namespace last, while the caller still has its
 /// capabilities over the others (see `launch`).
 pub const KINDS: [Kind; 8] = [
-    Kind { name: "mount", file: "mnt", flag: clone::NEWNS },
-    Kind { name: "cgroup", file: "cgroup", flag: clone::NEWCGROUP },
-    Kind { name: "uts", file: "uts", flag: clone::NEWUTS },
-    Kind { name: "ipc", file: "ipc", flag: clone::NEWIPC },
-    Kind { name: "pid", file: "pid", flag: clone::NEWPID },
-    Kind { name: "network", file: "net", flag: clone::NEWNET },
-    Kind { name: "time", file: "time", flag: clone::NEWTIME },
-    Kind { name: "user", file: "user", flag: clone::NEWUSER },
+    Kind {
+        name: "mount",
+        file: "mnt",
+        flag: clone::NEWNS,
+    },
+    Kind {
+        name: "cgroup",
+        file: "cgroup",
+        flag: clone::NEWCGROUP,
+    },
+    Kind {
+        name: "uts",
+        file: "uts",
+        flag: clone::NEWUTS,
+    },
+    Kind {
+        name: "ipc",
+        file: "ipc",
+        flag: clone::NEWIPC,
+    },
+    Kind {
+        name: "pid",
+        file: "pid",
+        flag: clone::NEWPID,
+    },
+    Kind {
+        name: "network",
+        file: "net",
+        flag: clone::NEWNET,
+    },
+    Kind {
+        name: "time",
+        file: "time",
+        flag: clone::NEWTIME,
+    },
+    Kind {
+        name: "user",
+        file: "user",
+        flag: clone::NEWUSER,
+    },
 ];
 
 #[derive(Debug, Default)]
@@ -73,19 +105,32 @@ pub fn namespaces(linux: &Linux, host: &Host) -> Result<Namespaces> {
             "{field}.type: {}: this type is listed twice; list each type once",
             kind.name
         );
-        match namespace.path().clone().filter(|path| !path.as_os_str().is_empty()) {
+        match namespace
+            .path()
+            .clone()
+            .filter(|path| !path.as_os_str().is_empty())
+        {
             None => plan.create |= kind.flag,
             Some(path) => {
-                ensure!(path.is_absolute(), "{field}.path: {path:?}: must be absolute");
-                plan.join.push(Join { field: format!("{field}.path"), kind, path });
+                ensure!(
+                    path.is_absolute(),
+                    "{field}.path: {path:?}: must be absolute"
+                );
+                plan.join.push(Join {
+                    field: format!("{field}.path"),
+                    kind,
+                    path,
+                });
             }
         }
     }
-    plan.join.sort_by_key(|join| KINDS.iter().position(|kind| *kind == join.kind));
+    plan.join
+        .sort_by_key(|join| KINDS.iter().position(|kind| *kind == join.kind));
     plan.uids = id_maps(linux.uid_mappings(), "linux.uidMappings")?;
     plan.gids = id_maps(linux.gid_mappings(), "linux.gidMappings")?;
     plan.check_maps(host)?;
-    plan.deny_setgroups = plan.creates(clone::NEWUSER) && host.euid != 0 && is_single(&plan.gids, host.egid);
+    plan.deny_setgroups =
+        plan.creates(clone::NEWUSER) && host.euid != 0 && is_single(&plan.gids, host.egid);
     plan.time_offsets = time_offsets(linux, &plan)?;
     Ok(plan)
 }
@@ -107,7 +152,9 @@ impl Namespaces {
     /// The host's id for an id of the container, if the container's user namespace maps it.
     pub fn maps_to_host(maps: &[IdMap], id: u32) -> Option<u32> {
         maps.iter().find_map(|map| {
-            let offset = id.checked_sub(map.container).filter(|offset| *offset < map.size)?;
+            let offset = id
+                .checked_sub(map.container)
+                .filter(|offset| *offset < map.size)?;
             map.host.checked_add(offset)
         })
     }
@@ -121,7 +168,10 @@ impl Namespaces {
             );
             return Ok(());
         }
-        for (maps, field) in [(&self.uids, "linux.uidMappings"), (&self.gids, "linux.gidMappings")] {
+        for (maps, field) in [
+            (&self.uids, "linux.uidMappings"),
+            (&self.gids, "linux.gidMappings"),
+        ] {
             ensure!(
                 !maps.is_empty(),
                 "{field}: missing; a new user namespace needs at least one map, such as \
@@ -156,19 +206,34 @@ pub fn id_maps(maps: &Option<Vec<LinuxIdMapping>>, field: &str) -> Result<Vec<Id
     /// user_namespaces(7): a map has at most 340 lines since Linux 4.15.
     const MOST: usize = 340;
     let maps = maps.as_deref().unwrap_or_default();
-    ensure!(maps.len() <= MOST, "{field}: {} maps: the kernel takes at most {MOST}", maps.len());
+    ensure!(
+        maps.len() <= MOST,
+        "{field}: {} maps: the kernel takes at most {MOST}",
+        maps.len()
+    );
     let one = |(index, map): (usize, &LinuxIdMapping)| {
         let (container, host, size) = (map.container_id(), map.host_id(), map.size());
-        if size == 0 || container.checked_add(size - 1).is_none() || host.checked_add(size - 1).is_none() {
+        if size == 0
+            || container.checked_add(size - 1).is_none()
+            || host.checked_add(size - 1).is_none()
+        {
             bail!("{field}[{index}].size: {size}: must be at least 1 and end below 4294967296");
         }
-        Ok(IdMap { container, host, size })
+        Ok(IdMap {
+            container,
+            host,
+            size,
+        })
     };
     maps.iter().enumerate().map(one).collect()
 }
 
 fn time_offsets(linux: &Linux, plan: &Namespaces) -> Result<Vec<TimeOffset>> {
-    let Some(offsets) = linux.time_offsets().as_ref().filter(|offsets| !offsets.is_empty()) else {
+    let Some(offsets) = linux
+        .time_offsets()
+        .as_ref()
+        .filter(|offsets| !offsets.is_empty())
+    else {
         return Ok(Vec::new());
     };
     ensure!(
@@ -183,9 +248,16 @@ fn time_offsets(linux: &Linux, plan: &Namespaces) -> Result<Vec<TimeOffset>> {
             "{field}: no such clock; the clocks are boottime and monotonic"
         );
         let nanoseconds = offset.nanosecs().unwrap_or(0);
-        ensure!(nanoseconds < 1_000_000_000, "{field}.nanosecs: {nanoseconds}: must be below 1000000000");
+        ensure!(
+            nanoseconds < 1_000_000_000,
+            "{field}.nanosecs: {nanoseconds}: must be below 1000000000"
+        );
         let seconds = offset.secs().unwrap_or(0);
-        list.push(TimeOffset { clock: clock.clone(), seconds, nanoseconds });
+        list.push(TimeOffset {
+            clock: clock.clone(),
+            seconds,
+            nanoseconds,
+        });
     }
     list.sort_by(|a, b| a.clock.cmp(&b.clock));
     Ok(list)
@@ -199,7 +271,12 @@ impl fmt::Display for Namespaces {
             }
         }
         for join in &self.join {
-            writeln!(f, "join {} namespace {}", join.kind.name, join.path.display())?;
+            writeln!(
+                f,
+                "join {} namespace {}",
+                join.kind.name,
+                join.path.display()
+            )?;
         }
         for (name, maps) in [("uid", &self.uids), ("gid", &self.gids)] {
             for map in maps {
@@ -207,7 +284,11 @@ impl fmt::Display for Namespaces {
             }
         }
         for offset in &self.time_offsets {
-            let TimeOffset { clock, seconds, nanoseconds } = offset;
+            let TimeOffset {
+                clock,
+                seconds,
+                nanoseconds,
+            } = offset;
             writeln!(f, "time offset {clock} {seconds}s {nanoseconds}ns")?;
         }
         Ok(())

@@ -69,7 +69,11 @@ pub struct Rlimit {
 pub fn process(bundle: &Bundle, namespaces: &Namespaces, flags: &Flags) -> Result<Process> {
     let keyring = (!flags.no_new_keyring).then(|| format!("_ses.{}", flags.id));
     let Some(spec) = bundle.spec.process() else {
-        return Ok(Process { cwd: PathBuf::from("/"), keyring, ..Process::default() });
+        return Ok(Process {
+            cwd: PathBuf::from("/"),
+            keyring,
+            ..Process::default()
+        });
     };
     refuse_unsupported(spec)?;
     let linux = bundle.spec.linux().as_ref();
@@ -105,7 +109,10 @@ fn refuse_unsupported(spec: &Spec) -> Result<()> {
 
 fn args(spec: &Spec) -> Result<Vec<CString>> {
     let args = spec.args().as_deref().unwrap_or_default();
-    ensure!(!args.is_empty(), "process.args: empty; give the program to run");
+    ensure!(
+        !args.is_empty(),
+        "process.args: empty; give the program to run"
+    );
     strings(args, "process.args")
 }
 
@@ -124,7 +131,11 @@ fn env(spec: &Spec, flags: &Flags) -> Result<Vec<CString>> {
         let Some((name, _)) = entry.split_once('=').filter(|(name, _)| !name.is_empty()) else {
             bail!("process.env[{index}]: {entry:?}: must be NAME=value");
         };
-        list.retain(|earlier| earlier.split_once('=').is_none_or(|(earlier, _)| earlier != name));
+        list.retain(|earlier| {
+            earlier
+                .split_once('=')
+                .is_none_or(|(earlier, _)| earlier != name)
+        });
         list.push(entry);
     }
     let mut env: Vec<String> = list.into_iter().map(str::to_string).collect();
@@ -145,12 +156,20 @@ fn terminal(spec: &Spec) -> Option<Terminal> {
 /// The credentials of the process. What the config does not grant is not there.
 fn identity(bundle: &Bundle, spec: &Spec, namespaces: &Namespaces) -> Result<Identity> {
     let user = spec.user();
-    for (field, id) in [("process.user.uid", user.uid()), ("process.user.gid", user.gid())] {
+    for (field, id) in [
+        ("process.user.uid", user.uid()),
+        ("process.user.gid", user.gid()),
+    ] {
         // (uid_t)-1 means "no change" to the kernel.
-        ensure!(id != u32::MAX, "{field}: {id}: is no id; must be below 4294967295");
+        ensure!(
+            id != u32::MAX,
+            "{field}: {id}: is no id; must be below 4294967295"
+        );
     }
     let groups = user.additional_gids().clone().unwrap_or_default();
-    let keep = bundle.annotation(KEEP_GROUPS).is_some_and(|value| value != "0" && value != "false");
+    let keep = bundle
+        .annotation(KEEP_GROUPS)
+        .is_some_and(|value| value != "0" && value != "false");
     ensure!(
         groups.is_empty() || !namespaces.deny_setgroups,
         "process.user.additionalGids: {groups:?}: cannot be set where only one's own group is mapped; \
@@ -176,8 +195,14 @@ fn identity(bundle: &Bundle, spec: &Spec, namespaces: &Namespaces) -> Result<Ide
 }
 
 fn mask(capabilities: &Option<Capabilities>) -> u64 {
-    let bit = |name: String| caps::Capability::from_str(&format!("CAP_{name}")).map_or(0, |capability| capability.bitmask());
-    capabilities.iter().flatten().fold(0, |mask, capability| mask | bit(capability.to_string()))
+    let bit = |name: String| {
+        caps::Capability::from_str(&format!("CAP_{name}"))
+            .map_or(0, |capability| capability.bitmask())
+    };
+    capabilities
+        .iter()
+        .flatten()
+        .fold(0, |mask, capability| mask | bit(capability.to_string()))
 }
 
 fn rlimits(list: &[PosixRlimit]) -> Result<Vec<Rlimit>> {
@@ -185,10 +210,21 @@ fn rlimits(list: &[PosixRlimit]) -> Result<Vec<Rlimit>> {
     for (index, limit) in list.iter().enumerate() {
         let (name, resource) = resource(limit.typ());
         let field = format!("process.rlimits[{index}]");
-        ensure!(limits.iter().all(|other| other.name != name), "{field}.type: {name}: listed twice");
+        ensure!(
+            limits.iter().all(|other| other.name != name),
+            "{field}.type: {name}: listed twice"
+        );
         let (soft, hard) = (limit.soft(), limit.hard());
-        ensure!(soft <= hard, "{field}.soft: {soft}: must not be above hard, {hard}");
-        limits.push(Rlimit { name: name.to_string(), resource, soft, hard });
+        ensure!(
+            soft <= hard,
+            "{field}.soft: {soft}: must not be above hard, {hard}"
+        );
+        limits.push(Rlimit {
+            name: name.to_string(),
+            resource,
+            soft,
+            hard,
+        });
     }
     Ok(limits)
 }
@@ -217,14 +253,21 @@ fn resource(kind: PosixRlimitType) -> (&'static str, u32) {
 fn oom_score_adj(spec: &Spec) -> Result<Option<i32>> {
     let score = spec.oom_score_adj();
     let valid = score.is_none_or(|score| (-1000..=1000).contains(&score));
-    ensure!(valid, "process.oomScoreAdj: {}: must be from -1000 to 1000", score.unwrap_or(0));
+    ensure!(
+        valid,
+        "process.oomScoreAdj: {}: must be from -1000 to 1000",
+        score.unwrap_or(0)
+    );
     Ok(score)
 }
 
 /// Where the config has none, the engines and their images count on 0022.
 fn umask(user: &User) -> Result<u32> {
     let umask = user.umask().unwrap_or(0o022);
-    ensure!(umask <= 0o777, "process.user.umask: {umask}: must be at most 511 (octal 0777)");
+    ensure!(
+        umask <= 0o777,
+        "process.user.umask: {umask}: must be at most 511 (octal 0777)"
+    );
     Ok(umask)
 }
 
@@ -232,7 +275,9 @@ fn umask(user: &User) -> Result<u32> {
 pub fn capability_names(mask: u64) -> Vec<String> {
     let mut all: Vec<_> = caps::all().into_iter().collect();
     all.sort_by_key(caps::Capability::index);
-    let granted = all.into_iter().filter(|capability| mask & capability.bitmask() != 0);
+    let granted = all
+        .into_iter()
+        .filter(|capability| mask & capability.bitmask() != 0);
     granted.map(|capability| capability.to_string()).collect()
 }
 
@@ -244,7 +289,10 @@ impl fmt::Display for Process {
                 _ => writeln!(f, "new terminal, {height} rows, {width} columns")?,
             }
         }
-        for Rlimit { name, soft, hard, .. } in &self.rlimits {
+        for Rlimit {
+            name, soft, hard, ..
+        } in &self.rlimits
+        {
             writeln!(f, "limit {name} {soft}:{hard}")?;
         }
         if let Some(score) = self.oom_score_adj {
@@ -287,7 +335,11 @@ impl fmt::Display for Identity {
         ];
         for (name, set) in sets {
             let names = capability_names(set);
-            let names = if names.is_empty() { "none".to_string() } else { names.join(" ") };
+            let names = if names.is_empty() {
+                "none".to_string()
+            } else {
+                names.join(" ")
+            };
             writeln!(f, "{name} capabilities {names}")?;
         }
         if self.no_new_privileges {

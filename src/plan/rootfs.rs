@@ -64,8 +64,13 @@ pub fn rootfs(
 ) -> Result<Rootfs> {
     let default = Linux::default();
     let linux = bundle.spec.linux().as_ref().unwrap_or(&default);
-    let word = linux.rootfs_propagation().as_deref().filter(|word| !word.is_empty());
-    let wanted = word.map(|word| propagation(word, "linux.rootfsPropagation")).transpose()?;
+    let word = linux
+        .rootfs_propagation()
+        .as_deref()
+        .filter(|word| !word.is_empty());
+    let wanted = word
+        .map(|word| propagation(word, "linux.rootfsPropagation"))
+        .transpose()?;
     let plan = mounts::mounts(bundle, host, namespaces)?;
     let mut trees = plan.trees;
     let (root, anchor) = root(bundle, host, namespaces, wanted, &mut trees)?;
@@ -78,7 +83,10 @@ pub fn rootfs(
     let mut furnish = plan.steps;
     if !dev_is_bound(&furnish) {
         furnish.extend(devices(linux, namespaces)?);
-        furnish.extend(LINKS.map(|(path, target)| Step::Symlink { target, path: PathBuf::from(path) }));
+        furnish.extend(LINKS.map(|(path, target)| Step::Symlink {
+            target,
+            path: PathBuf::from(path),
+        }));
     }
     furnish.extend(working_directory(bundle));
     let mut seal = plan.seals;
@@ -86,8 +94,13 @@ pub fn rootfs(
     let masked = paths(linux.masked_paths(), "linux.maskedPaths")?;
     seal.extend(read_only.into_iter().map(|path| Step::ReadOnly { path }));
     seal.extend(masked.into_iter().map(|path| Step::Mask { path }));
-    if bundle.root().is_some_and(|root| root.readonly() == Some(true)) {
-        seal.push(Step::Seal { path: PathBuf::from("/") });
+    if bundle
+        .root()
+        .is_some_and(|root| root.readonly() == Some(true))
+    {
+        seal.push(Step::Seal {
+            path: PathBuf::from("/"),
+        });
     }
     Ok(Rootfs {
         root,
@@ -110,9 +123,15 @@ fn root(
 ) -> Result<(Root, PathBuf)> {
     let new_mounts = namespaces.creates(clone::NEWNS);
     if let Some(overlay) = &bundle.overlay {
-        ensure!(new_mounts, "linux.namespaces: an overlay root needs a new mount namespace");
+        ensure!(
+            new_mounts,
+            "linux.namespaces: an overlay root needs a new mount namespace"
+        );
         let user_attributes = namespaces.has(clone::NEWUSER) || host.in_user_namespace;
-        let overlay = Overlay { user_attributes, ..overlay.clone() };
+        let overlay = Overlay {
+            user_attributes,
+            ..overlay.clone()
+        };
         return Ok((Root::Overlay(overlay), PathBuf::from("/")));
     }
     let path = bundle.rootfs()?;
@@ -122,8 +141,16 @@ fn root(
     // Attached over `/`, which everybody may reach. But a shared `/` would show it to the host, so
     // then it goes over the rootfs directory, whose mount is made private first.
     let shared = wanted.is_some_and(|propagation| propagation.kind == MS_SHARED);
-    let anchor = if shared { path.clone() } else { PathBuf::from("/") };
-    let tree = Tree { path, recursive: true, idmap: None };
+    let anchor = if shared {
+        path.clone()
+    } else {
+        PathBuf::from("/")
+    };
+    let tree = Tree {
+        path,
+        recursive: true,
+        idmap: None,
+    };
     if host.euid == 0 && namespaces.has(clone::NEWUSER) {
         trees.push(tree.clone());
         return Ok((Root::Tree(Source::Opened(trees.len() - 1, tree)), anchor));
@@ -138,7 +165,10 @@ fn host_propagation(wanted: Option<Propagation>) -> Propagation {
         Some(MS_PRIVATE | MS_UNBINDABLE) => MS_PRIVATE,
         _ => MS_SLAVE,
     };
-    Propagation { kind, recursive: true }
+    Propagation {
+        kind,
+        recursive: true,
+    }
 }
 
 fn ensure_no_conflict(no_pivot: bool, wanted: Option<Propagation>) -> Result<()> {
@@ -171,7 +201,10 @@ fn dev_is_bound(steps: &[Step]) -> bool {
         Step::Bind(bind) => bind.target == Path::new("/dev"),
         _ => false,
     };
-    steps.iter().rfind(on_dev).is_some_and(|step| matches!(step, Step::Bind(_)))
+    steps
+        .iter()
+        .rfind(on_dev)
+        .is_some_and(|step| matches!(step, Step::Bind(_)))
 }
 
 /// Made if the source exists (config-linux.md, "Default Devices" and "Dev symbolic links").
@@ -202,7 +235,14 @@ fn devices(linux: &Linux, namespaces: &Namespaces) -> Result<Vec<Step>> {
         let path = PathBuf::from(path);
         if nodes.iter().all(|node: &Node| node.path != path) {
             let kind = NodeKind::Char(major, minor);
-            nodes.push(Node { field: None, path, kind, mode: 0o666, uid: 0, gid: 0 });
+            nodes.push(Node {
+                field: None,
+                path,
+                kind,
+                mode: 0o666,
+                uid: 0,
+                gid: 0,
+            });
         }
     }
     // mknod(2) of a device needs CAP_MKNOD in the initial user namespace.
@@ -216,11 +256,17 @@ fn devices(linux: &Linux, namespaces: &Namespaces) -> Result<Vec<Step>> {
 
 fn node(device: &LinuxDevice, field: &str) -> Result<Node> {
     let path = device.path();
-    ensure!(path.is_absolute(), "{field}.path: {path:?}: must be absolute");
+    ensure!(
+        path.is_absolute(),
+        "{field}.path: {path:?}: must be absolute"
+    );
     let number = |name: &str, value: i64| {
         u32::try_from(value).with_context(|| format!("{field}.{name}: {value}: must be 0 or more"))
     };
-    let (major, minor) = (number("major", device.major())?, number("minor", device.minor())?);
+    let (major, minor) = (
+        number("major", device.major())?,
+        number("minor", device.minor())?,
+    );
     let kind = match device.typ() {
         LinuxDeviceType::C | LinuxDeviceType::U => NodeKind::Char(major, minor),
         LinuxDeviceType::B => NodeKind::Block(major, minor),
@@ -229,19 +275,32 @@ fn node(device: &LinuxDevice, field: &str) -> Result<Node> {
     };
     let mode = device.file_mode().unwrap_or(0o666) & 0o777;
     let (uid, gid) = (device.uid().unwrap_or(0), device.gid().unwrap_or(0));
-    Ok(Node { field: Some(field.to_string()), path: clean(path), kind, mode, uid, gid })
+    Ok(Node {
+        field: Some(field.to_string()),
+        path: clean(path),
+        kind,
+        mode,
+        uid,
+        gid,
+    })
 }
 
 /// As the engines expect, a working directory that the image lacks is made.
 fn working_directory(bundle: &Bundle) -> Option<Step> {
     let cwd = clean(bundle.spec.process().as_ref()?.cwd());
     let below_proc = cwd.starts_with("/proc") || cwd.starts_with("/sys") || cwd.starts_with("/dev");
-    (cwd != Path::new("/") && !below_proc).then_some(Step::MakeDir { path: cwd, mode: 0o755 })
+    (cwd != Path::new("/") && !below_proc).then_some(Step::MakeDir {
+        path: cwd,
+        mode: 0o755,
+    })
 }
 
 fn paths(list: &Option<Vec<String>>, field: &str) -> Result<Vec<PathBuf>> {
     let one = |(index, path): (usize, &String)| {
-        ensure!(path.starts_with('/'), "{field}[{index}]: {path:?}: must be absolute");
+        ensure!(
+            path.starts_with('/'),
+            "{field}[{index}]: {path:?}: must be absolute"
+        );
         Ok(clean(Path::new(path)))
     };
     list.iter().flatten().enumerate().map(one).collect()
@@ -268,7 +327,11 @@ impl fmt::Display for Rootfs {
 impl fmt::Display for Root {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
-            Root::Tree(source) => writeln!(f, "root is a copy of the tree {}", source.tree().path.display()),
+            Root::Tree(source) => writeln!(
+                f,
+                "root is a copy of the tree {}",
+                source.tree().path.display()
+            ),
             Root::InPlace(path) => writeln!(f, "root is {} in the caller's tree", path.display()),
             Root::Overlay(overlay) => overlay.fmt(f),
         }
@@ -283,7 +346,12 @@ impl fmt::Display for Overlay {
         }
         match &self.upper {
             Some(Upper { dir, work }) => {
-                writeln!(f, "overlay upper {} (work {})", dir.display(), work.display())
+                writeln!(
+                    f,
+                    "overlay upper {} (work {})",
+                    dir.display(),
+                    work.display()
+                )
             }
             None => writeln!(f, "overlay upper on a tmpfs that dies with the container"),
         }

@@ -35,11 +35,18 @@ pub fn scheduling(process: &Process, linux: Option<&Linux>) -> Result<Scheduling
     let personality = linux.and_then(|linux| linux.personality().as_ref());
     if let Some(personality) = personality {
         let flags = personality.flags().as_deref().unwrap_or_default();
-        ensure!(flags.is_empty(), "linux.personality.flags: {flags:?}: the spec defines none");
+        ensure!(
+            flags.is_empty(),
+            "linux.personality.flags: {flags:?}: the spec defines none"
+        );
     }
     Ok(Scheduling {
         scheduler: process.scheduler().as_ref().map(scheduler).transpose()?,
-        io_priority: process.io_priority().as_ref().map(io_priority).transpose()?,
+        io_priority: process
+            .io_priority()
+            .as_ref()
+            .map(io_priority)
+            .transpose()?,
         personality: personality.map(|personality| match personality.domain() {
             LinuxPersonalityDomain::PerLinux => 0,
             LinuxPersonalityDomain::PerLinux32 => 8,
@@ -56,20 +63,42 @@ fn scheduler(spec: &Spec) -> Result<Scheduler> {
         nice == 0 || matches!(policy, SchedOther | SchedBatch),
         "{field}.nice: {nice}: is for SCHED_OTHER and SCHED_BATCH only"
     );
-    ensure!((-20..=19).contains(&nice), "{field}.nice: {nice}: must be from -20 to 19");
+    ensure!(
+        (-20..=19).contains(&nice),
+        "{field}.nice: {nice}: must be from -20 to 19"
+    );
     let real_time = matches!(policy, SchedFifo | SchedRr);
-    ensure!(priority == 0 || real_time, "{field}.priority: {priority}: is for SCHED_FIFO and SCHED_RR only");
-    ensure!(!real_time || (1..=99).contains(&priority), "{field}.priority: {priority}: must be from 1 to 99");
+    ensure!(
+        priority == 0 || real_time,
+        "{field}.priority: {priority}: is for SCHED_FIFO and SCHED_RR only"
+    );
+    ensure!(
+        !real_time || (1..=99).contains(&priority),
+        "{field}.priority: {priority}: must be from 1 to 99"
+    );
     let times = [*spec.runtime(), *spec.deadline(), *spec.period()].map(Option::unwrap_or_default);
     ensure!(
         policy == SchedDeadline || times == [0; 3],
         "{field}.runtime, deadline and period are for SCHED_DEADLINE only"
     );
     let [runtime, deadline, period] = times;
-    let flags = spec.flags().iter().flatten().fold(0, |bits, flag| bits | flag_bit(*flag));
+    let flags = spec
+        .flags()
+        .iter()
+        .flatten()
+        .fold(0, |bits, flag| bits | flag_bit(*flag));
     let size = size_of::<Scheduler>() as u32;
     let (policy, priority) = (policy_number(policy), priority as u32);
-    Ok(Scheduler { size, policy, flags, nice, priority, runtime, deadline, period })
+    Ok(Scheduler {
+        size,
+        policy,
+        flags,
+        nice,
+        priority,
+        runtime,
+        deadline,
+        period,
+    })
 }
 
 /// sched(7); SCHED_ISO has a number, but no kernel has it.
@@ -100,7 +129,10 @@ fn flag_bit(flag: LinuxSchedulerFlag) -> u64 {
 fn io_priority(spec: &LinuxIOPriority) -> Result<i32> {
     const CLASS_SHIFT: u32 = 13;
     let level = spec.priority();
-    ensure!((0..=7).contains(&level), "process.ioPriority.priority: {level}: must be from 0 to 7");
+    ensure!(
+        (0..=7).contains(&level),
+        "process.ioPriority.priority: {level}: must be from 0 to 7"
+    );
     let class = match spec.class() {
         IOPriorityClass::IoprioClassRt => 1,
         IOPriorityClass::IoprioClassBe => 2,
@@ -112,12 +144,29 @@ fn io_priority(spec: &LinuxIOPriority) -> Result<i32> {
 impl fmt::Display for Scheduling {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         if let Some(scheduler) = &self.scheduler {
-            let Scheduler { policy, flags, nice, priority, runtime, deadline, period, .. } = scheduler;
-            writeln!(f, "scheduler policy {policy}, nice {nice}, priority {priority}, flags {flags:#x}, \
-                runtime {runtime}, deadline {deadline}, period {period}")?;
+            let Scheduler {
+                policy,
+                flags,
+                nice,
+                priority,
+                runtime,
+                deadline,
+                period,
+                ..
+            } = scheduler;
+            writeln!(
+                f,
+                "scheduler policy {policy}, nice {nice}, priority {priority}, flags {flags:#x}, \
+                runtime {runtime}, deadline {deadline}, period {period}"
+            )?;
         }
         if let Some(priority) = self.io_priority {
-            writeln!(f, "io priority class {}, level {}", priority >> 13, priority & 7)?;
+            writeln!(
+                f,
+                "io priority class {}, level {}",
+                priority >> 13,
+                priority & 7
+            )?;
         }
         if let Some(personality) = self.personality {
             writeln!(f, "personality {personality:#x}")?;

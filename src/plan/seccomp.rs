@@ -19,6 +19,8 @@ use oci_spec::runtime::{
     LinuxSeccompOperator as Operator, LinuxSyscall,
 };
 
+use serde::{Deserialize, Serialize};
+
 pub use self::architecture::ARCHITECTURES;
 use self::architecture::{Architecture, architectures};
 use self::table::{BAD_ARCHITECTURE, Table, sections};
@@ -40,9 +42,9 @@ pub struct Filter {
 }
 
 /// Who gets the listener's descriptor.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Notify {
-    pub listener_path: Option<PathBuf>,
+    pub listener_path: PathBuf,
     pub metadata: String,
 }
 
@@ -145,6 +147,7 @@ fn kernel_action(action: Action) -> u32 {
 
 fn notify(seccomp: &LinuxSeccomp) -> Result<Option<Notify>> {
     let listener_path = seccomp.listener_path().clone();
+    let listener_path = listener_path.filter(|path| !path.as_os_str().is_empty());
     let metadata = seccomp.listener_metadata().clone().unwrap_or_default();
     ensure!(
         listener_path.is_some() || metadata.is_empty(),
@@ -164,7 +167,12 @@ fn notify(seccomp: &LinuxSeccomp) -> Result<Option<Notify>> {
             "linux.seccomp.syscalls[{index}]: write: cannot have SCMP_ACT_NOTIFY, it would hold the hand-over of the listener"
         );
     }
-    Ok((!asking.is_empty()).then_some(Notify {
+    if asking.is_empty() {
+        return Ok(None);
+    }
+    let listener_path = listener_path
+        .context("linux.seccomp.listenerPath: missing; SCMP_ACT_NOTIFY needs an agent's socket")?;
+    Ok(Some(Notify {
         listener_path,
         metadata,
     }))
@@ -226,6 +234,10 @@ fn entries(seccomp: &LinuxSeccomp) -> Result<Vec<Entry<'_>>> {
 }
 
 fn entry(syscall: &LinuxSyscall, field: String) -> Result<Entry<'_>> {
+    ensure!(
+        !syscall.names().is_empty(),
+        "{field}.names: empty; give at least one"
+    );
     let errno_field = format!("{field}.errnoRet");
     let action = value(syscall.action(), syscall.errno_ret(), &errno_field)?;
     let args = syscall.args().as_deref().unwrap_or_default();
@@ -316,11 +328,7 @@ impl fmt::Display for Filter {
             }
         }
         match &self.notify {
-            Some(Notify {
-                listener_path: Some(path),
-                ..
-            }) => write!(f, ", listener {path:?}"),
-            Some(_) => write!(f, ", listener"),
+            Some(notify) => write!(f, ", listener {:?}", notify.listener_path),
             None => Ok(()),
         }
     }

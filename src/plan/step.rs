@@ -124,11 +124,15 @@ impl fmt::Display for Step {
             Step::Mount(mount) => mount.fmt(f),
             Step::Bind(bind) => bind.fmt(f),
             Step::Remount(remount) => remount.fmt(f),
-            Step::MakeDir { path, mode } => write!(f, "make directory {} ({mode:04o})", path.display()),
+            Step::MakeDir { path, mode } => {
+                write!(f, "make directory {} ({mode:04o})", path.display())
+            }
             Step::MakeNode(node) => node.fmt(f),
             Step::BindNode { path } => write!(f, "bind the host's {} on it", path.display()),
             Step::Symlink { target, path } => write!(f, "link {} -> {target}", path.display()),
-            Step::ReadOnly { path } => write!(f, "make {} and all below it read-only", path.display()),
+            Step::ReadOnly { path } => {
+                write!(f, "make {} and all below it read-only", path.display())
+            }
             Step::Mask { path } => write!(f, "mask {}", path.display()),
             Step::Seal { path } => write!(f, "make the mount at {} read-only", path.display()),
         }
@@ -158,7 +162,12 @@ impl fmt::Display for Bind {
         words.extend(changes(self.attributes, self.recursive_attributes));
         words.extend(self.propagation.iter().map(Propagation::to_string));
         let (source, target) = (tree.path.display(), self.target.display());
-        write!(f, "{}: bind {source} on {target}{}", self.field, list(&words))
+        write!(
+            f,
+            "{}: bind {source} on {target}{}",
+            self.field,
+            list(&words)
+        )
     }
 }
 
@@ -167,7 +176,13 @@ impl fmt::Display for Remount {
         let mut words = changes(self.attributes, self.recursive_attributes);
         words.extend(self.options.iter().cloned());
         words.extend(self.propagation.iter().map(Propagation::to_string));
-        write!(f, "{}: remount {}{}", self.field, self.target.display(), list(&words))
+        write!(
+            f,
+            "{}: remount {}{}",
+            self.field,
+            self.target.display(),
+            list(&words)
+        )
     }
 }
 
@@ -179,9 +194,19 @@ impl fmt::Display for Propagation {
 
 impl fmt::Display for Idmap {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let maps = |maps: &[IdMap]| maps.iter().map(IdMap::to_string).collect::<Vec<_>>().join(" ");
+        let maps = |maps: &[IdMap]| {
+            maps.iter()
+                .map(IdMap::to_string)
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
         let name = if self.recursive { "ridmap" } else { "idmap" };
-        write!(f, "{name} uids {} gids {}", maps(&self.uids), maps(&self.gids))
+        write!(
+            f,
+            "{name} uids {} gids {}",
+            maps(&self.uids),
+            maps(&self.gids)
+        )
     }
 }
 
@@ -207,5 +232,9 @@ fn changes(plain: Attributes, recursive: Attributes) -> Vec<String> {
 }
 
 fn list(words: &[String]) -> String {
-    if words.is_empty() { String::new() } else { format!(" ({})", words.join(", ")) }
+    if words.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", words.join(", "))
+    }
 }

@@ -34,10 +34,15 @@ pub fn sysctl(linux: &Linux, namespaces: &Namespaces) -> Result<Vec<Sysctl>> {
     for (name, value) in linux.sysctl().iter().flatten() {
         let file = file(name);
         let field = format!("linux.sysctl.{name}");
-        let plain = file.split('/').all(|part| !matches!(part, "" | "." | "..")) && !file.contains('\0');
+        let plain =
+            file.split('/').all(|part| !matches!(part, "" | "." | "..")) && !file.contains('\0');
         ensure!(plain, "{field}: is no name of a sysctl");
         check(&file, &field, namespaces)?;
-        list.push(Sysctl { name: name.clone(), file: PathBuf::from(file), value: value.clone() });
+        list.push(Sysctl {
+            name: name.clone(),
+            file: PathBuf::from(file),
+            value: value.clone(),
+        });
     }
     list.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(list)
@@ -46,7 +51,11 @@ pub fn sysctl(linux: &Linux, namespaces: &Namespaces) -> Result<Vec<Sysctl>> {
 /// sysctl.conf(5): dots separate, unless the name has slashes, which then leave dots alone.
 fn file(name: &str) -> String {
     let first = name.find(['.', '/']).map(|at| name.as_bytes()[at]);
-    if first == Some(b'/') { name.to_string() } else { name.replace('.', "/") }
+    if first == Some(b'/') {
+        name.to_string()
+    } else {
+        name.replace('.', "/")
+    }
 }
 
 /// Anything else would change the host.

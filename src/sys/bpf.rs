@@ -25,7 +25,9 @@ pub fn load_device_program(program: &[u64]) -> Result<OwnedFd> {
     attribute[1] = program.as_ptr() as u64;
     attribute[2] = license.as_ptr() as u64;
     let result = bpf(BPF_PROG_LOAD, &mut attribute);
-    check_fd(result, || format!("bpf(load device program, {} instructions)", program.len()))
+    check_fd(result, || {
+        format!("bpf(load device program, {} instructions)", program.len())
+    })
 }
 
 /// Attaches the program to a cgroup, beside those that its ancestors have.
@@ -35,7 +37,10 @@ pub fn attach_device_program(cgroup: impl AsFd, program: impl AsFd) -> Result<()
     attribute[0] = pair(target as u32, program as u32);
     attribute[1] = pair(BPF_CGROUP_DEVICE, BPF_F_ALLOW_MULTI);
     let result = bpf(BPF_PROG_ATTACH, &mut attribute);
-    check(result, || format!("bpf(attach device program to cgroup fd {target})")).map(drop)
+    check(result, || {
+        format!("bpf(attach device program to cgroup fd {target})")
+    })
+    .map(drop)
 }
 
 /// Two neighbouring u32 fields as the word that holds them, on a little-endian machine.

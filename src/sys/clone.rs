@@ -37,7 +37,11 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd>) -> Result<Side> {
     args.flags = flags | PIDFD;
     args.pidfd = std::ptr::from_mut(&mut pidfd) as u64;
     // CLONE_PARENT takes the exit signal from the caller and refuses one of its own (clone(2)).
-    args.exit_signal = if flags & PARENT == 0 { libc::SIGCHLD as u64 } else { 0 };
+    args.exit_signal = if flags & PARENT == 0 {
+        libc::SIGCHLD as u64
+    } else {
+        0
+    };
     if let Some(cgroup) = cgroup {
         args.flags |= INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd() as u64;
@@ -51,7 +55,10 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd>) -> Result<Side> {
     }
     // SAFETY: CLONE_PIDFD made the kernel store a new descriptor here.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    Ok(Side::Parent { pid: pid as i32, pidfd })
+    Ok(Side::Parent {
+        pid: pid as i32,
+        pidfd,
+    })
 }
 
 fn threads() -> usize {

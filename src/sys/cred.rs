@@ -41,7 +41,11 @@ pub fn set_capabilities(sets: Sets) -> Result<()> {
     let low = |set: u64| set as u32;
     let high = |set: u64| (set >> 32) as u32;
     let header = [VERSION_3, 0];
-    let Sets { effective, permitted, inheritable } = sets;
+    let Sets {
+        effective,
+        permitted,
+        inheritable,
+    } = sets;
     let data = [
         [low(effective), low(permitted), low(inheritable)],
         [high(effective), high(permitted), high(inheritable)],
@@ -71,7 +75,9 @@ pub fn limit_bounding_set(keep: u64) -> Result<()> {
         if result < 0 && nix::errno::Errno::last() == nix::errno::Errno::EINVAL {
             return Ok(());
         }
-        check(result.into(), || format!("prctl(PR_CAPBSET_DROP, {capability})"))?;
+        check(result.into(), || {
+            format!("prctl(PR_CAPBSET_DROP, {capability})")
+        })?;
     }
     Ok(())
 }
@@ -105,7 +111,15 @@ pub fn share_keyring(keyring: i32) -> Result<()> {
     const POSSESSOR_ALL_USER_SEARCH: u32 = 0x3f1b_0000;
     // SAFETY: no pointers are passed.
     let result = unsafe {
-        libc::syscall(libc::SYS_keyctl, KEYCTL_SETPERM, keyring, POSSESSOR_ALL_USER_SEARCH)
+        libc::syscall(
+            libc::SYS_keyctl,
+            KEYCTL_SETPERM,
+            keyring,
+            POSSESSOR_ALL_USER_SEARCH,
+        )
     };
-    check(result, || format!("keyctl(set permissions of keyring {keyring})")).map(drop)
+    check(result, || {
+        format!("keyctl(set permissions of keyring {keyring})")
+    })
+    .map(drop)
 }

@@ -22,7 +22,8 @@ use std::os::unix::ffi::OsStrExt;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 
-/// A system call that the kernel refused: the call as one would write it, and why.
+/// A system call that the kernel refused: the call as one would write it, if it says more than the
+/// context does, and why.
 #[derive(Debug)]
 pub struct Refused {
     call: String,
@@ -31,7 +32,10 @@ pub struct Refused {
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "{}: {}", self.call, self.errno.desc())
+        match self.call.as_str() {
+            "" => f.write_str(self.errno.desc()),
+            call => write!(f, "{call}: {}", self.errno.desc()),
+        }
     }
 }
 
@@ -43,7 +47,11 @@ fn check(result: libc::c_long, call: impl FnOnce() -> String) -> Result<libc::c_
         return Ok(result);
     }
     let errno = Errno::last();
-    Err(Refused { call: call(), errno }.into())
+    Err(Refused {
+        call: call(),
+        errno,
+    }
+    .into())
 }
 
 fn check_fd(result: libc::c_long, call: impl FnOnce() -> String) -> Result<OwnedFd> {
@@ -54,7 +62,25 @@ fn check_fd(result: libc::c_long, call: impl FnOnce() -> String) -> Result<Owned
 
 /// Gives a result of nix the same words that a raw call has.
 pub fn named<T>(result: nix::Result<T>, call: impl FnOnce() -> String) -> Result<T> {
-    result.map_err(|errno| Refused { call: call(), errno }.into())
+    result.map_err(|errno| {
+        Refused {
+            call: call(),
+            errno,
+        }
+        .into()
+    })
+}
+
+/// The result of a file operation in the kernel's words, without the library's number behind them.
+pub fn io<T>(result: std::io::Result<T>) -> Result<T> {
+    result.map_err(|error| match error.raw_os_error() {
+        Some(code) => Refused {
+            call: String::new(),
+            errno: Errno::from_raw(code),
+        }
+        .into(),
+        None => error.into(),
+    })
 }
 
 /// The errno at the bottom of an error, if a system call caused it.

@@ -42,9 +42,13 @@ impl Configuration {
     pub fn open(kind: &str) -> Result<Configuration> {
         let name = c_string(kind)?;
         // SAFETY: name is a NUL-terminated string.
-        let result = unsafe { libc::syscall(libc::SYS_fsopen, name.as_ptr(), libc::FSOPEN_CLOEXEC) };
+        let result =
+            unsafe { libc::syscall(libc::SYS_fsopen, name.as_ptr(), libc::FSOPEN_CLOEXEC) };
         let fd = check_fd(result, || format!("fsopen({kind:?})"))?;
-        Ok(Configuration { fd, kind: kind.to_string() })
+        Ok(Configuration {
+            fd,
+            kind: kind.to_string(),
+        })
     }
 
     /// Takes the superblock of an existing mount, to reconfigure it.
@@ -54,7 +58,10 @@ impl Configuration {
         // SAFETY: the path is an empty NUL-terminated string.
         let result = unsafe { libc::syscall(libc::SYS_fspick, fd, c"".as_ptr(), flags) };
         let picked = check_fd(result, || format!("fspick(fd {fd})"))?;
-        Ok(Configuration { fd: picked, kind: "superblock".to_string() })
+        Ok(Configuration {
+            fd: picked,
+            kind: "superblock".to_string(),
+        })
     }
 
     pub fn string(&self, key: &str, value: &str) -> Result<()> {
@@ -64,7 +71,8 @@ impl Configuration {
     }
 
     pub fn flag(&self, key: &str) -> Result<()> {
-        self.config(FSCONFIG_SET_FLAG, Some(key), None).with_context(|| format!("option {key}"))
+        self.config(FSCONFIG_SET_FLAG, Some(key), None)
+            .with_context(|| format!("option {key}"))
     }
 
     /// Makes the superblock and a detached mount of it.
@@ -74,7 +82,9 @@ impl Configuration {
         // SAFETY: no pointers are passed.
         let result =
             unsafe { libc::syscall(libc::SYS_fsmount, fd, libc::FSMOUNT_CLOEXEC, attributes) };
-        check_fd(result, || format!("fsmount({}, attributes {attributes:#x})", self.kind))
+        check_fd(result, || {
+            format!("fsmount({}, attributes {attributes:#x})", self.kind)
+        })
     }
 
     pub fn reconfigure(&self) -> Result<()> {
@@ -88,13 +98,22 @@ impl Configuration {
         let fd = self.fd.as_raw_fd();
         // SAFETY: key and value are NULL or NUL-terminated and outlive the call.
         let result = unsafe {
-            libc::syscall(libc::SYS_fsconfig, fd, command, key_pointer, value_pointer, 0)
+            libc::syscall(
+                libc::SYS_fsconfig,
+                fd,
+                command,
+                key_pointer,
+                value_pointer,
+                0,
+            )
         };
         let call = || format!("fsconfig({}, {})", self.kind, command_name(command));
-        check(result, call).map(drop).map_err(|error| match self.explanation() {
-            Some(words) => error.context(anyhow!("{words}")),
-            None => error,
-        })
+        check(result, call)
+            .map(drop)
+            .map_err(|error| match self.explanation() {
+                Some(words) => error.context(anyhow!("{words}")),
+                None => error,
+            })
     }
 
     /// The last error line of the filesystem, such as `tmpfs: Bad value for 'size'`.
@@ -180,7 +199,12 @@ pub fn set_propagation(mount: impl AsFd, propagation: u64, recursive: bool) -> R
 }
 
 fn mount_attr(set: u64, clear: u64) -> libc::mount_attr {
-    libc::mount_attr { attr_set: set, attr_clr: clear, propagation: 0, userns_fd: 0 }
+    libc::mount_attr {
+        attr_set: set,
+        attr_clr: clear,
+        propagation: 0,
+        userns_fd: 0,
+    }
 }
 
 fn mount_setattr(mount: BorrowedFd, attr: libc::mount_attr, recursive: bool) -> Result<()> {

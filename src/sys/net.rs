@@ -9,7 +9,12 @@ use super::{check, named};
 
 /// A new network namespace has one device, and it is down (network_namespaces(7)).
 pub fn bring_up_loopback() -> Result<()> {
-    let made = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None);
+    let made = socket(
+        AddressFamily::Unix,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    );
     let socket = named(made, || "socket(AF_UNIX)".to_string())?;
     // SAFETY: ifreq is plain data; zero is valid for each field.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };

@@ -43,12 +43,24 @@ pub fn find(root: impl AsFd, path: &Path) -> Result<Option<OwnedFd>> {
 /// A directory that is reached through no symbolic link.
 pub fn resolve_without_links(root: impl AsFd, path: &Path) -> Result<OwnedFd> {
     let flags = libc::O_PATH | libc::O_DIRECTORY;
-    openat2(root.as_fd(), path, flags, 0, IN_ROOT | libc::RESOLVE_NO_SYMLINKS)
+    openat2(
+        root.as_fd(),
+        path,
+        flags,
+        0,
+        IN_ROOT | libc::RESOLVE_NO_SYMLINKS,
+    )
 }
 
 /// Opens the path's own last component, even if that is a symbolic link.
 pub fn resolve_link(root: impl AsFd, path: &Path) -> Result<OwnedFd> {
-    openat2(root.as_fd(), path, libc::O_PATH | libc::O_NOFOLLOW, 0, IN_ROOT)
+    openat2(
+        root.as_fd(),
+        path,
+        libc::O_PATH | libc::O_NOFOLLOW,
+        0,
+        IN_ROOT,
+    )
 }
 
 pub fn open(root: impl AsFd, path: &Path, flags: i32) -> Result<OwnedFd> {
@@ -62,13 +74,20 @@ pub fn open_strict(directory: impl AsFd, path: &Path, flags: i32) -> Result<Owne
 
 /// Makes a file below a directory, through no links.
 pub fn create(directory: impl AsFd, path: &Path, flags: i32, mode: u64) -> Result<OwnedFd> {
-    openat2(directory.as_fd(), path, flags | libc::O_NOFOLLOW, mode, STRICT)
+    openat2(
+        directory.as_fd(),
+        path,
+        flags | libc::O_NOFOLLOW,
+        mode,
+        STRICT,
+    )
 }
 
 /// The directory at `path`, made with all its parents (mode 0755) where missing.
 pub fn make_directories(root: impl AsFd, path: &Path) -> Result<OwnedFd> {
     let root = root.as_fd();
-    let (found, Some((parent, name))) = (find(root, path)?, path.parent().zip(path.file_name())) else {
+    let (found, Some((parent, name))) = (find(root, path)?, path.parent().zip(path.file_name()))
+    else {
         return resolve(root, path);
     };
     if let Some(found) = found {
@@ -109,10 +128,18 @@ fn openat2(at: BorrowedFd, path: &Path, flags: i32, mode: u64, resolve: u64) -> 
 }
 
 fn refused(opened: Result<OwnedFd, Errno>, at: BorrowedFd, path: &Path) -> Result<OwnedFd> {
-    super::named(opened, || format!("openat2(fd {}, {path:?})", at.as_raw_fd()))
+    super::named(opened, || {
+        format!("openat2(fd {}, {path:?})", at.as_raw_fd())
+    })
 }
 
-fn try_openat2(at: BorrowedFd, path: &Path, flags: i32, mode: u64, resolve: u64) -> Result<OwnedFd, Errno> {
+fn try_openat2(
+    at: BorrowedFd,
+    path: &Path,
+    flags: i32,
+    mode: u64,
+    resolve: u64,
+) -> Result<OwnedFd, Errno> {
     let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
     // SAFETY: open_how is plain integers; zero is valid for each.
     let mut how: libc::open_how = unsafe { std::mem::zeroed() };

@@ -2,10 +2,13 @@
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::ptr::null;
 
 use anyhow::Result;
 use nix::errno::Errno;
+use nix::sys::signal::SigSet;
 
 use super::{check, check_fd};
 use crate::plan::scheduling::Scheduler;
@@ -20,15 +23,20 @@ pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
 pub fn pidfd_send_signal(pidfd: impl AsFd, signal: i32) -> Result<()> {
     let fd = pidfd.as_fd().as_raw_fd();
     // SAFETY: a NULL siginfo is allowed.
-    let result =
-        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, null::<()>(), 0) };
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, null::<()>(), 0) };
     check(result, || format!("pidfd_send_signal(fd {fd}, {signal})")).map(drop)
 }
 
 /// Executes `path`; returns only on failure, without allocating.
 pub fn execve(path: &CStr, argv: &Pointers, envp: &Pointers) -> Errno {
     // SAFETY: path is NUL-terminated; Pointers ends with NULL and owns its strings.
-    unsafe { libc::execve(path.as_ptr(), argv.pointers.as_ptr(), envp.pointers.as_ptr()) };
+    unsafe {
+        libc::execve(
+            path.as_ptr(),
+            argv.pointers.as_ptr(),
+            envp.pointers.as_ptr(),
+        )
+    };
     Errno::last()
 }
 
@@ -42,6 +50,29 @@ pub fn execveat(file: impl AsFd, argv: &Pointers, envp: &Pointers) -> Errno {
     Errno::last()
 }
 
+/// A copy of another process's descriptor.
+pub fn pidfd_getfd(pidfd: impl AsFd, number: RawFd) -> Result<OwnedFd> {
+    let fd = pidfd.as_fd().as_raw_fd();
+    // SAFETY: no pointers are passed.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_getfd, fd, number, 0) };
+    check_fd(result, || format!("pidfd_getfd(fd {fd}, {number})"))
+}
+
+/// write(2) and read(2) on prepared memory, for a process under a filter.
+pub fn exchange(fd: impl AsFd, question: &[u8], answer: &mut [u8]) -> Result<(), Errno> {
+    let fd = fd.as_fd().as_raw_fd();
+    // SAFETY: the pointer and the length describe one slice.
+    Errno::result(unsafe { libc::write(fd, question.as_ptr().cast(), question.len()) })?;
+    // SAFETY: the pointer and the length describe one slice.
+    let length = unsafe { libc::read(fd, answer.as_mut_ptr().cast(), answer.len()) };
+    // The end of the file: whoever was asked is gone.
+    if Errno::result(length)? == 0 {
+        Err(Errno::EPIPE)
+    } else {
+        Ok(())
+    }
+}
+
 /// A list of strings in the form that execve(2) takes, prepared before memory may no longer be allocated.
 pub struct Pointers {
     _strings: Vec<CString>,
@@ -51,8 +82,15 @@ pub struct Pointers {
 impl Pointers {
     pub fn new(strings: Vec<CString>) -> Pointers {
         let ends = std::iter::once(null());
-        let pointers = strings.iter().map(|text| text.as_ptr()).chain(ends).collect();
-        Pointers { _strings: strings, pointers }
+        let pointers = strings
+            .iter()
+            .map(|text| text.as_ptr())
+            .chain(ends)
+            .collect();
+        Pointers {
+            _strings: strings,
+            pointers,
+        }
     }
 }
 
@@ -63,7 +101,11 @@ pub fn close_from(first: RawFd) -> Result<()> {
 
 /// Closes the descriptors `first..=last`; the range may be empty.
 pub fn close_between(first: RawFd, last: RawFd) -> Result<()> {
-    if first > last { Ok(()) } else { close_range(first, last, 0) }
+    if first > last {
+        Ok(())
+    } else {
+        close_range(first, last, 0)
+    }
 }
 
 /// Marks every descriptor from `first` on to be closed by exec.
@@ -89,8 +131,14 @@ pub fn reset_signals() {
 pub fn reset_affinity() -> Result<()> {
     let all = [u64::MAX; 128];
     // SAFETY: the mask outlives the call and its size is given.
-    let result =
-        unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(&all), all.as_ptr()) };
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_sched_setaffinity,
+            0,
+            size_of_val(&all),
+            all.as_ptr(),
+        )
+    };
     check(result, || "sched_setaffinity(all)".to_string()).map(drop)
 }
 
@@ -136,6 +184,13 @@ pub fn die_of_signals() {
     }
 }
 
+/// A command starts with the signals unblocked that this process keeps for itself (pthread_sigmask(3)).
+pub fn unblock_signals_in(command: &mut Command) {
+    let unblock = || Ok(SigSet::all().thread_unblock()?);
+    // SAFETY: between fork and exec only one system call is made.
+    unsafe { command.pre_exec(unblock) };
+}
+
 /// A caller that ignores SIGCHLD would have its children reaped unseen (wait(2)).
 pub fn keep_children() {
     // SAFETY: SIG_DFL installs no handler.
@@ -168,8 +223,14 @@ pub(super) fn prctl(name: &str, option: i32, argument: u64) -> Result<()> {
 
 /// Changes a limit of another process; `None` leaves it as it is. Gives the limit before.
 pub fn prlimit(pid: i32, resource: u32, limit: Option<(u64, u64)>) -> Result<(u64, u64)> {
-    let new = limit.map(|(soft, hard)| libc::rlimit64 { rlim_cur: soft, rlim_max: hard });
-    let mut old = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    let new = limit.map(|(soft, hard)| libc::rlimit64 {
+        rlim_cur: soft,
+        rlim_max: hard,
+    });
+    let mut old = libc::rlimit64 {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
     let pointer = new.as_ref().map_or(null(), std::ptr::from_ref);
     // SAFETY: both structures outlive the call; a NULL new limit is allowed.
     let result =

@@ -15,10 +15,18 @@ struct Program {
 /// Installs the filter for this thread; with SECCOMP_FILTER_FLAG_NEW_LISTENER gives the listener's number.
 pub fn load(filter: &[Instruction], flags: u32) -> Result<i32, Errno> {
     let length = libc::c_ushort::try_from(filter.len()).map_err(|_| Errno::EINVAL)?;
-    let program = Program { length, instructions: filter.as_ptr() };
+    let program = Program {
+        length,
+        instructions: filter.as_ptr(),
+    };
     // SAFETY: Program and Instruction have the layout of sock_fprog and sock_filter; both outlive the call.
     let result = unsafe {
-        libc::syscall(libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &raw const program)
+        libc::syscall(
+            libc::SYS_seccomp,
+            SECCOMP_SET_MODE_FILTER,
+            flags,
+            &raw const program,
+        )
     };
     Errno::result(result).map(|fd| fd as i32)
 }

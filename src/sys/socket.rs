@@ -21,7 +21,11 @@ pub fn send(socket: impl AsFd, bytes: &[u8], fd: Option<BorrowedFd>) -> Result<(
     let to = socket.as_fd().as_raw_fd();
     let flags = MsgFlags::MSG_NOSIGNAL;
     let call = || format!("sendmsg(fd {to}, {} bytes)", bytes.len());
-    named(retry(|| sendmsg::<UnixAddr>(to, &parts, &rights, flags, None)), call).map(drop)
+    named(
+        retry(|| sendmsg::<UnixAddr>(to, &parts, &rights, flags, None)),
+        call,
+    )
+    .map(drop)
 }
 
 /// Receives one message and the descriptor that may come with it; no bytes mean that the peer is gone.
@@ -40,11 +44,18 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<(usize, Option<Ow
     for control in named(message.cmsgs(), || format!("recvmsg(fd {from})"))? {
         if let ControlMessageOwned::ScmRights(received) = control {
             // SAFETY: the kernel has just made these descriptors for this process.
-            fds.extend(received.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+            fds.extend(
+                received
+                    .into_iter()
+                    .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }),
+            );
         }
     }
     if fds.len() > 1 {
-        bail!("recvmsg(fd {from}): {} descriptors in one message", fds.len());
+        bail!(
+            "recvmsg(fd {from}): {} descriptors in one message",
+            fds.len()
+        );
     }
     Ok((message.bytes, fds.pop()))
 }
@@ -62,7 +73,9 @@ fn retry<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
 pub fn connect_to(path: &Path, kind: SockType) -> Result<OwnedFd> {
     let socket = unix_socket(kind)?;
     let (_directory, address) = address(path)?;
-    named(retry(|| connect(socket.as_raw_fd(), &address)), || format!("connect({path:?})"))?;
+    named(retry(|| connect(socket.as_raw_fd(), &address)), || {
+        format!("connect({path:?})")
+    })?;
     Ok(socket)
 }
 
@@ -70,9 +83,13 @@ pub fn connect_to(path: &Path, kind: SockType) -> Result<OwnedFd> {
 pub fn listen_at(path: &Path) -> Result<OwnedFd> {
     let socket = unix_socket(SockType::SeqPacket)?;
     let (_directory, address) = address(path)?;
-    named(bind(socket.as_raw_fd(), &address), || format!("bind({path:?})"))?;
+    named(bind(socket.as_raw_fd(), &address), || {
+        format!("bind({path:?})")
+    })?;
     let backlog = nix::sys::socket::Backlog::MAXCONN;
-    named(nix::sys::socket::listen(&socket, backlog), || format!("listen({path:?})"))?;
+    named(nix::sys::socket::listen(&socket, backlog), || {
+        format!("listen({path:?})")
+    })?;
     Ok(socket)
 }
 
@@ -94,7 +111,10 @@ fn address(path: &Path) -> Result<(Option<OwnedFd>, UnixAddr)> {
     if let Ok(address) = UnixAddr::new(path) {
         return Ok((None, address));
     }
-    let (parent, name) = path.parent().zip(path.file_name()).context("socket path without a name")?;
+    let (parent, name) = path
+        .parent()
+        .zip(path.file_name())
+        .context("socket path without a name")?;
     let flags = nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_CLOEXEC;
     let opened = nix::fcntl::open(parent, flags, nix::sys::stat::Mode::empty());
     let directory = named(opened, || format!("open({parent:?})"))?;

@@ -105,7 +105,7 @@ fn the_version_is_required_and_must_be_a_one() {
 
 #[test]
 fn newer_minor_versions_are_accepted() {
-    let mut c = bundle!().asks(&["exit 0"]);
+    let mut c = bundle!().asks(&["exit 3"]);
     for version in [
         "1.0.0",
         "1.2.1",
@@ -115,14 +115,14 @@ fn newer_minor_versions_are_accepted() {
         "1.1.0-rc.1",
     ] {
         c = c.set("/ociVersion", json!(version));
-        c.run().ok();
+        c.run().exits(3);
     }
 }
 
 #[test]
 fn unknown_fields_and_annotations_are_ignored() {
     let c = bundle!()
-        .asks(&["exit 0"])
+        .asks(&["exit 3"])
         .set("/unknown", json!({"a": [1, 2]}))
         .set("/process/unknown", json!(true))
         .set("/linux/unknown", json!("x"))
@@ -133,12 +133,12 @@ fn unknown_fields_and_annotations_are_ignored() {
             "/annotations",
             json!({"org.example.unknown": "", "dev.example": "x"}),
         );
-    c.run().ok();
+    c.run().exits(3);
 }
 
 #[test]
 fn null_is_the_same_as_absent() {
-    let mut c = bundle!().asks(&["exit 0"]);
+    let mut c = bundle!().asks(&["exit 3"]);
     let pointers = [
         "/annotations",
         "/hooks",
@@ -173,19 +173,19 @@ fn null_is_the_same_as_absent() {
     for pointer in pointers {
         c = c.set(pointer, Value::Null);
     }
-    c.run().ok();
+    c.run().exits(3);
 }
 
 #[test]
 fn null_lists_below_are_the_same_as_absent() {
-    let mut c = bundle!().asks(&["exit 0"]);
+    let mut c = bundle!().asks(&["exit 3"]);
     c = c.set(
         "/hooks",
         json!({"prestart": null, "createRuntime": [], "poststop": null}),
     );
     c = c.set("/process/capabilities/ambient", Value::Null);
     c.spec["mounts"][0]["options"] = Value::Null;
-    c.run().ok();
+    c.run().exits(3);
 }
 
 #[test]

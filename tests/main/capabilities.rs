@@ -125,7 +125,12 @@ fn no_new_privileges() {
 fn stdio_belongs_to_the_user() {
     let c = bundle!()
         .set("/process/user", json!({"uid": 1000, "gid": 1000}))
-        .asks(&["stat /proc/self/fd/1"]);
-    let answer = c.run().ok().answer("stat /proc/self/fd/1");
-    assert!(answer.contains(" 1000:"), "{answer}");
+        .asks(&["stat /proc/self/fd/0", "stat /proc/self/fd/1"]);
+    let (reader, _writer) = std::io::pipe().expect("pipe");
+    let output = c.call_new("run", &[]).fd(reader, 0).finish().ok();
+    let pipe = output.answer("stat /proc/self/fd/0");
+    assert!(pipe.contains(" 1000:"), "{pipe}");
+    // A file of the host keeps its owner, whoever is allowed to read or write it.
+    let file = output.answer("stat /proc/self/fd/1");
+    assert!(file.contains(" 0:"), "{file}");
 }

@@ -135,9 +135,9 @@ fn paths_with_dots_are_refused() {
 
 #[test]
 fn a_sibling_survives() {
-    let c = bundle!().asks(&["exit 0"]);
+    let c = bundle!().asks(&["exit 3"]);
     let sibling = Foreign::new(cgroup_root().join(format!("cofferdam-test/{}-sibling", c.id)));
-    c.run().ok();
+    c.run().exits(3);
     assert!(sibling.dir.exists());
 }
 
@@ -162,9 +162,9 @@ fn a_populated_cgroup_is_refused_and_its_processes_live() {
 
 #[test]
 fn an_empty_cgroup_that_exists_can_be_used() {
-    let c = bundle!().asks(&["exit 0"]);
+    let c = bundle!().asks(&["exit 3"]);
     let _foreign = Foreign::new(c.cgroup());
-    c.run().ok();
+    c.run().exits(3);
 }
 
 #[test]
@@ -434,8 +434,8 @@ fn fields_of_v1_that_ask_for_nothing_are_tolerated() {
         .set("/linux/resources/network", json!({"priorities": []}))
         .set("/linux/resources/cpu", json!({"shares": 0}))
         .set("/linux/resources/blockIO", json!({}))
-        .asks(&["exit 0"]);
-    c.run().ok();
+        .asks(&["exit 3"]);
+    c.run().exits(3);
 }
 
 #[test]

@@ -98,20 +98,20 @@ fn values_after_an_equals_sign() {
 #[test]
 fn switches_take_true_and_false() {
     let c = bundle!()
-        .asks(&["exit 0"])
+        .asks(&["exit 3"])
         .global(&["--debug=false", "--systemd-cgroup=false"]);
     c.call_new(
         "run",
         &["--no-pivot=false", "--no-subreaper=true", "--keep=false"],
     )
     .finish()
-    .ok();
+    .exits(3);
     c.assert_gone();
 }
 
 #[test]
 fn flags_of_the_engines_are_taken() {
-    let mut c = bundle!().asks(&["exit 0"]);
+    let mut c = bundle!().asks(&["exit 3"]);
     let globals: [&[&str]; 4] = [
         &["--rootless=auto"],
         &["--rootless", "false"],
@@ -121,7 +121,7 @@ fn flags_of_the_engines_are_taken() {
     for flags in globals {
         c.globals.clear();
         c = c.global(flags);
-        c.run().ok();
+        c.run().exits(3);
     }
     c.globals.clear();
     for flags in [
@@ -129,22 +129,22 @@ fn flags_of_the_engines_are_taken() {
         &["--no-subreaper"],
         &["--preserve-fds", "0"],
     ] {
-        c.call_new("run", flags).finish().ok();
+        c.call_new("run", flags).finish().exits(3);
     }
 }
 
 #[test]
 fn long_flags_with_one_dash() {
-    let c = bundle!().asks(&["exit 0"]);
-    c.call_new("run", &["-no-subreaper"]).finish().ok();
-    c.call_new("run", &["-no-new-keyring"]).finish().ok();
+    let c = bundle!().asks(&["exit 3"]);
+    c.call_new("run", &["-no-subreaper"]).finish().exits(3);
+    c.call_new("run", &["-no-new-keyring"]).finish().exits(3);
     let (dir, root) = (
         c.dir.display().to_string(),
         c.state_root().display().to_string(),
     );
     c.call(&["-root", &root, "run", "-bundle", &dir, &c.id])
         .finish()
-        .ok();
+        .exits(3);
 }
 
 #[test]
@@ -456,10 +456,10 @@ fn state_prints_json_and_nothing_else() {
 
 #[test]
 fn the_state_root_may_be_missing_or_deep() {
-    let mut c = bundle!().asks(&["exit 0"]);
+    let mut c = bundle!().asks(&["exit 3"]);
     let deep = c.path("deep/er/root");
     c = c.global(&["--root", &deep]);
-    c.run().ok();
+    c.run().exits(3);
     c.call(&["list"]).finish().ok();
 }
 
@@ -475,4 +475,5 @@ fn an_almost_empty_environment_is_enough() {
         .call(&["start", &c.id])
         .through_shell("unset PATH HOME; exec \"$0\" \"$@\"");
     call.finish().ok().silent();
+    assert_eq!(c.status(), "running");
 }

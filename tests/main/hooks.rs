@@ -14,8 +14,18 @@ const KINDS: [&str; 6] = [
     "poststop",
 ];
 
-/// A hook that runs the payload with this command. It sees the host's paths, but in startContainer.
+/// A hook that reads its state and then runs the payload with this command.
 fn hook(c: &Bundle, kind: &str, command: &str) -> Value {
+    let reads = if command.starts_with("hook ") {
+        ""
+    } else {
+        "stdin ; "
+    };
+    deaf_hook(c, kind, &format!("{reads}{command}"))
+}
+
+/// A hook that only runs this command. It sees the host's paths, but in startContainer.
+fn deaf_hook(c: &Bundle, kind: &str, command: &str) -> Value {
     let path = if kind == "startContainer" {
         "/payload".into()
     } else {
@@ -149,6 +159,7 @@ fn the_status_in_the_state_of_hooks() {
 fn the_pid_in_hooks_of_the_container_is_as_the_container_sees_it() {
     let c = recorded(bundle!().asks(&["pause"]));
     c.up();
+    assert_eq!(tags(&c).len(), 5);
     for record in records(&c) {
         if record["tag"] == "createContainer" || record["tag"] == "startContainer" {
             assert_eq!(record["state"]["pid"], 1, "{}", record["tag"]);
@@ -284,6 +295,7 @@ fn the_payload_does_not_run_after_a_failing_start_container_hook() {
     let fails = hook(&c, "startContainer", "exit 1");
     let c = c.push("/hooks/startContainer", fails);
     c.create().ok();
+    assert_eq!(c.status(), "created");
     c.start();
     wait_until("it ended", || {
         c.call(&["state", &c.id]).finish().stdout().is_empty() || c.status() == "stopped"
@@ -376,7 +388,7 @@ fn the_path_of_a_hook_must_be_absolute() {
 fn a_hook_that_does_not_read_its_state_does_no_harm() {
     let long: String = "x".repeat(200_000);
     let c = bundle!().set("/annotations", json!({"org.example.long": long}));
-    let quick = hook(&c, "createRuntime", "exit 0");
+    let quick = deaf_hook(&c, "createRuntime", "exit 0");
     let reads = hook(
         &c,
         "createRuntime",
@@ -402,6 +414,7 @@ fn a_hook_may_ask_the_runtime_for_the_state() {
     let asks = json!({"path": runtime, "args": ["runtime", "--root", root, "list"], "timeout": 5});
     let c = c.push("/hooks/createRuntime", asks);
     c.create().ok();
+    assert_eq!(c.status(), "created");
 }
 
 #[test]

@@ -172,7 +172,7 @@ fn ids_may_have_dots_dashes_and_plus() {
     let mut c = bundle!().asks(&["report"]);
     for id in ["a", "A-1", "a.b", "_x", "a+b", "0123456789abcdef"] {
         c.id = id.into();
-        c.run().ok();
+        assert_eq!(c.run().ok().report()["pid"], 1, "{id}");
         assert!(!c.state_root().join(id).exists());
     }
 }
@@ -225,6 +225,10 @@ fn pid_file_replaces_a_symlink() {
     let path = c.path("pid");
     c = c.flag(&["--pid-file", &path]);
     c.create().ok();
+    assert_eq!(
+        fs::read_to_string(c.path("pid")).expect("read"),
+        c.pid().to_string()
+    );
     assert_eq!(
         fs::read_to_string(c.path("target")).expect("read"),
         "untouched"

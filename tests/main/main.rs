@@ -10,10 +10,11 @@ mod support;
 mod bad_input; // what is refused, with which words, and that nothing stays behind
 mod binds; // bind mounts, recursive attributes, id maps, what may be covered
 mod capabilities; // users, groups, capabilities
+mod captures; // what engines have sent, on a rootfs that stands in for theirs
 mod cgroup; // the leaf, its limits, and which cgroups are refused
 mod cli; // flags as engines send them, and the commands that need no container
 mod devices; // nodes, links and the device rules of the cgroup
-mod exec; // another process in a running container
+
 mod faults; // killed half-way, broken records, tiny limits
 mod hooks; // six kinds, their order, their state, their failures
 mod kill; // signals by name and number, to one and to all
@@ -24,6 +25,7 @@ mod overlay; // a root file system from layers
 mod paths; // masked, read-only, read-only root
 mod process; // environment, directory, limits, files, signals
 mod run; // run in the foreground and detached
+mod samples; // config-samples as their readers run them
 mod seccomp; // filters as the payload feels them
 mod security; // attacks of the past
 mod terminal; // console socket and the foreground terminal

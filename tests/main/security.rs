@@ -9,8 +9,10 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, symlink};
 
-/// A directory outside of the rootfs with one file in it.
+/// A directory outside of the rootfs with one file in it. The bundle works before the attack.
 fn canary(c: &Bundle) -> String {
+    let answer = c.run().ok().stdout();
+    assert!(answer.contains(" => "), "the bundle does not run");
     fs::create_dir(c.path("canary")).expect("mkdir");
     fs::write(c.path("canary/ptmx"), "decoy").expect("write");
     c.path("canary")
@@ -106,6 +108,7 @@ fn the_runtime_cannot_be_written_through_the_created_process() {
 #[test]
 fn the_payload_cannot_become_the_runtime() {
     let mut c = bundle!();
+    assert_eq!(c.run().ok().report()["pid"], 1);
     for program in [
         "/proc/self/exe",
         "/proc/1/exe",
@@ -125,7 +128,9 @@ fn the_executable_of_the_payload_is_its_own() {
 
 #[test]
 fn sysctls_do_not_go_into_a_fake_proc() {
-    let mut c = bundle!().file("/proc/sys/net/ipv4/ip_forward", "UNTOUCHED");
+    let c = bundle!();
+    assert_eq!(c.run().ok().report()["pid"], 1);
+    let mut c = c.file("/proc/sys/net/ipv4/ip_forward", "UNTOUCHED");
     c = c.set("/linux/sysctl", json!({"net.ipv4.ip_forward": "1"}));
     c = c
         .without("/mounts", "destination", "/proc")
@@ -356,10 +361,9 @@ fn the_console_is_the_true_terminal() {
 
 #[test]
 fn a_prepared_console_does_not_lead_out() {
-    let c = bundle!()
-        .set("/process/terminal", json!(true))
-        .asks(&["exit 0"]);
+    let c = bundle!().asks(&["stat /payload"]);
     let outside = canary(&c);
+    let c = c.set("/process/terminal", json!(true));
     for name in ["dev", "dev/pts", "dev/shm", "dev/mqueue"] {
         fs::create_dir(c.path(name)).expect("mkdir");
     }
@@ -374,7 +378,7 @@ fn a_prepared_console_does_not_lead_out() {
 
 #[test]
 fn a_dev_that_is_a_link_does_not_lead_out() {
-    let mut c = bundle!().asks(&["exit 0"]);
+    let mut c = bundle!().asks(&["stat /payload"]);
     let outside = canary(&c);
     let relative = format!("../../../../../../../..{outside}");
     let base = c.spec.clone();
@@ -398,7 +402,7 @@ fn a_dev_that_is_a_link_does_not_lead_out() {
 
 #[test]
 fn links_below_dev_do_not_lead_out() {
-    let mut c = bundle!().asks(&["exit 0"]);
+    let mut c = bundle!().asks(&["stat /payload"]);
     let outside = canary(&c);
     for name in ["pts", "shm", "mqueue"] {
         c = c.folder("/dev").link(&format!("/dev/{name}"), &outside);

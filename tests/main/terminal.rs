@@ -109,8 +109,8 @@ fn the_console_size_of_the_spec() {
 fn the_console_size_without_a_terminal_is_ignored() {
     let c = bundle!()
         .set("/process/consoleSize", json!({"width": 111, "height": 33}))
-        .asks(&["exit 0"]);
-    c.run().ok();
+        .asks(&["exit 3"]);
+    c.run().exits(3);
 }
 
 #[test]

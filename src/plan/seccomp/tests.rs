@@ -1,9 +1,10 @@
 //! The filter against libseccomp's: both programs are interpreted, for every number of a system
 //! call, each architecture and arguments around those of the profile.
 //!
-//! libseccomp answers rightly for all that real profiles do, but merges some rules of one call
-//! wrongly (several LT or LE, or NE and orders joined with other arguments), and never ends for a
-//! few. There a model of the spec in plain words is the judge instead.
+//! libseccomp 2.5 answers rightly for all that real profiles do. But where a rule of several
+//! arguments stands beside others of the same call it may go on with the wrong argument loaded, it
+//! mixes up several LT and LE, and it never ends for some orders of several arguments. There a
+//! model of the spec is the judge.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -27,7 +28,7 @@ const EPERM: u32 = 0x0005_0001;
 fn engines_profiles_are_libseccomps() {
     for engine in ["docker", "podman", "containerd"] {
         let profile = engine_profile(engine);
-        let differences = compare(&profile, &mut Random(1));
+        let differences = compare(&profile, &mut Random::seed(1));
         assert_eq!(differences, [""; 0], "{engine}");
     }
 }
@@ -72,18 +73,47 @@ fn random_profiles_do_what_they_say() {
     }
 }
 
+/// Calls behind socketcall(2) and ipc(2) keep the tests of all arguments but the first.
+#[test]
+fn multiplexed_calls_are_libseccomps() {
+    let arg = |index, op, value| json!([{"index": index, "value": value, "op": op}]);
+    let spec = json!({"defaultAction": "SCMP_ACT_ERRNO",
+        "architectures": ["SCMP_ARCH_X86", "SCMP_ARCH_PPC64LE", "SCMP_ARCH_MIPSEL"],
+        "syscalls": [
+            {"names": ["socket"], "action": "SCMP_ACT_LOG", "args": arg(1, "SCMP_CMP_NE", 5)},
+            {"names": ["accept", "recvmmsg", "shmget"], "action": "SCMP_ACT_ALLOW"},
+            {"names": ["bind"], "action": "SCMP_ACT_TRAP", "args": arg(0, "SCMP_CMP_EQ", 40)},
+            {"names": ["semop"], "action": "SCMP_ACT_LOG", "args": arg(2, "SCMP_CMP_NE", 1)}]});
+    let profile = profile(spec);
+    assert_eq!(compare(&profile, &mut Random::seed(3)), [""; 0]);
+    let program = compile(&profile).unwrap().program;
+    let socketcall = |args| {
+        run(
+            &program,
+            &Data {
+                args,
+                ..call(X86, 102)
+            },
+        )
+    };
+    assert_eq!(socketcall([1, 6, 0, 0, 0, 0]), 0x7ffc_0000);
+    assert_eq!(socketcall([1, 5, 0, 0, 0, 0]), EPERM);
+    assert_eq!(socketcall([2, 5, 0, 0, 0, 0]), 0x0003_0000);
+    assert_eq!(socketcall([3, 6, 0, 0, 0, 0]), EPERM);
+}
+
 /// Each architecture of libseccomp, beside the native one.
 #[test]
 fn every_architecture_is_libseccomps() {
     for (_, name) in ARCHITECTURES.iter().filter(|(_, name)| is_known(name)) {
         let mut profile = engine_profile("docker");
         profile.set_architectures(Some(vec![name.parse().unwrap()]));
-        let differences = compare(&profile, &mut Random(7));
+        let differences = compare(&profile, &mut Random::seed(7));
         assert_eq!(differences, [""; 0], "{name}");
     }
 }
 
-/// Above the newest named call of each architecture, whether or not the profile lists it as native.
+/// Above the newest call that the profile names, also on the native architecture, listed or not.
 #[test]
 fn unknown_calls_get_enosys() {
     let denying = profile(json!({"defaultAction": "SCMP_ACT_KILL_PROCESS",
@@ -103,8 +133,7 @@ fn unknown_calls_get_enosys() {
         profile.set_default_action(permitting.parse().unwrap());
         let program = compile(&profile).unwrap().program;
         let expected = value(profile.default_action(), None, "").unwrap();
-        let syscalls = profile.syscalls().clone().unwrap();
-        assert_eq!(run(&program, &call(X86_64, 438)), expected, "{syscalls:?}");
+        assert_eq!(run(&program, &call(X86_64, 438)), expected, "{permitting}");
     }
 }
 
@@ -161,16 +190,25 @@ fn arguments_have_64_bits_where_registers_have() {
     assert_eq!(answer(X86, 136, 8), ALLOW, "the register cannot hold more");
 }
 
-/// As in libseccomp: without arguments beats with arguments, the first beats the second, and no
-/// rule that does what the default does counts.
+/// As in libseccomp: fewer arguments beat more, the first beats the second, and no rule that does
+/// what the default does counts.
 #[test]
 fn rules_of_one_call_have_an_order() {
     let args = json!([{"index": 0, "value": 5, "op": "SCMP_CMP_EQ"}]);
+    let both = json!([args[0], {"index": 1, "value": 5, "op": "SCMP_CMP_EQ"}]);
     let table = [
         (json!([["LOG", null], ["ALLOW", null]]), "SCMP_ACT_LOG"),
         (json!([["LOG", args], ["ALLOW", null]]), "SCMP_ACT_ALLOW"),
         (json!([["ALLOW", null], ["LOG", args]]), "SCMP_ACT_ALLOW"),
         (json!([["ERRNO", null], ["LOG", args]]), "SCMP_ACT_LOG"),
+        (
+            json!([["LOG", args], ["ALLOW", both], ["TRAP", both]]),
+            "SCMP_ACT_LOG",
+        ),
+        (
+            json!([["LOG", both], ["LOG", args], ["TRAP", both]]),
+            "SCMP_ACT_LOG",
+        ),
     ];
     for (rules, expected) in table {
         let entries = rules.as_array().unwrap().iter();
@@ -221,7 +259,7 @@ fn faults_name_the_field() {
             "linux.seccomp.syscalls[0]: write: cannot have SCMP_ACT_NOTIFY, it would hold the hand-over of the listener",
         ),
         (
-            json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerMetadata": "x"}),
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "", "listenerMetadata": "x"}),
             "linux.seccomp.listenerMetadata: \"x\": must not be set without linux.seccomp.listenerPath",
         ),
         (
@@ -317,7 +355,7 @@ fn flags_and_listener() {
         let listener = filter
             .notify
             .map(|notify| (notify.listener_path, notify.metadata));
-        let expected = (flags & 8 != 0).then(|| (Some("/run/agent".into()), "m".to_string()));
+        let expected = (flags & 8 != 0).then(|| ("/run/agent".into(), "m".to_string()));
         assert_eq!(listener, expected, "{spec}");
     }
 }
@@ -386,6 +424,26 @@ fn direct_numbers_are_libseccomps() {
 const X86_64: u32 = 0xc000_003e;
 const X86: u32 = 0x4000_0003;
 const X32_BIT: u32 = 0x4000_0000;
+
+fn engine_profile(engine: &str) -> LinuxSeccomp {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/seccomp");
+    let text = std::fs::read_to_string(format!("{folder}/{engine}.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+fn profile(spec: Value) -> LinuxSeccomp {
+    serde_json::from_value(spec).unwrap()
+}
+
+fn filter(syscalls: Value) -> Vec<Instruction> {
+    let spec = json!({"defaultAction": "SCMP_ACT_ERRNO",
+        "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"], "syscalls": syscalls});
+    compile(&profile(spec)).unwrap().program
+}
+
+fn print(profile: &LinuxSeccomp) -> String {
+    serde_json::to_string(profile).unwrap()
+}
 
 /// `struct seccomp_data` without the instruction pointer.
 #[derive(Clone, Copy, Debug)]
@@ -521,6 +579,8 @@ fn compare(profile: &LinuxSeccomp, random: &mut Random) -> Vec<String> {
 struct Abi {
     library: ScmpArch,
     audit: u32,
+    /// Numbers with a name, in the profile or not.
+    named: Vec<u32>,
     newest: Option<u32>,
     /// Numbers whose rules look at arguments.
     conditional: Vec<u32>,
@@ -567,6 +627,7 @@ impl Abi {
         Abi {
             library,
             audit,
+            named: numbers.keys().copied().collect(),
             newest: named.map(|(number, _)| *number).max().filter(|_| denies),
             conditional: numbers
                 .iter()
@@ -591,8 +652,9 @@ fn probes(profile: &LinuxSeccomp, abis: &[Abi], random: &mut Random) -> Vec<Data
     let mut probes = vec![call(0, 0), call(0xc000_00b7 ^ 0xff, 0)];
     let pool = boundaries(profile);
     for abi in abis {
-        let bases = [0, X32_BIT, 4000, 5000, 6000, 0xf_0000];
-        let numbers = bases.iter().flat_map(|base| *base..base + 600);
+        let numbers = (0..600).chain(X32_BIT..X32_BIT + 600);
+        let named = abi.named.iter().flat_map(|number| [*number, number + 1]);
+        let numbers = numbers.chain(named);
         probes.extend(numbers.map(|number| call(abi.audit, number)));
         for edge in [X32_BIT, 2 * X32_BIT, 3 * X32_BIT] {
             probes.extend([edge - 1, edge, edge + 1].map(|number| call(abi.audit, number)));
@@ -793,26 +855,6 @@ fn names_of(library: ScmpArch) -> BTreeMap<u32, String> {
         .collect()
 }
 
-fn engine_profile(engine: &str) -> LinuxSeccomp {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/seccomp");
-    let text = std::fs::read_to_string(format!("{folder}/{engine}.json")).unwrap();
-    serde_json::from_str(&text).unwrap()
-}
-
-fn profile(spec: Value) -> LinuxSeccomp {
-    serde_json::from_value(spec).unwrap()
-}
-
-fn filter(syscalls: Value) -> Vec<Instruction> {
-    let spec = json!({"defaultAction": "SCMP_ACT_ERRNO",
-        "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"], "syscalls": syscalls});
-    compile(&profile(spec)).unwrap().program
-}
-
-fn print(profile: &LinuxSeccomp) -> String {
-    serde_json::to_string(profile).unwrap()
-}
-
 /// xorshift64: a failure is repeated by its seed.
 struct Random(u64);
 
@@ -899,6 +941,7 @@ fn any_rules(random: &mut Random) -> Vec<Value> {
     (0..1 + random.below(4)).map(|_| rule(random)).collect()
 }
 
+/// One of the things that libseccomp does rightly.
 fn sound_rules(random: &mut Random, name: &str) -> Vec<Value> {
     let single = [
         "SCMP_CMP_EQ",
@@ -910,48 +953,50 @@ fn sound_rules(random: &mut Random, name: &str) -> Vec<Value> {
     let all: Vec<&str> = OPERATORS.iter().map(|(_, name)| *name).collect();
     let action = |random: &mut Random| random_action(random, "action", "errnoRet");
     let mut rules = vec![action(random); 1 + random.below(4)];
-    let equal: &[&str] = match rules.len() {
-        1 => &["SCMP_CMP_EQ", "SCMP_CMP_MASKED_EQ"],
-        _ => &["SCMP_CMP_EQ"],
-    };
-    // Some architectures multiplex these, which adds an argument.
-    let multiplexed = [
-        "sock", "send", "recv", "acc", "bind", "conn", "listen", "get", "shut",
-    ];
-    let multiplexed = [&multiplexed[..], &["setsock", "sem", "msg", "shm"]].concat();
-    let plain = !multiplexed.iter().any(|start| name.starts_with(start));
-    match random.below(if plain { 7 } else { 2 }) {
+    match random.below(if is_multiplexed(name) { 1 } else { 6 }) {
         0 => rules.truncate(1),
-        1 => rules.iter_mut().for_each(|rule| {
-            let args = 1 + random.below(4);
-            rule["args"] = (0..args).map(|_| random_arg(random, equal)).collect();
-        }),
-        2 => rules[0] = action(random),
-        3 => rules.iter_mut().for_each(|rule| {
-            rule["args"] = json!([random_arg(random, &single)]);
-        }),
+        // The first of two without arguments wins.
+        1 => rules[0] = action(random),
+        // A rule without arguments wins over one with.
+        2 => {
+            rules = vec![action(random), action(random)];
+            rules[0]["args"] = json!([random_arg(random, &all)]);
+        }
+        // One argument each, or the same one several times.
+        3 => {
+            for rule in &mut rules {
+                let mut args = vec![random_arg(random, &single)];
+                if random.below(2) == 0 {
+                    args.push(random_arg(random, &single));
+                    args[1]["index"] = args[0]["index"].clone();
+                }
+                rule["args"] = json!(args);
+            }
+        }
+        // Several arguments at once.
         4 => {
             rules.truncate(1);
-            let mut args: Vec<_> = (0..4).map(|_| random_arg(random, &all)).collect();
-            args.dedup_by_key(|arg| arg["index"].clone());
+            let mut args: Vec<_> = (0..3).map(|_| random_arg(random, &all)).collect();
             args.sort_by_key(|arg| arg["index"].as_u64());
             args.dedup_by_key(|arg| arg["index"].clone());
             rules[0]["args"] = json!(args);
         }
-        5 => {
-            // Different actions that overlap, one for each argument.
+        // Different actions that overlap.
+        _ => {
             rules = (0..3).map(|_| action(random)).collect();
             for (index, rule) in rules.iter_mut().enumerate() {
                 rule["args"] = json!([random_arg(random, &["SCMP_CMP_EQ"])]);
                 rule["args"][0]["index"] = json!(index);
             }
         }
-        _ => {
-            rules = vec![action(random), action(random)];
-            rules[0]["args"] = json!([random_arg(random, &all)]);
-        }
     }
     rules
+}
+
+/// On some architecture, which adds an argument.
+fn is_multiplexed(name: &str) -> bool {
+    let found = ScmpSyscall::from_name_by_arch(name, ScmpArch::X86);
+    found.is_ok_and(|number| (-224..=-101).contains(&i32::from(number)))
 }
 
 fn random_arg(random: &mut Random, operators: &[&str]) -> Value {
@@ -962,10 +1007,10 @@ fn random_arg(random: &mut Random, operators: &[&str]) -> Value {
         6,
         7,
         0xffff_ffff,
-        1 << 32,
-        5 << 32 | 5,
-        1 << 32 | 5,
-        2 << 32 | 6,
+        0x1_0000_0000,
+        0x1_0000_0005,
+        0x2_0000_0006,
+        0x5_0000_0005,
         u64::MAX,
     ];
     json!({"index": random.below(3), "op": random.pick(operators),

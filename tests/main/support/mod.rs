@@ -300,8 +300,8 @@ impl Bundle {
         if state.exists() {
             left.push(format!("state directory {}", state.display()));
         }
-        // crun leaves the cgroup of a create that fails.
-        let judged = runtime() != Runtime::Crun;
+        // The others leave it now and then, after a failed create or under load.
+        let judged = runtime() == Runtime::Cofferdam;
         if judged && self.spec.pointer("/linux/cgroupsPath").is_some() && self.cgroup().exists() {
             left.push(format!("cgroup {}", self.cgroup().display()));
         }

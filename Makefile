@@ -1,0 +1,93 @@
+# Makes a machine ready, builds, runs, tests and installs cofferdam. `make help` lists the targets.
+# cargo does the building; what is here installs what cargo needs, and calls it.
+
+PREFIX ?= /usr/local
+BINARY := $(or $(CARGO_TARGET_DIR),target)/x86_64-unknown-linux-gnu/release/cofferdam
+SOURCES := Cargo.toml Cargo.lock .cargo/config.toml $(shell find src -name '*.rs')
+COMMIT := $(or $(shell git rev-parse --short HEAD 2>/dev/null),unknown)
+
+# A C linker, the C library and libseccomp as static archives, and what cargo checks its registry by.
+PACKAGES := ca-certificates gcc libc6-dev libseccomp-dev
+ORACLES := runc crun
+
+# rustup installs for one user, and often into no path that root has; sudo changes the home as well.
+USER_HOME := $(shell getent passwd $(or $(SUDO_USER),$(shell id -u)) | cut -d: -f6)
+export PATH := $(PATH):$(HOME)/.cargo/bin:$(USER_HOME)/.cargo/bin
+ifneq ($(wildcard $(USER_HOME)/.rustup),)
+export RUSTUP_HOME ?= $(USER_HOME)/.rustup
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build run test test-cli oracle install uninstall clean
+.NOTPARALLEL:
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1 /p' Makefile | while read -r target what; do \
+		printf '  make %-10s %s\n' "$$target" "$$what"; done
+
+setup: ## install what the build needs and this machine lacks
+	@[ "$$(uname -sm)" = "Linux x86_64" ] || \
+		{ echo "make: cofferdam runs on Linux on x86_64, this is $$(uname -sm)" >&2; exit 1; }
+	@$(call install_packages,$(PACKAGES))
+	@command -v cargo >/dev/null || \
+		{ echo "make: cargo is missing: install Rust from https://rustup.rs" >&2; exit 1; }
+
+build: setup ## build the program, one static binary
+	COFFERDAM_COMMIT=$(COMMIT) cargo build --release --locked
+
+run: build ## run the container of config-samples/hello
+	@config-samples/hello/run.sh $(BINARY)
+
+# The tests say themselves what they skip on this machine, and why.
+test: setup ## check the format, lint, run all tests
+	@$(call component,fmt,rustfmt,--check)
+	@$(call component,clippy,clippy,--all-targets --locked -- -D warnings)
+	RUNTIME= cargo test --locked
+
+test-cli: setup ## run the black-box tests on the program that $RUNTIME names, by default this one
+	cargo test --locked --test main
+
+oracle: setup ## prove the black-box tests: run them on runc and crun
+	@$(call install_packages,$(ORACLES))
+	@failed=; for name in $(ORACLES); do \
+		RUNTIME=$$(PATH=$$PATH:/usr/sbin command -v $$name) cargo test --locked --test main || failed="$$failed $$name"; \
+	done; [ -z "$$failed" ] || { echo "make: tests fail on:$$failed" >&2; exit 1; }
+
+install: $(BINARY) ## install to $(DESTDIR)$(PREFIX)/bin, PREFIX being /usr/local if not given
+	install -D -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/cofferdam
+
+uninstall: ## remove what install has installed
+	rm -f $(DESTDIR)$(PREFIX)/bin/cofferdam
+
+clean: ## remove all that was built
+	cargo clean
+
+$(BINARY): $(SOURCES)
+	$(MAKE) build
+
+# Installs those of the packages $(1) that are missing. With none missing it changes nothing.
+define install_packages
+	missing=; \
+	for package in $(1); do \
+		dpkg-query -W -f '$${db:Status-Status}\n' $$package 2>/dev/null | grep -qx installed || missing="$$missing $$package"; \
+	done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if ! command -v apt-get >/dev/null; then \
+		echo "make: no apt-get here; install by hand what Debian calls:$$missing, then call cargo build --release" >&2; exit 1; \
+	elif [ "$$(id -u)" != 0 ]; then \
+		echo "make: packages are missing, and only root may install them: apt-get install$$missing" >&2; exit 1; \
+	fi; \
+	export DEBIAN_FRONTEND=noninteractive; \
+	echo "make: apt-get install$$missing"; \
+	apt-get -q update </dev/null || echo "make: apt-get update: not all lists are fresh" >&2; \
+	apt-get -qy -o DPkg::Lock::Timeout=300 install --no-install-recommends $$missing </dev/null
+endef
+
+# Runs cargo $(1) $(3). Without its component $(2) less is checked, which CI must not pass over.
+define component
+	if cargo $(1) --version >/dev/null 2>&1; then \
+		echo "cargo $(1) $(3)"; cargo $(1) $(3); \
+	else \
+		echo "make: SKIPPED cargo $(1): get it by: rustup component add $(2)" >&2; [ "$$CI" != true ]; \
+	fi
+endef

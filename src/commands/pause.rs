@@ -1,0 +1,34 @@
+//! `pause` and `resume`: freeze and thaw all processes of a container.
+
+use anyhow::{Context, Result, ensure};
+
+use crate::cgroup::Cgroup;
+use crate::cli;
+use crate::container::{Container, Status, Store};
+
+pub fn pause(args: &cli::Pause, store: &Store) -> Result<i32> {
+    let container = store.find(&args.id)?;
+    let status = container.status()?;
+    ensure!(
+        matches!(status, Status::Created | Status::Running),
+        "container not running"
+    );
+    freeze(&container, true)
+}
+
+pub fn resume(args: &cli::Pause, store: &Store) -> Result<i32> {
+    let container = store.find(&args.id)?;
+    ensure!(
+        container.status()? == Status::Paused,
+        "container not paused"
+    );
+    freeze(&container, false)
+}
+
+fn freeze(container: &Container, frozen: bool) -> Result<i32> {
+    let cgroup: Cgroup = container
+        .cgroup()?
+        .context("the container has no cgroup that could be frozen")?;
+    cgroup.freeze(frozen)?;
+    Ok(0)
+}

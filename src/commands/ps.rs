@@ -1,0 +1,60 @@
+//! `ps`: the processes of a container, by number or as ps(1) shows them.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::cli::{self, Format};
+use crate::container::{Container, Status, Store};
+use crate::sys;
+
+pub fn run(args: &cli::Ps, store: &Store) -> Result<i32> {
+    let container = store.find(&args.id)?;
+    ensure!(
+        container.status()? != Status::Stopped,
+        "container not running"
+    );
+    let pids = pids(&container)?;
+    let text = match args.format {
+        Format::Json => serde_json::to_string(&pids)? + "\n",
+        Format::Table => table(&pids, &args.ps_args)?,
+    };
+    super::print(&text)?;
+    Ok(0)
+}
+
+fn pids(container: &Container) -> Result<Vec<i32>> {
+    match container.cgroup()? {
+        Some(cgroup) => cgroup.all_processes(),
+        None => Ok(vec![container.state.pid]),
+    }
+}
+
+/// The rows of ps(1) whose PID column names one of ours.
+fn table(pids: &[i32], ps_args: &[String]) -> Result<String> {
+    let output = sys::io(Command::new("ps").args(ps_args).output()).context("run ps")?;
+    if !output.status.success() {
+        bail!(
+            "ps {}: {}",
+            ps_args.join(" "),
+            String::from_utf8_lossy(&output.stderr)
+                .trim()
+                .replace('\n', " ")
+        );
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    let mut lines = text.lines();
+    let heading = lines.next().unwrap_or_default();
+    let column = heading.split_whitespace().position(|name| name == "PID");
+    let column =
+        column.with_context(|| format!("ps {}: shows no column PID", ps_args.join(" ")))?;
+    let of_ours = |line: &&str| {
+        let pid = line
+            .split_whitespace()
+            .nth(column)
+            .and_then(|pid| pid.parse().ok());
+        pid.is_some_and(|pid: i32| pids.contains(&pid))
+    };
+    let rows = std::iter::once(heading).chain(lines.filter(of_ours));
+    Ok(rows.map(|line| format!("{line}\n")).collect())
+}

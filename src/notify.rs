@@ -1,0 +1,42 @@
+//! Hands the listener of a seccomp filter to the agent that the config names. Run by whoever starts the container.
+//!
+//! init, already under its filter, can do no more than write(2) the number of the descriptor; it is
+//! taken from it by pidfd_getfd(2) and goes to the agent with the container's state in one message.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use anyhow::{Context, Result};
+use nix::sys::socket::SockType;
+use serde_json::json;
+
+use crate::container::{State, Status, report};
+use crate::sys::{process, socket};
+
+/// config-linux.md, "Container Process State".
+pub fn hand_over(state: &State, init: BorrowedFd, number: i32) -> Result<()> {
+    let notify = state
+        .notify
+        .as_ref()
+        .context("linux.seccomp.listenerPath: not in the state")?;
+    let field = || {
+        format!(
+            "linux.seccomp.listenerPath: {}",
+            notify.listener_path.display()
+        )
+    };
+    let descriptor = process::pidfd_getfd(init, number)?;
+    let message = json!({
+        "ociVersion": state.oci_version,
+        "fds": ["seccompFd"],
+        "pid": state.pid,
+        "metadata": notify.metadata,
+        "state": report(state, Status::Created, state.pid),
+    });
+    let agent = socket::connect_to(&notify.listener_path, SockType::Stream).with_context(field)?;
+    socket::send(
+        agent,
+        message.to_string().as_bytes(),
+        Some(descriptor.as_fd()),
+    )
+    .with_context(field)
+}

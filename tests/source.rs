@@ -1,0 +1,339 @@
+//! The house rules of the source, as tests: sizes, where `unsafe` and the spec may be seen, no panics.
+//! Works on text, and relies on rustfmt: what opens a line closes at the same indentation.
+//! A failure lists every place as `file:line: what`.
+
+use std::fs;
+use std::path::Path;
+
+const LONGEST_FILE: usize = 500;
+const LONGEST_FUNCTION: usize = 60;
+
+/// Files of the child that may use paths, and why that is no way out of the container.
+const PATHS_IN_INIT: [(&str, &str); 3] = [
+    (
+        "src/init/exec.rs",
+        "looks the program up, below the new root",
+    ),
+    ("src/init/explain.rs", "looks at files below the new root"),
+    (
+        "src/init/copyup.rs",
+        "lists a directory by its own descriptor",
+    ),
+];
+
+#[test]
+fn files_are_short() {
+    check(long_file);
+}
+
+#[test]
+fn functions_are_short() {
+    check(long_functions);
+}
+
+#[test]
+fn unsafe_is_in_sys_only() {
+    check(misplaced_unsafe);
+}
+
+#[test]
+fn the_child_never_sees_the_spec() {
+    check(spec_in_init);
+}
+
+#[test]
+fn nothing_panics() {
+    check(panics);
+}
+
+#[test]
+fn nothing_is_left_to_do() {
+    check(reminders);
+}
+
+#[test]
+fn the_child_names_no_files_by_path() {
+    check(paths_in_init);
+    for (name, reason) in PATHS_IN_INIT {
+        let file = sources().into_iter().find(|file| file.name == name);
+        let used = file.is_some_and(|file| file.program.contains("std::fs"));
+        assert!(used, "{name} ({reason}) needs its exception no more");
+    }
+}
+
+/// A rule that sees nothing would pass as well.
+#[test]
+fn every_rule_sees_its_offence() {
+    let line = "    let x = 1; // unsafe, \"TODO\n";
+    let function = |lines| format!("pub fn long() {{\n{}}}\n", line.repeat(lines));
+    let tests = |code: &str| format!("#[cfg(test)]\nmod tests {{\n{code}}}\n");
+    let many = line.repeat(LONGEST_FILE);
+    let a = "src/a.rs";
+    let child = "src/init/a.rs";
+    offends(long_file, a, &line.repeat(LONGEST_FILE + 1), 1);
+    offends(long_file, a, &(many.clone() + &tests(&many) + "\n"), 1);
+    offends(long_file, a, &(many.clone() + &tests(&many)), 0);
+    offends(long_functions, a, &function(LONGEST_FUNCTION - 1), 1);
+    offends(long_functions, a, &function(LONGEST_FUNCTION - 2), 0);
+    offends(misplaced_unsafe, a, "unsafe { exit() }\n", 1);
+    offends(misplaced_unsafe, a, "#![deny(unsafe_code)]\n", 0);
+    offends(
+        misplaced_unsafe,
+        a,
+        "'\"'; r#\"\" unsafe\"#; 'a'; unsafe\n",
+        1,
+    );
+    offends(spec_in_init, child, "use oci_spec::runtime::Spec;\n", 1);
+    offends(panics, a, "a.unwrap();\nb.expect(\"c\");\n", 2);
+    offends(panics, a, "channel.expect(Down::Go)?;\n", 0);
+    offends(panics, a, &tests("    a.unwrap();\n"), 0);
+    offends(reminders, a, "// TODO: this\n", 1);
+    offends(paths_in_init, child, "std::fs::read(b)\n", 1);
+    offends(paths_in_init, child, "use std::{fmt, fs};\n", 1);
+}
+
+fn offends(rule: Rule, name: &str, text: &str, count: usize) {
+    let found = rule(&Source::new(name.to_string(), text.to_string()));
+    assert_eq!(found.len(), count, "{text}: {found:?}");
+}
+
+type Rule = fn(&Source) -> Vec<String>;
+
+fn long_file(file: &Source) -> Vec<String> {
+    let lines = file.text.lines().count() - file.test_lines;
+    let long = format!("{}: {lines} lines, {LONGEST_FILE} are allowed", file.name);
+    Vec::from_iter((lines > LONGEST_FILE).then_some(long))
+}
+
+fn long_functions(file: &Source) -> Vec<String> {
+    let lines: Vec<&str> = file.program.lines().collect();
+    let mut found = Vec::new();
+    for (start, line) in lines.iter().enumerate() {
+        let Some(name) = function_name(line) else {
+            continue;
+        };
+        let length = block_length(&lines[start..]);
+        if length > LONGEST_FUNCTION {
+            let what = format!("{name} has {length} lines, {LONGEST_FUNCTION} are allowed");
+            found.push(format!("{}:{}: {what}", file.name, start + 1));
+        }
+    }
+    found
+}
+
+/// From the first line to the one that closes what it opens.
+fn block_length(lines: &[&str]) -> usize {
+    let first = lines[0].trim_end();
+    if first.ends_with(['}', ';']) {
+        return 1;
+    }
+    let indent = &first[..first.len() - first.trim_start().len()];
+    let close = format!("{indent}}}");
+    let last = lines.iter().position(|line| line.trim_end() == close);
+    last.map_or(lines.len(), |last| last + 1)
+}
+
+fn misplaced_unsafe(file: &Source) -> Vec<String> {
+    if file.name.starts_with("src/sys/") {
+        return Vec::new();
+    }
+    file.lines_where(|line| words(line).any(|word| word == "unsafe"))
+}
+
+fn spec_in_init(file: &Source) -> Vec<String> {
+    if !file.name.starts_with("src/init/") {
+        return Vec::new();
+    }
+    file.lines_where(|line| words(line).any(|word| word == "oci_spec"))
+}
+
+/// `expect` of a `Result` or an `Option` takes a text; a method of that name may take something else.
+fn panics(file: &Source) -> Vec<String> {
+    let calls = [
+        ".unwrap()",
+        ".unwrap_err()",
+        ".expect(\"",
+        ".expect(&",
+        ".expect_err(",
+        "panic!(",
+        "todo!(",
+        "unimplemented!(",
+    ];
+    file.lines_where(|line| calls.iter().any(|call| line.contains(call)))
+}
+
+fn reminders(file: &Source) -> Vec<String> {
+    let left = |line: &str| words(line).any(|word| ["TODO", "FIXME"].contains(&word));
+    matching(&file.name, &file.text, left)
+}
+
+fn paths_in_init(file: &Source) -> Vec<String> {
+    let allowed = PATHS_IN_INIT.iter().any(|(name, _)| *name == file.name);
+    if allowed || !file.name.starts_with("src/init/") {
+        return Vec::new();
+    }
+    let in_braces =
+        |line: &str| line.contains("use std::{") && words(line).any(|word| word == "fs");
+    file.lines_where(|line| line.contains("std::fs") || in_braces(line))
+}
+
+fn check(rule: Rule) {
+    let found: Vec<String> = sources().iter().flat_map(rule).collect();
+    assert!(found.is_empty(), "\n{}\n", found.join("\n"));
+}
+
+/// One file, as it is and as a compiler sees it.
+struct Source {
+    /// From the root of the repository.
+    name: String,
+    text: String,
+    /// Without comments, contents of strings, and inline tests; each line in its place.
+    program: String,
+    test_lines: usize,
+}
+
+impl Source {
+    fn new(name: String, text: String) -> Source {
+        let (program, test_lines) = without_tests(&without_words(&text));
+        Source {
+            name,
+            text,
+            program,
+            test_lines,
+        }
+    }
+
+    fn lines_where(&self, holds: impl Fn(&str) -> bool) -> Vec<String> {
+        matching(&self.name, &self.program, holds)
+    }
+}
+
+fn matching(name: &str, text: &str, holds: impl Fn(&str) -> bool) -> Vec<String> {
+    let lines = text.lines().enumerate().filter(|(_, line)| holds(line));
+    let place = |(index, line): (usize, &str)| format!("{name}:{}: {}", index + 1, line.trim());
+    lines.map(place).collect()
+}
+
+/// All of src but the files that hold nothing but tests.
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    let mut pending = vec![root.join("src")];
+    while let Some(next) = pending.pop() {
+        for entry in fs::read_dir(next).expect("read src").flatten() {
+            let path = entry.path();
+            let name = path.strip_prefix(root).expect("below the root");
+            let name = name.display().to_string();
+            if path.is_dir() {
+                pending.push(path);
+            } else if name.ends_with(".rs") && !name.ends_with("/tests.rs") {
+                let text = fs::read_to_string(&path).expect("read a source file");
+                found.push(Source::new(name, text));
+            }
+        }
+    }
+    assert!(found.len() > 10, "src was not found");
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    found
+}
+
+/// Blanks inline test modules; also says how many lines they have.
+fn without_tests(code: &str) -> (String, usize) {
+    let mut program = String::new();
+    let mut tests = 0;
+    let mut end: Option<String> = None;
+    let mut lines = code.lines().peekable();
+    while let Some(line) = lines.next() {
+        let opens = line.trim() == "#[cfg(test)]"
+            && lines
+                .peek()
+                .is_some_and(|next| next.trim_end().ends_with('{'));
+        if opens && end.is_none() {
+            end = Some(line.replace("#[cfg(test)]", "}"));
+        }
+        if let Some(last) = &end {
+            tests += 1;
+            if line.trim_end() == last.trim_end() {
+                end = None;
+            }
+        } else {
+            program.push_str(line);
+        }
+        program.push('\n');
+    }
+    (program, tests)
+}
+
+/// Takes out comments and what is between quotes.
+fn without_words(text: &str) -> String {
+    let mut code = String::new();
+    let mut rest = text;
+    while let Some(next) = rest.chars().next() {
+        let in_word = code.ends_with(|c: char| c.is_alphanumeric() || c == '_');
+        let (length, kept) = match next {
+            '/' if rest.starts_with("//") => (rest.find('\n').unwrap_or(rest.len()), ""),
+            '/' if rest.starts_with("/*") => (until(rest, 2, "*/"), ""),
+            '"' => (string(rest), "\"\""),
+            'b' | 'c' if !in_word && raw_string(&rest[1..]) > 0 => (1, ""),
+            'r' if !in_word && raw_string(rest) > 0 => (raw_string(rest), "\"\""),
+            '\'' => character(rest),
+            other => (other.len_utf8(), &rest[..other.len_utf8()]),
+        };
+        let (token, after) = rest.split_at(length);
+        code.push_str(kept);
+        if kept != token {
+            code.extend(token.chars().filter(|c| *c == '\n'));
+        }
+        rest = after;
+    }
+    code
+}
+
+/// The length up to the end of the first `end` after `from`, or of all.
+fn until(text: &str, from: usize, end: &str) -> usize {
+    let found = text[from..].find(end);
+    found.map_or(text.len(), |at| from + at + end.len())
+}
+
+fn string(text: &str) -> usize {
+    let mut escaped = false;
+    for (at, c) in text.char_indices().skip(1) {
+        match c {
+            '"' if !escaped => return at + 1,
+            _ => escaped = c == '\\' && !escaped,
+        }
+    }
+    text.len()
+}
+
+/// Its length; 0 if it is none.
+fn raw_string(text: &str) -> usize {
+    let after = text.strip_prefix('r').unwrap_or_default();
+    let hashes = after.len() - after.trim_start_matches('#').len();
+    if !after[hashes..].starts_with('"') {
+        return 0;
+    }
+    until(text, hashes + 2, &format!("\"{}", "#".repeat(hashes)))
+}
+
+/// A character, or the quote of a lifetime.
+fn character(text: &str) -> (usize, &str) {
+    let mut after = text.chars().skip(1);
+    match (after.next(), after.next()) {
+        (Some('\\'), _) => (until(text, 3, "'"), "' '"),
+        (Some(c), Some('\'')) => (c.len_utf8() + 2, "' '"),
+        _ => (1, "'"),
+    }
+}
+
+fn words(line: &str) -> impl Iterator<Item = &str> {
+    line.split(|c: char| !c.is_alphanumeric() && c != '_')
+}
+
+fn function_name(line: &str) -> Option<&str> {
+    let (before, after) = line.split_once("fn ")?;
+    let known = ["pub", "crate", "super", "const", "unsafe", "extern", ""];
+    let qualifiers = words(before).all(|word| known.contains(&word));
+    let name = words(after).next()?;
+    (qualifiers && !name.is_empty()).then_some(name)
+}
