@@ -10,7 +10,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use crate::plan::{mounts, namespaces, seccomp};
+use crate::plan::{namespaces, seccomp};
 
 /// The newest spec that this runtime follows.
 pub const SPEC_VERSION: &str = "1.3.0";
@@ -52,7 +52,7 @@ fn features() -> Value {
         "ociVersionMin": "1.0.0",
         "ociVersionMax": SPEC_VERSION,
         "hooks": HOOKS,
-        "mountOptions": sorted(mounts::option_names()),
+        "mountOptions": sorted(options::names()),
         "linux": {
             "namespaces": sorted(namespaces::KINDS.map(|kind| kind.name)),
             "capabilities": capabilities(),

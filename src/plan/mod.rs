@@ -8,6 +8,7 @@ mod golden;
 pub mod hooks;
 pub mod mounts;
 pub mod namespaces;
+pub mod options;
 pub mod process;
 pub mod resources;
 pub mod rootfs;

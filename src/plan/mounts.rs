@@ -1,109 +1,17 @@
-//! `spec.mounts` -> steps. One table of option names feeds the parser, the printed plan and `features`.
+//! `spec.mounts` -> steps, in the order of the entries.
 
 use std::path::{Component, Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
-use libc::{
-    MOUNT_ATTR__ATIME as ATIME, MOUNT_ATTR_NOATIME as NOATIME, MOUNT_ATTR_NODEV as NODEV,
-    MOUNT_ATTR_NODIRATIME as NODIRATIME, MOUNT_ATTR_NOEXEC as NOEXEC, MOUNT_ATTR_NOSUID as NOSUID,
-    MOUNT_ATTR_NOSYMFOLLOW as NOSYMFOLLOW, MOUNT_ATTR_RDONLY as RDONLY,
-    MOUNT_ATTR_RELATIME as RELATIME, MOUNT_ATTR_STRICTATIME as STRICTATIME, MS_PRIVATE, MS_SHARED,
-    MS_SLAVE, MS_UNBINDABLE,
-};
+use anyhow::{Context, Result, ensure};
+use libc::MOUNT_ATTR_RDONLY as RDONLY;
 use oci_spec::runtime::Mount as Entry;
 
 use super::namespaces::{Namespaces, id_maps};
-use super::step::{Bind, Idmap, Mount, Propagation, Remount, Source, Step, Tree};
+use super::options::Options;
+use super::step::{Bind, Idmap, Mount, Remount, Source, Step, Tree};
 use crate::bundle::Bundle;
 use crate::host::Host;
 use crate::sys::clone;
-use crate::sys::mount::Attributes;
-
-/// What an option of the spec's table does.
-#[derive(Clone, Copy)]
-enum Effect {
-    /// Nothing that the mount API can say, or the kernel's default.
-    Nothing,
-    Set(u64),
-    Clear(u64),
-    /// One of the three ways to keep access times, which exclude each other.
-    AccessTime(u64),
-    /// A flag of the superblock, by its name for fsconfig(2).
-    Superblock(&'static str),
-    Bind,
-    Remount,
-    Propagation(u64),
-    Idmap,
-    CopyUp,
-}
-
-use Effect::{AccessTime, Clear, CopyUp, Nothing, Set, Superblock};
-
-/// Option, effect, whether it takes in all mounts below. The first name of an attribute is its printed one.
-const OPTIONS: &[(&str, Effect, bool)] = &[
-    ("defaults", Nothing, false),
-    ("ro", Set(RDONLY), false),
-    ("rw", Clear(RDONLY), false),
-    ("nosuid", Set(NOSUID), false),
-    ("suid", Clear(NOSUID), false),
-    ("nodev", Set(NODEV), false),
-    ("dev", Clear(NODEV), false),
-    ("noexec", Set(NOEXEC), false),
-    ("exec", Clear(NOEXEC), false),
-    ("noatime", AccessTime(NOATIME), false),
-    ("atime", AccessTime(RELATIME), false),
-    ("relatime", AccessTime(RELATIME), false),
-    ("norelatime", AccessTime(STRICTATIME), false),
-    ("strictatime", AccessTime(STRICTATIME), false),
-    ("nostrictatime", AccessTime(RELATIME), false),
-    ("nodiratime", Set(NODIRATIME), false),
-    ("diratime", Clear(NODIRATIME), false),
-    ("nosymfollow", Set(NOSYMFOLLOW), false),
-    ("symfollow", Clear(NOSYMFOLLOW), false),
-    ("sync", Superblock("sync"), false),
-    ("async", Superblock("async"), false),
-    ("dirsync", Superblock("dirsync"), false),
-    ("lazytime", Superblock("lazytime"), false),
-    ("nolazytime", Superblock("nolazytime"), false),
-    ("mand", Superblock("mand"), false),
-    ("nomand", Superblock("nomand"), false),
-    ("iversion", Nothing, false),
-    ("noiversion", Nothing, false),
-    ("silent", Nothing, false),
-    ("loud", Nothing, false),
-    ("bind", Effect::Bind, false),
-    ("rbind", Effect::Bind, true),
-    ("remount", Effect::Remount, false),
-    ("shared", Effect::Propagation(MS_SHARED), false),
-    ("rshared", Effect::Propagation(MS_SHARED), true),
-    ("slave", Effect::Propagation(MS_SLAVE), false),
-    ("rslave", Effect::Propagation(MS_SLAVE), true),
-    ("private", Effect::Propagation(MS_PRIVATE), false),
-    ("rprivate", Effect::Propagation(MS_PRIVATE), true),
-    ("unbindable", Effect::Propagation(MS_UNBINDABLE), false),
-    ("runbindable", Effect::Propagation(MS_UNBINDABLE), true),
-    ("idmap", Effect::Idmap, false),
-    ("ridmap", Effect::Idmap, true),
-    ("tmpcopyup", CopyUp, false),
-    ("rro", Set(RDONLY), true),
-    ("rrw", Clear(RDONLY), true),
-    ("rnosuid", Set(NOSUID), true),
-    ("rsuid", Clear(NOSUID), true),
-    ("rnodev", Set(NODEV), true),
-    ("rdev", Clear(NODEV), true),
-    ("rnoexec", Set(NOEXEC), true),
-    ("rexec", Clear(NOEXEC), true),
-    ("rnoatime", AccessTime(NOATIME), true),
-    ("ratime", AccessTime(RELATIME), true),
-    ("rrelatime", AccessTime(RELATIME), true),
-    ("rnorelatime", AccessTime(STRICTATIME), true),
-    ("rstrictatime", AccessTime(STRICTATIME), true),
-    ("rnostrictatime", AccessTime(RELATIME), true),
-    ("rnodiratime", Set(NODIRATIME), true),
-    ("rdiratime", Clear(NODIRATIME), true),
-    ("rnosymfollow", Set(NOSYMFOLLOW), true),
-    ("rsymfollow", Clear(NOSYMFOLLOW), true),
-];
 
 /// The only files of /proc that may be mounted over: those that show a container its own limits.
 const PROC_FILES: [&str; 10] = [
@@ -118,24 +26,6 @@ const PROC_FILES: [&str; 10] = [
     "sys/kernel/ns_last_pid",
     "uptime",
 ];
-
-pub fn option_names() -> Vec<&'static str> {
-    OPTIONS.iter().map(|(name, ..)| *name).collect()
-}
-
-/// One entry's options, sorted by what they act on.
-#[derive(Default)]
-struct Options {
-    bind: Option<bool>,
-    remount: bool,
-    attributes: Attributes,
-    recursive_attributes: Attributes,
-    propagation: Vec<Propagation>,
-    superblock: Vec<String>,
-    data: Vec<String>,
-    idmap: Option<bool>,
-    copy_up: bool,
-}
 
 /// The steps of all entries in their order, and those that must wait until everything is in place.
 #[derive(Default)]
@@ -210,15 +100,7 @@ impl Planner<'_> {
     }
 
     fn options(&self) -> Result<Options> {
-        let mut options = Options::default();
-        for option in self.entry.options().iter().flatten() {
-            let Some((_, effect, recursive)) = OPTIONS.iter().find(|(name, ..)| name == option)
-            else {
-                options.data.push(option.clone());
-                continue;
-            };
-            options.apply(*effect, *recursive);
-        }
+        let mut options = Options::parse(self.entry.options().as_deref().unwrap_or_default());
         let mapped = self.entry.uid_mappings().is_some() || self.entry.gid_mappings().is_some();
         if mapped && options.idmap.is_none() {
             options.idmap = Some(false);
@@ -423,36 +305,6 @@ impl Planner<'_> {
     }
 }
 
-impl Options {
-    fn apply(&mut self, effect: Effect, recursive: bool) {
-        let attributes = if recursive {
-            &mut self.recursive_attributes
-        } else {
-            &mut self.attributes
-        };
-        attributes.recursive = recursive;
-        match effect {
-            Effect::Nothing => {}
-            Effect::Set(flag) => change(attributes, flag, flag, 0),
-            Effect::Clear(flag) => change(attributes, flag, 0, flag),
-            // mount_setattr(2): to set any of them, the whole field must be cleared.
-            Effect::AccessTime(flag) => change(attributes, ATIME, flag, ATIME),
-            Effect::Superblock(name) => self.superblock.push(name.to_string()),
-            Effect::Bind => self.bind = Some(recursive),
-            Effect::Remount => self.remount = true,
-            Effect::Propagation(kind) => self.propagation.push(Propagation { kind, recursive }),
-            Effect::Idmap => self.idmap = Some(recursive),
-            Effect::CopyUp => self.copy_up = true,
-        }
-    }
-}
-
-/// The last word on a flag counts.
-fn change(attributes: &mut Attributes, field: u64, set: u64, clear: u64) {
-    attributes.set = attributes.set & !field | set;
-    attributes.clear = attributes.clear & !field | clear;
-}
-
 /// A read-only tmpfs must stay writable until the mount points and nodes inside it are made.
 fn late_seal(kind: &str, target: &Path, options: &mut Options) -> Option<Step> {
     let read_only = (options.attributes.set | options.recursive_attributes.set) & RDONLY != 0;
@@ -477,50 +329,4 @@ pub fn clean(path: &Path) -> PathBuf {
         }
     }
     clean
-}
-
-/// The options that say these changes, in the words of the table.
-pub fn attribute_names(set: u64, clear: u64, prefix: &str) -> Vec<String> {
-    let named = |(name, effect, recursive): &(&str, Effect, bool)| {
-        let stated = match effect {
-            _ if *recursive => false,
-            Set(flag) => set & flag != 0,
-            Clear(flag) => clear & flag != 0,
-            AccessTime(flag) => match *name {
-                "noatime" | "strictatime" => set & ATIME == *flag,
-                "relatime" => clear & ATIME != 0 && set & ATIME == 0,
-                _ => false,
-            },
-            _ => false,
-        };
-        stated.then(|| format!("{prefix}{name}"))
-    };
-    OPTIONS.iter().filter_map(named).collect()
-}
-
-pub fn propagation_name(propagation: Propagation) -> &'static str {
-    let same = |entry: &&(&str, Effect, bool)| {
-        matches!(entry.1, Effect::Propagation(kind) if kind == propagation.kind)
-            && entry.2 == propagation.recursive
-    };
-    OPTIONS.iter().find(same).map_or("", |(name, ..)| name)
-}
-
-/// The propagation that a word of the spec names.
-pub fn propagation(word: &str, field: &str) -> Result<Propagation> {
-    let found = OPTIONS
-        .iter()
-        .find_map(|(name, effect, recursive)| match effect {
-            Effect::Propagation(kind) if *name == word => Some(Propagation {
-                kind: *kind,
-                recursive: *recursive,
-            }),
-            _ => None,
-        });
-    let Some(found) = found else {
-        bail!(
-            "{field}: {word}: must be shared, slave, private or unbindable, or one of them after an r"
-        );
-    };
-    Ok(found)
 }

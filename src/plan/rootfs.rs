@@ -7,8 +7,9 @@ use anyhow::{Context, Result, bail, ensure};
 use libc::{MS_PRIVATE, MS_SHARED, MS_SLAVE, MS_UNBINDABLE};
 use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType};
 
-use super::mounts::{self, clean, propagation};
+use super::mounts::{self, clean};
 use super::namespaces::Namespaces;
+use super::options::propagation;
 use super::step::{Node, NodeKind, Propagation, Source, Step, Tree};
 use crate::bundle::Bundle;
 use crate::host::Host;

@@ -6,8 +6,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::mounts;
 use super::namespaces::IdMap;
+use super::options;
 use crate::sys::mount::Attributes;
 
 #[derive(Debug)]
@@ -141,7 +141,7 @@ impl fmt::Display for Step {
 
 impl fmt::Display for Mount {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let mut words = mounts::attribute_names(self.attributes, 0, "");
+        let mut words = options::attribute_names(self.attributes, 0, "");
         words.extend(self.options.iter().cloned());
         words.extend(self.copy_up.then(|| "tmpcopyup".to_string()));
         words.extend(self.propagation.iter().map(Propagation::to_string));
@@ -188,7 +188,7 @@ impl fmt::Display for Remount {
 
 impl fmt::Display for Propagation {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(mounts::propagation_name(*self))
+        f.write_str(options::propagation_name(*self))
     }
 }
 
@@ -226,8 +226,12 @@ impl fmt::Display for Node {
 }
 
 fn changes(plain: Attributes, recursive: Attributes) -> Vec<String> {
-    let mut words = mounts::attribute_names(plain.set, plain.clear, "");
-    words.extend(mounts::attribute_names(recursive.set, recursive.clear, "r"));
+    let mut words = options::attribute_names(plain.set, plain.clear, "");
+    words.extend(options::attribute_names(
+        recursive.set,
+        recursive.clear,
+        "r",
+    ));
     words
 }
 
