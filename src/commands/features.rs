@@ -10,7 +10,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use crate::plan::{namespaces, seccomp};
+use crate::plan::{namespaces, options, seccomp};
 
 /// The newest spec that this runtime follows.
 pub const SPEC_VERSION: &str = "1.3.0";
