@@ -205,10 +205,10 @@ impl Container {
         if self.init()?.is_none() {
             return Ok(Status::Stopped);
         }
-        if let Some(cgroup) = self.cgroup()? {
-            if cgroup.is_frozen()? {
-                return Ok(Status::Paused);
-            }
+        if let Some(cgroup) = self.cgroup()?
+            && cgroup.is_frozen()?
+        {
+            return Ok(Status::Paused);
         }
         Ok(if self.is_at_gate() {
             Status::Created

@@ -343,11 +343,11 @@ fn write_proc(process: &str, file: &str, text: &str) -> Result<()> {
 /// In a user namespace nobody has the right to raise them; the parent may have it. Init will lower the rest.
 fn raise_hard_limits(pid: i32, plan: &Plan) {
     for limit in &plan.process.rlimits {
-        if let Ok((soft, hard)) = process::prlimit(pid, limit.resource, None) {
-            if limit.hard > hard {
-                // If this is refused, init says so with the limit's name.
-                process::prlimit(pid, limit.resource, Some((soft, limit.hard))).ok();
-            }
+        if let Ok((soft, hard)) = process::prlimit(pid, limit.resource, None)
+            && limit.hard > hard
+        {
+            // If this is refused, init says so with the limit's name.
+            process::prlimit(pid, limit.resource, Some((soft, limit.hard))).ok();
         }
     }
 }

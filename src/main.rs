@@ -16,6 +16,7 @@ mod idmap;
 mod init;
 mod launch;
 mod log;
+mod lsm;
 mod notify;
 mod plan;
 mod selfexe;

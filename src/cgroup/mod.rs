@@ -84,12 +84,12 @@ impl Cgroup {
     }
 
     fn set(&self, setting: &Setting) -> Result<()> {
-        if let Some((file, value)) = &setting.alternative {
-            if self.exists(file) {
-                return self
-                    .write(file, value)
-                    .with_context(|| setting.field.clone());
-            }
+        if let Some((file, value)) = &setting.alternative
+            && self.exists(file)
+        {
+            return self
+                .write(file, value)
+                .with_context(|| setting.field.clone());
         }
         let Setting {
             file,

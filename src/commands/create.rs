@@ -20,7 +20,7 @@ use crate::launch::{Init, Launch};
 use crate::plan::rootfs::Root;
 use crate::plan::{Flags, Plan};
 use crate::sys::{self, clone, process, socket};
-use crate::{hooks, log, selfexe};
+use crate::{hooks, log, lsm, selfexe};
 
 pub fn run(args: &cli::Create, global: &Global, store: &Store) -> Result<i32> {
     let flags = &args.flags;
@@ -94,6 +94,7 @@ impl Request<'_> {
     pub fn make(self, store: &Store) -> Result<Made> {
         let (host, plan) = self.plan()?;
         self.check_terminal(&plan)?;
+        lsm::check(&plan.process.labels)?;
         self.bundle.check_files()?;
         check_preserved(plan.process.preserve_fds)?;
         plan.to_string().lines().for_each(log::debug);

@@ -21,6 +21,7 @@ use anyhow::{Context, Result, bail};
 use crate::channel::{ChildEnd, Down, Up};
 use crate::container::{State, Status, report};
 use crate::hooks;
+use crate::lsm;
 use crate::plan::Plan;
 use crate::plan::hooks::Hook;
 use crate::sys::{clone, cred, named, net, path, process, socket};
@@ -80,7 +81,6 @@ fn set_up(plan: &Plan, channel: &ChildEnd, materials: Materials) -> Result<exec:
     named(nix::unistd::setsid(), || "setsid()".to_string())?;
     nix::sys::stat::umask(nix::sys::stat::Mode::empty());
     process::reset_affinity()?;
-    join_keyring(plan)?;
     if plan.namespaces.creates(clone::NEWCGROUP) {
         // Not at the clone: the namespace is rooted at the cgroup that its maker is in.
         clone::unshare(clone::NEWCGROUP)?;
@@ -89,7 +89,8 @@ fn set_up(plan: &Plan, channel: &ChildEnd, materials: Materials) -> Result<exec:
         net::bring_up_loopback().context("bring up the loopback device")?;
     }
     set_names(plan)?;
-    set_sysctls(plan)?;
+    use_procfs(plan)?;
+    join_keyring(plan)?;
 
     let mut root = rootfs::enter(&plan.rootfs, trees)?;
     steps::perform_all(&plan.rootfs.furnish, &mut root)?;
@@ -212,21 +213,22 @@ fn set_names(plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-/// Through a procfs that nothing in the image or in a volume can stand in for.
-fn set_sysctls(plan: &Plan) -> Result<()> {
-    if plan.sysctl.is_empty() {
+/// Sysctls and labels, through a procfs that nothing in the image or in a volume can stand in for.
+fn use_procfs(plan: &Plan) -> Result<()> {
+    let labels = &plan.process.labels;
+    if plan.sysctl.is_empty() && labels.apparmor.is_none() && labels.selinux.is_none() {
         return Ok(());
     }
     let proc = rootfs::trusted_proc()?;
-    let sys = path::open_strict(&proc, Path::new("sys"), libc::O_PATH)?;
     for sysctl in &plan.sysctl {
-        write_sysctl(&sys, &sysctl.file, &sysctl.value).with_context(|| sysctl.to_string())?;
+        let file = Path::new("sys").join(&sysctl.file);
+        write_sysctl(&proc, &file, &sysctl.value).with_context(|| sysctl.to_string())?;
     }
-    Ok(())
+    lsm::set(labels, &proc)
 }
 
-fn write_sysctl(sys: &OwnedFd, file: &Path, value: &str) -> Result<()> {
-    let file = path::open_strict(sys, file, libc::O_WRONLY)?;
+fn write_sysctl(proc: &OwnedFd, file: &Path, value: &str) -> Result<()> {
+    let file = path::open_strict(proc, file, libc::O_WRONLY)?;
     let written = nix::unistd::write(&file, value.as_bytes());
     named(written, || format!("write({value:?})")).map(drop)
 }

@@ -242,7 +242,7 @@ fn symlink(target: &str, path: &Path, root: &Root) -> Result<()> {
 }
 
 fn read_only(path: &Path, root: &Root) -> Result<()> {
-    let Some(place) = path::find(&*root, path)? else {
+    let Some(place) = path::find(root, path)? else {
         return Ok(());
     };
     let tree = mount::clone_tree_at(&place, true)?;

@@ -170,12 +170,13 @@ impl<'a> Graph<'a> {
 
     /// Binary search, with the number loaded.
     fn tree(&mut self, ranges: &'a [Range]) -> usize {
-        if let [before, hole, after] = ranges {
-            if before.verdict == after.verdict && after.first - hole.first == 1 {
-                let outside = self.verdict(&before.verdict);
-                let inside = self.verdict(&hole.verdict);
-                return self.jump(JEQ, hole.first, inside, outside);
-            }
+        if let [before, hole, after] = ranges
+            && before.verdict == after.verdict
+            && after.first - hole.first == 1
+        {
+            let outside = self.verdict(&before.verdict);
+            let inside = self.verdict(&hole.verdict);
+            return self.jump(JEQ, hole.first, inside, outside);
         }
         let (low, high) = ranges.split_at(ranges.len() / 2);
         if low.is_empty() {

@@ -81,8 +81,10 @@ fn host(in_user_namespace: bool) -> Host {
 }
 
 fn load(config: &Path) -> Bundle {
-    let spec: Spec = serde_json::from_str(&read(config)).unwrap();
-    Bundle::new(PathBuf::from("/bundle"), spec).unwrap()
+    let spec: Result<Spec, _> = serde_json::from_str(&read(config));
+    let spec = spec.unwrap_or_else(|error| panic!("{}: {error}", config.display()));
+    Bundle::new(PathBuf::from("/bundle"), spec)
+        .unwrap_or_else(|error| panic!("{}: {error:#}", config.display()))
 }
 
 /// As the engine called: its argv lies beside the config.

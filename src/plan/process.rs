@@ -35,6 +35,7 @@ pub struct Process {
     pub keyring: Option<String>,
     /// Descriptors from 3 on that the process keeps.
     pub preserve_fds: u32,
+    pub labels: Labels,
     pub scheduling: Scheduling,
     pub seccomp: Option<Filter>,
 }
@@ -44,6 +45,13 @@ pub struct Process {
 pub struct Terminal {
     pub height: u16,
     pub width: u16,
+}
+
+/// What the security modules are to call the process.
+#[derive(Debug, Default)]
+pub struct Labels {
+    pub apparmor: Option<String>,
+    pub selinux: Option<String>,
 }
 
 #[derive(Debug, Default)]
@@ -75,7 +83,6 @@ pub fn process(bundle: &Bundle, namespaces: &Namespaces, flags: &Flags) -> Resul
             ..Process::default()
         });
     };
-    refuse_unsupported(spec)?;
     let linux = bundle.spec.linux().as_ref();
     let seccomp = linux.and_then(|linux| linux.seccomp().as_ref());
     Ok(Process {
@@ -89,21 +96,17 @@ pub fn process(bundle: &Bundle, namespaces: &Namespaces, flags: &Flags) -> Resul
         umask: umask(spec.user())?,
         keyring,
         preserve_fds: flags.listen_fds + flags.preserve_fds,
+        labels: labels(spec),
         scheduling: scheduling(spec, linux)?,
         seccomp: seccomp.map(super::seccomp::compile).transpose()?,
     })
 }
 
-/// Known properties that this version cannot honour are errors, as the spec asks.
-fn refuse_unsupported(spec: &Spec) -> Result<()> {
-    let given = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
-    let fields = [
-        ("process.apparmorProfile", given(spec.apparmor_profile())),
-        ("process.selinuxLabel", given(spec.selinux_label())),
-    ];
-    match fields.iter().find(|(_, given)| *given) {
-        Some((field, _)) => bail!("{field}: is not supported by this version; remove it"),
-        None => Ok(()),
+fn labels(spec: &Spec) -> Labels {
+    let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    Labels {
+        apparmor: given(spec.apparmor_profile()).filter(|profile| profile != "unconfined"),
+        selinux: given(spec.selinux_label()),
     }
 }
 
@@ -302,6 +305,12 @@ impl fmt::Display for Process {
             writeln!(f, "session keyring {keyring}")?;
         }
         self.identity.fmt(f)?;
+        if let Some(profile) = &self.labels.apparmor {
+            writeln!(f, "AppArmor profile {profile}")?;
+        }
+        if let Some(label) = &self.labels.selinux {
+            writeln!(f, "SELinux label {label}")?;
+        }
         self.scheduling.fmt(f)?;
         writeln!(f, "umask {:04o}", self.umask)?;
         writeln!(f, "cwd {}", self.cwd.display())?;

@@ -115,7 +115,7 @@ pub fn make_file(root: impl AsFd, path: &Path) -> Result<OwnedFd> {
 }
 
 /// The directory that holds `path`, made where missing, and the last name in it.
-pub fn make_parent<'a>(root: impl AsFd, path: &'a Path) -> Result<(OwnedFd, &'a OsStr)> {
+pub fn make_parent(root: impl AsFd, path: &Path) -> Result<(OwnedFd, &OsStr)> {
     let Some(name) = path.file_name() else {
         bail!("{path:?} names no file");
     };

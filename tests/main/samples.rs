@@ -3,7 +3,7 @@
 
 use crate::support::terminal::Terminal;
 use crate::support::{Bundle, Runtime, cgroup_root, has_controller, runtime};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};

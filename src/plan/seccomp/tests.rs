@@ -495,7 +495,7 @@ fn load(data: &Data, offset: u32) -> u32 {
     match offset {
         0 => data.number,
         4 => data.audit,
-        16..64 if offset % 4 == 0 => {
+        16..64 if offset.is_multiple_of(4) => {
             let argument = data.args[(offset as usize - 16) / 8];
             let upper = (offset % 8 == 4) == cfg!(target_endian = "little");
             if upper {

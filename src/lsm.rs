@@ -1,0 +1,58 @@
+//! AppArmor profiles and SELinux labels. The parent asks whether the host has the module; the child
+//! writes the label that exec is to give it, through a procfs that nothing can stand in for.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use nix::fcntl::readlinkat;
+use nix::unistd::write;
+
+use crate::plan::process::Labels;
+use crate::sys::{named, path};
+
+/// A label for a module that is not there would be a promise not kept.
+pub fn check(labels: &Labels) -> Result<()> {
+    if let Some(profile) = &labels.apparmor {
+        let enabled = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled");
+        ensure!(
+            enabled.is_ok_and(|text| text.starts_with('Y')),
+            "process.apparmorProfile: {profile}: AppArmor is not enabled on this host; remove the profile"
+        );
+    }
+    if let Some(label) = &labels.selinux {
+        ensure!(
+            Path::new("/sys/fs/selinux/enforce").exists(),
+            "process.selinuxLabel: {label}: SELinux is not enabled on this host; remove the label"
+        );
+    }
+    Ok(())
+}
+
+/// Takes effect at exec.
+pub fn set(labels: &Labels, proc: &std::os::fd::OwnedFd) -> Result<()> {
+    if let Some(profile) = &labels.apparmor {
+        // The module's own directory (Linux 5.8), and the one that it shares with others.
+        let text = format!("exec {profile}");
+        write_attribute(proc, "apparmor/exec", &text)
+            .or_else(|_| write_attribute(proc, "exec", &text))
+            .with_context(|| format!("process.apparmorProfile: {profile}"))?;
+    }
+    if let Some(label) = &labels.selinux {
+        for attribute in ["exec", "keycreate"] {
+            write_attribute(proc, attribute, label)
+                .with_context(|| format!("process.selinuxLabel: {label}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn write_attribute(proc: &std::os::fd::OwnedFd, attribute: &str, text: &str) -> Result<()> {
+    // A link to the number that this procfs knows the process by; links are not followed below.
+    let own = named(readlinkat(proc, "self"), || {
+        "readlinkat(/proc/self)".to_string()
+    })?;
+    let file = Path::new(&own).join("attr").join(attribute);
+    let open = path::open_strict(proc, &file, libc::O_WRONLY)
+        .with_context(|| format!("`/proc/self/attr/{attribute}`"))?;
+    named(write(&open, text.as_bytes()), || format!("write({text:?})")).map(drop)
+}
