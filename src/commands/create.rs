@@ -104,16 +104,21 @@ impl Request<'_> {
         let mut slot = store.claim(self.id)?;
         let mut state = self.record(&plan, &host)?;
         slot.save(&state)?;
-        let made = self.launch(&plan, &host, &mut slot, &mut state);
-        let (init, cgroup) = made.inspect_err(|_| undo_hooks(&plan, &state))?;
-        let made = Made {
+        let (init, cgroup) = self.launch(&plan, &host, &mut slot, &mut state)?;
+        let mut made = Made {
             init,
             cgroup,
             slot,
             state,
         };
-        self.finish(made, sockets)
-            .inspect_err(|_| undo_hooks(&plan, &State::default()))
+        match self.finish(&mut made, sockets) {
+            Ok(()) => Ok(made),
+            Err(error) => {
+                let Made { state, .. } = made;
+                run_poststop_hooks(&state);
+                Err(error)
+            }
+        }
     }
 
     /// The cgroup and its limits first: init is born with them.
@@ -141,11 +146,18 @@ impl Request<'_> {
             gate,
             state,
         };
-        Ok((launch.run()?, cgroup))
+        match launch.run() {
+            Ok(init) => Ok((init, cgroup)),
+            Err(error) => {
+                drop(cgroup);
+                run_poststop_hooks(state);
+                Err(error)
+            }
+        }
     }
 
     /// The record of a created container is written before anybody is told of it.
-    fn finish(&self, mut made: Made, sockets: Sockets) -> Result<Made> {
+    fn finish(&self, made: &mut Made, sockets: Sockets) -> Result<()> {
         made.state.created = log::rfc3339_nanos(SystemTime::now());
         made.slot.save(&made.state)?;
         if let Some((socket, console)) = sockets
@@ -162,7 +174,7 @@ impl Request<'_> {
         if let Some(file) = &self.flags.pid_file {
             write_pid_file(file, made.init.pid)?;
         }
-        Ok(made)
+        Ok(())
     }
 
     fn record(&self, plan: &Plan, host: &Host) -> Result<State> {
@@ -237,12 +249,16 @@ impl Sockets {
 }
 
 /// What createRuntime hooks have set up, poststop hooks take down: runtime.md, "Lifecycle", step 13.
-fn undo_hooks(plan: &Plan, state: &State) {
-    if plan.hooks.poststop.is_empty() {
+pub fn run_poststop_hooks(state: &State) {
+    let list = &state.hooks.poststop;
+    if list.is_empty() {
         return;
     }
-    if let Ok(json) = report(state, Status::Stopped, 0).json() {
-        hooks::run_all(&plan.hooks.poststop, "poststop", &json, Path::new("/"));
+    // The bundle may be gone by now.
+    let directory = Some(state.bundle.as_path()).filter(|dir| dir.is_dir());
+    match report(state, Status::Stopped, 0).line() {
+        Ok(json) => hooks::run_all(list, "poststop", &json, directory.unwrap_or(Path::new("/"))),
+        Err(error) => log::warn(&format!("poststop hooks: {error:#}")),
     }
 }
 

@@ -4,11 +4,10 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 
+use super::create::run_poststop_hooks;
 use crate::cli;
 use crate::container::{Container, Status, Store};
-use crate::hooks;
 use crate::sys::process;
 
 /// Milliseconds that a killed init may take; in uninterruptible sleep it does not die.
@@ -48,17 +47,7 @@ pub fn remove(container: &Container) -> Result<()> {
     } else if container.state.pid == 0 {
         remove_unclaimed_cgroup(container);
     }
-    let poststop = &container.state.hooks.poststop;
-    if !poststop.is_empty() {
-        let directory = Some(container.state.bundle.as_path()).filter(|dir| dir.is_dir());
-        let json = container.report(Status::Stopped).line()?;
-        hooks::run_all(
-            poststop,
-            "poststop",
-            &json,
-            directory.unwrap_or(Path::new("/")),
-        );
-    }
+    run_poststop_hooks(&container.state);
     container.forget()
 }
 

@@ -12,6 +12,7 @@ use super::{delete, spec, start};
 use crate::bundle::Bundle;
 use crate::cli::{self, Global};
 use crate::container::{Container, Store};
+use crate::launch::Init;
 use crate::plan::rootfs::{Overlay, Upper};
 use crate::sys::{self, process};
 use crate::{selfexe, terminal};
@@ -42,22 +43,16 @@ pub fn run(args: &cli::Run, global: &Global, store: &Store) -> Result<i32> {
 }
 
 fn detached(request: Request, store: &Store) -> Result<i32> {
-    let mut made = request.make(store)?;
-    made.init.start(&made.state)?;
-    let Made {
-        init,
-        cgroup,
-        slot,
-        state,
-    } = made;
-    let container = Container {
-        dir: slot.dir.clone(),
-        state,
-        damaged: false,
-    };
+    let (mut init, container) = on_its_own(request.make(store)?);
+    let started = init
+        .start(&container.state)
+        .and_then(|()| start::run_poststart_hooks(&container));
+    if let Err(error) = started {
+        drop(init);
+        delete::remove(&container)?;
+        return Err(error);
+    }
     init.keep();
-    keep(slot, cgroup);
-    start::run_poststart_hooks(&container)?;
     Ok(0)
 }
 
@@ -67,9 +62,24 @@ fn foreground(args: &cli::Run, request: Request, store: &Store) -> Result<i32> {
         // Processes that the container leaves to its caller's namespace come to this one.
         process::set_child_subreaper()?;
     }
-    let mut made = request.make(store)?;
-    let console = made.init.console.take().map(terminal::attach).transpose()?;
-    made.init.start(&made.state)?;
+    let (mut init, container) = on_its_own(request.make(store)?);
+    let console = init.console.take().map(terminal::attach).transpose();
+    let started = console.and_then(|console| {
+        init.start(&container.state)?;
+        start::run_poststart_hooks(&container)?;
+        Ok(console)
+    });
+    let failed = started.is_err();
+    let code = started.and_then(|console| terminal::wait(init.pidfd.as_fd(), console, &signals));
+    drop(init);
+    if failed || !args.keep {
+        delete::remove(&container)?;
+    }
+    code
+}
+
+/// From here on the container is removed as `delete` does it, poststop hooks included.
+fn on_its_own(made: Made) -> (Init, Container) {
     let Made {
         init,
         cgroup,
@@ -82,13 +92,7 @@ fn foreground(args: &cli::Run, request: Request, store: &Store) -> Result<i32> {
         damaged: false,
     };
     keep(slot, cgroup);
-    let code = start::run_poststart_hooks(&container)
-        .and_then(|()| terminal::wait(init.pidfd.as_fd(), console, &signals));
-    drop(init);
-    if !args.keep {
-        delete::remove(&container)?;
-    }
-    code
+    (init, container)
 }
 
 /// The bundle that is named, or one made of layers; with the command that is given, if any.
