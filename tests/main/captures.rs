@@ -70,7 +70,7 @@ fn stand_in(mut c: Bundle, config: &Path) -> Bundle {
     c
 }
 
-/// Takes out what this machine or this version cannot grant, and names it.
+/// Takes out what this machine cannot grant, and names it: programs and profiles are the engine's own.
 fn take_out(spec: &mut Value) -> Vec<String> {
     let mut missing = limit_to_host(spec);
     for (parent, key) in [("", "hooks"), ("/process", "apparmorProfile")] {

@@ -283,3 +283,24 @@ fn run_with_an_upper_directory_keeps_what_is_written() {
     );
     assert_untouched(&c);
 }
+
+/// The places of all mounts that the container can see.
+fn places(answer: &str) -> Vec<&str> {
+    // The payload escapes the ends of lines.
+    let lines = answer.split("\\n");
+    lines.filter_map(|line| line.split(' ').nth(4)).collect()
+}
+
+#[test]
+fn nothing_of_the_old_root_is_left() {
+    let plain = bundle!().asks(&["read /proc/self/mountinfo"]);
+    let layered = annotated(layers(plain), &[(LOWER, "top:bottom")]);
+    let in_user_namespace = annotated(layers(bundle!().in_user_namespace()), &[(LOWER, "bottom")])
+        .asks(&["read /proc/self/mountinfo"]);
+    for c in [layered, in_user_namespace] {
+        let text = c.run().ok().answer("read /proc/self/mountinfo");
+        let roots = places(&text).into_iter().filter(|place| *place == "/");
+        assert_eq!(roots.count(), 1, "{text}");
+        assert!(!text.contains(" /sys/fs/cgroup/unified "), "{text}");
+    }
+}
