@@ -24,6 +24,8 @@ pub struct Bundle {
     pub dir: PathBuf,
     pub spec: Spec,
     pub overlay: Option<Overlay>,
+    /// Names that no kernel known here has.
+    pub unknown_capabilities: Vec<String>,
 }
 
 impl Bundle {
@@ -32,13 +34,28 @@ impl Bundle {
         let dir = sys::io(std::fs::canonicalize(dir)).with_context(|| format!("bundle {dir:?}"))?;
         let file = config.map_or_else(|| dir.join("config.json"), Path::to_path_buf);
         let text = read(&file)?;
-        let spec = parse(&text).with_context(|| format!("{}", file.display()))?;
-        Bundle::new(dir, spec)
+        let parsed = parse(&text).with_context(|| format!("{}", file.display()))?;
+        Bundle::of_parsed(dir, parsed)
+    }
+
+    fn of_parsed(
+        dir: PathBuf,
+        (spec, unknown_capabilities): (Spec, Vec<String>),
+    ) -> Result<Bundle> {
+        Ok(Bundle {
+            unknown_capabilities,
+            ..Bundle::new(dir, spec)?
+        })
     }
 
     pub fn new(dir: PathBuf, spec: Spec) -> Result<Bundle> {
         let overlay = overlay(&dir, spec.annotations().as_ref())?;
-        let bundle = Bundle { dir, spec, overlay };
+        let bundle = Bundle {
+            dir,
+            spec,
+            overlay,
+            unknown_capabilities: Vec::new(),
+        };
         bundle.check()?;
         Ok(bundle)
     }
@@ -78,7 +95,7 @@ impl Bundle {
 
     /// A bundle whose config was never written down.
     pub fn of_config(dir: PathBuf, config: &Value) -> Result<Bundle> {
-        Bundle::new(dir, parse(&serde_json::to_vec(config)?)?)
+        Bundle::of_parsed(dir, parse(&serde_json::to_vec(config)?)?)
     }
 
     /// What must be on the disk for a container to be made; a dry run does without.
@@ -147,7 +164,8 @@ fn read(file: &Path) -> Result<Vec<u8>> {
 
 /// The typed reading is tried first; only a config that it refuses is looked through for what the
 /// spec tells runtimes to tolerate.
-fn parse(text: &[u8]) -> Result<Spec> {
+/// Gives the capabilities that were passed over too.
+fn parse(text: &[u8]) -> Result<(Spec, Vec<String>)> {
     // serde would take an array for an object too.
     let first = text.iter().find(|byte| !byte.is_ascii_whitespace());
     ensure!(
@@ -155,12 +173,12 @@ fn parse(text: &[u8]) -> Result<Spec> {
         "must be a JSON object, at line 1"
     );
     let (place, first) = match typed(text) {
-        Ok(spec) => return Ok(spec),
+        Ok(spec) => return Ok((spec, Vec::new())),
         Err(error) => error,
     };
     let mut value: Value = serde_json::from_slice(text)?;
-    tolerate(&mut value);
-    typed(&serde_json::to_vec(&value)?).map_err(|(path, second)| {
+    let unknown = tolerate(&mut value);
+    let spec = typed(&serde_json::to_vec(&value)?).map_err(|(path, second)| {
         // Only the first reading knows the lines of the file.
         let words = if path == place {
             first.to_string()
@@ -168,7 +186,8 @@ fn parse(text: &[u8]) -> Result<Spec> {
             without_position(&second)
         };
         anyhow!("{path}: {words}")
-    })
+    })?;
+    Ok((spec, unknown))
 }
 
 /// The config, or the path of the field that is wrong and what is wrong with it.
@@ -189,8 +208,9 @@ fn without_position(error: &serde_json::Error) -> String {
 }
 
 /// Takes out explicit nulls, and capabilities that no kernel known here has.
-fn tolerate(value: &mut Value) {
+fn tolerate(value: &mut Value) -> Vec<String> {
     remove_nulls(value);
+    let mut unknown = Vec::new();
     for set in [
         "bounding",
         "effective",
@@ -200,9 +220,15 @@ fn tolerate(value: &mut Value) {
     ] {
         let list = value.pointer_mut(&format!("/process/capabilities/{set}"));
         if let Some(list) = list.and_then(Value::as_array_mut) {
-            list.retain(|name| serde_json::from_value::<Capability>(name.clone()).is_ok());
+            let is_known =
+                |name: &Value| serde_json::from_value::<Capability>(name.clone()).is_ok();
+            let passed_over = list.extract_if(.., |name| name.is_string() && !is_known(name));
+            unknown.extend(passed_over.filter_map(|name| name.as_str().map(str::to_string)));
         }
     }
+    unknown.sort();
+    unknown.dedup();
+    unknown
 }
 
 fn remove_nulls(value: &mut Value) {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 
-use crate::sys;
+use crate::sys::{self, cred};
 
 #[derive(Clone, Debug)]
 pub struct Host {
@@ -13,6 +13,8 @@ pub struct Host {
     pub egid: u32,
     /// Whether this process is itself confined to a user namespace that does not map all ids.
     pub in_user_namespace: bool,
+    /// What this process may do and give away, a bit for each capability.
+    pub capabilities: u64,
     pub cgroup: Hierarchy,
 }
 
@@ -31,6 +33,7 @@ impl Host {
             euid: nix::unistd::geteuid().as_raw(),
             egid: nix::unistd::getegid().as_raw(),
             in_user_namespace: in_user_namespace()?,
+            capabilities: cred::permitted_capabilities()?,
             cgroup: Hierarchy::probe()?,
         })
     }

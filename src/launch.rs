@@ -59,8 +59,8 @@ impl Launch<'_> {
         if relayed {
             flags = 0;
         }
-        let side =
-            clone::clone3(flags, cgroup.map(AsFd::as_fd)).context("make the container's init")?;
+        let side = clone::clone3(flags, cgroup.map(AsFd::as_fd))
+            .map_err(|error| explain_clone(error, plan))?;
         let Side::Parent { pid, pidfd } = side else {
             drop(parent);
             let waits = relayed || plan.namespaces.creates(clone::NEWUSER);
@@ -222,6 +222,17 @@ pub fn start_over(channel: &ParentEnd, state: &State, init: BorrowedFd) -> Resul
             Some(other) => bail!("unexpected {other:?} from the container's init"),
         }
     }
+}
+
+fn explain_clone(error: anyhow::Error, plan: &Plan) -> anyhow::Error {
+    let refused = sys::errno(&error) == Some(Errno::EPERM);
+    if refused && !plan.namespaces.has(clone::NEWUSER) {
+        return error.context(
+            "linux.namespaces: make new namespaces without privilege; add a user namespace, as \
+             \"cofferdam spec --rootless\" does",
+        );
+    }
+    error.context("make the container's init")
 }
 
 /// Trees that init could not open itself. They receive what is mounted on the host later, and give nothing back.

@@ -194,9 +194,12 @@ impl Terminal {
 
     /// A terminal without a user's window keeps the size that the spec gave it.
     fn resize(&self) {
-        let size =
-            tty::window_size(&self.user_input).or_else(|_| tty::window_size(&self.user_output));
-        if let Ok(size) = size {
+        let ends = [&self.user_input, &self.user_output];
+        let mut sizes = ends
+            .into_iter()
+            .filter_map(|end| tty::window_size(end).ok());
+        // A serial line, for one, says 0 by 0.
+        if let Some(size) = sizes.find(|size| size.ws_row > 0 && size.ws_col > 0) {
             let _ = tty::set_window_size(&self.master, size);
         }
     }

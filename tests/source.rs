@@ -226,7 +226,10 @@ fn sources() -> Vec<Source> {
             let name = name.display().to_string();
             if path.is_dir() {
                 pending.push(path);
-            } else if name.ends_with(".rs") && !name.ends_with("/tests.rs") {
+            } else if name.ends_with(".rs")
+                && !name.ends_with("/tests.rs")
+                && !name.ends_with("/golden.rs")
+            {
                 let text = fs::read_to_string(&path).expect("read a source file");
                 found.push(Source::new(name, text));
             }

@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
+use nix::fcntl::AtFlags;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, fstat, mkdirat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::unistd::{Uid, UnlinkatFlags, fchownat, unlinkat};
 
 use crate::plan::cgroup::CgroupPlan;
 use crate::plan::resources::Setting;
@@ -76,6 +77,10 @@ impl Cgroup {
         for setting in &plan.resources.settings {
             self.set(setting)?;
         }
+        if let Some(owner) = plan.owner {
+            self.give_to(owner)
+                .with_context(|| format!("give the cgroup to user {owner}"))?;
+        }
         if let Some(program) = &plan.devices {
             let program = bpf::load_device_program(program).context("linux.resources.devices")?;
             bpf::attach_device_program(self, program).context("linux.resources.devices")?;
@@ -102,6 +107,28 @@ impl Cgroup {
             Err(error) if *optional && is_gone(&error) => Ok(()),
             result => result.with_context(|| format!("{field}: write {value:?} to {file}")),
         }
+    }
+
+    /// The directory, and the files that the kernel names as safe to delegate (cgroups(7), "delegation").
+    fn give_to(&self, owner: u32) -> Result<()> {
+        let listed = std::fs::read_to_string("/sys/kernel/cgroup/delegate");
+        let listed =
+            listed.unwrap_or("cgroup.procs\ncgroup.subtree_control\ncgroup.threads".into());
+        for file in std::iter::once(".").chain(listed.lines()) {
+            let owner = Some(Uid::from_raw(owner));
+            match fchownat(
+                &self.directory,
+                file,
+                owner,
+                None,
+                AtFlags::AT_SYMLINK_NOFOLLOW,
+            ) {
+                // A file of a controller that is not enabled here.
+                Err(Errno::ENOENT) => {}
+                result => named(result, || format!("fchownat({file:?}, {owner:?})"))?,
+            }
+        }
+        Ok(())
     }
 
     pub fn is_frozen(&self) -> Result<bool> {

@@ -4,12 +4,16 @@ use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Result, bail, ensure};
-use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType};
+use oci_spec::runtime::{Linux, Mount};
 
 use super::Flags;
+use super::mounts::clean;
+use super::namespaces::Namespaces;
 use super::resources::{self, Resources};
+use crate::bundle::Bundle;
 use crate::cgroup::devices::{self, DeviceRule};
 use crate::host::Host;
+use crate::sys::clone;
 
 #[derive(Debug)]
 pub struct CgroupPlan {
@@ -23,11 +27,20 @@ pub struct CgroupPlan {
     /// The device program; `None` allows everything.
     pub devices: Option<Vec<u64>>,
     pub device_rules: Vec<DeviceRule>,
+    /// The user of the host that the cgroup is given to, for the container to manage below it.
+    pub owner: Option<u32>,
     /// Whether the caller may be without the right to make cgroups, and no limit needs one.
     pub optional: bool,
 }
 
-pub fn cgroup(linux: &Linux, host: &Host, flags: &Flags) -> Result<CgroupPlan> {
+pub fn cgroup(
+    bundle: &Bundle,
+    namespaces: &Namespaces,
+    host: &Host,
+    flags: &Flags,
+) -> Result<CgroupPlan> {
+    let default = Linux::default();
+    let linux = bundle.spec.linux().as_ref().unwrap_or(&default);
     let mut resources = resources::resources(linux.resources().as_ref())?;
     let path = linux.cgroups_path().as_deref().unwrap_or(Path::new(""));
     let mount = host.cgroup.mount.clone();
@@ -37,8 +50,7 @@ pub fn cgroup(linux: &Linux, host: &Host, flags: &Flags) -> Result<CgroupPlan> {
     } else {
         (directory(path, &flags.id, &host.cgroup.own)?, None)
     };
-    let is_user = |namespace: &LinuxNamespace| namespace.typ() == LinuxNamespaceType::User;
-    let free = resources.devices.is_empty() && linux.namespaces().iter().flatten().any(is_user);
+    let free = resources.devices.is_empty() && namespaces.has(clone::NEWUSER);
     let mut device_rules = std::mem::take(&mut resources.devices);
     device_rules.extend(devices::defaults());
     let confined = host.euid != 0 || host.in_user_namespace;
@@ -55,8 +67,33 @@ pub fn cgroup(linux: &Linux, host: &Host, flags: &Flags) -> Result<CgroupPlan> {
             devices::program(&device_rules)?
         },
         device_rules,
+        owner: owner(bundle, namespaces),
         resources,
     })
+}
+
+/// config-linux.md, "Cgroup ownership": a cgroup that the container sees as its root, and may write, is its user's.
+fn owner(bundle: &Bundle, namespaces: &Namespaces) -> Option<u32> {
+    let is_writable = |mount: &Mount| {
+        let kind = mount.typ().as_deref();
+        matches!(kind, Some("cgroup" | "cgroup2"))
+            && clean(mount.destination()) == Path::new("/sys/fs/cgroup")
+            && !mount
+                .options()
+                .iter()
+                .flatten()
+                .any(|option| option == "ro" || option == "rro")
+    };
+    let writable = bundle.spec.mounts().iter().flatten().any(is_writable);
+    if !writable || !namespaces.creates(clone::NEWCGROUP) || namespaces.joins(clone::NEWUSER) {
+        return None;
+    }
+    let uid = bundle.spec.process().as_ref()?.user().uid();
+    let owner = match namespaces.creates(clone::NEWUSER) {
+        true => Namespaces::maps_to_host(&namespaces.uids, uid)?,
+        false => uid,
+    };
+    (owner != 0).then_some(owner)
 }
 
 /// An absolute path starts at the mount; a relative one, by default the id, beside the caller's own cgroup,
@@ -147,12 +184,15 @@ impl fmt::Display for CgroupPlan {
         for setting in &self.resources.settings {
             writeln!(f, "{} = {}", setting.file, setting.value)?;
         }
+        if let Some(owner) = self.owner {
+            writeln!(f, "cgroup belongs to the host's user {owner}")?;
+        }
         match &self.devices {
             None => writeln!(f, "devices: all"),
             Some(_) => {
                 let rules: Vec<String> =
                     self.device_rules.iter().map(ToString::to_string).collect();
-                writeln!(f, "devices: {}", rules.join(", "))
+                writeln!(f, "devices: deny all, {}", rules.join(", "))
             }
         }
     }

@@ -77,25 +77,29 @@ fn list(hooks: &Option<Vec<SpecHook>>, name: &str) -> Result<Vec<Hook>> {
     hooks.iter().flatten().enumerate().map(one).collect()
 }
 
-impl fmt::Display for Hooks {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let lists = [
+impl Hooks {
+    /// All lists with their names, in the order in which they run.
+    pub fn lists(&self) -> [(&'static str, &[Hook]); 6] {
+        [
             ("prestart", &self.prestart),
             ("createRuntime", &self.create_runtime),
             ("createContainer", &self.create_container),
             ("startContainer", &self.start_container),
             ("poststart", &self.poststart),
             ("poststop", &self.poststop),
-        ];
-        for (name, hooks) in lists {
-            for hook in hooks {
-                write!(f, "{name} hook {}", hook.path.display())?;
-                match hook.timeout {
-                    Some(seconds) => writeln!(f, " ({seconds} s)")?,
-                    None => writeln!(f)?,
-                }
-            }
+        ]
+    }
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "hook {}", self.path.display())?;
+        if let Some(arguments) = self.args.get(1..).filter(|list| !list.is_empty()) {
+            write!(f, " {arguments:?}")?;
         }
-        Ok(())
+        match self.timeout {
+            Some(seconds) => write!(f, " ({seconds} s)"),
+            None => Ok(()),
+        }
     }
 }

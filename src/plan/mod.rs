@@ -60,15 +60,18 @@ impl Plan {
         let linux = bundle.spec.linux().as_ref().unwrap_or(&default);
         refuse_unsupported(linux)?;
         let namespaces = namespaces::namespaces(linux, host)?;
-        let mut cgroup = cgroup::cgroup(linux, host, flags)?;
+        let mut cgroup = cgroup::cgroup(bundle, &namespaces, host, flags)?;
+        let mut process = process::process(bundle, &namespaces, host, flags)?;
+        let mut warnings = std::mem::take(&mut cgroup.resources.warnings);
+        warnings.append(&mut process.warnings);
         Ok(Plan {
             rootfs: rootfs::rootfs(bundle, host, &namespaces, flags.no_pivot)?,
             hostname: uts_name(bundle.spec.hostname(), "hostname", &namespaces)?,
             domainname: uts_name(bundle.spec.domainname(), "domainname", &namespaces)?,
             sysctl: sysctl::sysctl(linux, &namespaces)?,
-            process: process::process(bundle, &namespaces, flags)?,
+            process,
             hooks: hooks::hooks(bundle.spec.hooks().as_ref())?,
-            warnings: std::mem::take(&mut cgroup.resources.warnings),
+            warnings,
             namespaces,
             cgroup,
         })
@@ -122,8 +125,6 @@ impl fmt::Display for Plan {
         }
         self.cgroup.fmt(f)?;
         self.namespaces.fmt(f)?;
-        self.hooks.fmt(f)?;
-        self.rootfs.fmt(f)?;
         for (what, name) in [
             ("hostname", &self.hostname),
             ("domainname", &self.domainname),
@@ -135,6 +136,20 @@ impl fmt::Display for Plan {
         for sysctl in &self.sysctl {
             writeln!(f, "{sysctl}")?;
         }
-        self.process.fmt(f)
+        let hooks = self.hooks.lists();
+        self.rootfs.write_furnish(f)?;
+        write_hooks(f, &hooks[..3])?;
+        self.rootfs.write_seal(f)?;
+        write_hooks(f, &hooks[3..4])?;
+        self.process.fmt(f)?;
+        write_hooks(f, &hooks[4..])
     }
+}
+
+fn write_hooks(f: &mut fmt::Formatter, lists: &[(&str, &[hooks::Hook])]) -> fmt::Result {
+    let all = lists
+        .iter()
+        .flat_map(|(name, list)| list.iter().map(move |hook| (name, hook)));
+    all.into_iter()
+        .try_for_each(|(name, hook)| writeln!(f, "{name} {hook}"))
 }

@@ -120,7 +120,7 @@ impl Options {
     /// Sorts the words; what the table does not know is for the filesystem.
     pub fn parse(words: &[String]) -> Options {
         let mut options = Options::default();
-        for word in words {
+        for word in words.iter().filter(|word| !word.is_empty()) {
             match OPTIONS.iter().find(|(name, ..)| name == word) {
                 Some((_, effect, recursive)) => options.apply(*effect, *recursive),
                 None => options.data.push(word.clone()),

@@ -15,6 +15,8 @@ use super::namespaces::Namespaces;
 use super::scheduling::{Scheduling, scheduling};
 use super::seccomp::Filter;
 use crate::bundle::Bundle;
+use crate::host::Host;
+use crate::sys::clone;
 use crate::sys::cred::Sets;
 
 /// Set for a process that keeps the supplementary groups of the caller.
@@ -38,6 +40,8 @@ pub struct Process {
     pub labels: Labels,
     pub scheduling: Scheduling,
     pub seccomp: Option<Filter>,
+    /// What the config asks for in vain.
+    pub warnings: Vec<String>,
 }
 
 /// The size of a new terminal; zero leaves it to the terminal's user.
@@ -74,7 +78,12 @@ pub struct Rlimit {
     pub hard: u64,
 }
 
-pub fn process(bundle: &Bundle, namespaces: &Namespaces, flags: &Flags) -> Result<Process> {
+pub fn process(
+    bundle: &Bundle,
+    namespaces: &Namespaces,
+    host: &Host,
+    flags: &Flags,
+) -> Result<Process> {
     let keyring = (!flags.no_new_keyring).then(|| format!("_ses.{}", flags.id));
     let Some(spec) = bundle.spec.process() else {
         return Ok(Process {
@@ -99,6 +108,7 @@ pub fn process(bundle: &Bundle, namespaces: &Namespaces, flags: &Flags) -> Resul
         labels: labels(spec),
         scheduling: scheduling(spec, linux)?,
         seccomp: seccomp.map(super::seccomp::compile).transpose()?,
+        warnings: capability_warnings(bundle, spec, namespaces, host),
     })
 }
 
@@ -195,6 +205,35 @@ fn identity(bundle: &Bundle, spec: &Spec, namespaces: &Namespaces) -> Result<Ide
         ambient: set(LinuxCapabilities::ambient),
         no_new_privileges: spec.no_new_privileges() == Some(true),
     })
+}
+
+/// config.md, "Linux Process": what cannot be granted is warned about, and left out.
+fn capability_warnings(
+    bundle: &Bundle,
+    spec: &Spec,
+    namespaces: &Namespaces,
+    host: &Host,
+) -> Vec<String> {
+    let lists = spec.capabilities().iter().flat_map(|sets| {
+        [
+            sets.bounding(),
+            sets.effective(),
+            sets.inheritable(),
+            sets.permitted(),
+            sets.ambient(),
+        ]
+    });
+    let wanted = lists.fold(0, |all, list| all | mask(list));
+    // The first process of a new user namespace has all of them.
+    let owned = if namespaces.has(clone::NEWUSER) {
+        u64::MAX
+    } else {
+        host.capabilities
+    };
+    let mut missing = capability_names(wanted & !owned);
+    missing.extend(bundle.unknown_capabilities.iter().cloned());
+    let warning = |name: String| format!("process.capabilities: {name}: cannot be granted here");
+    missing.into_iter().map(warning).collect()
 }
 
 fn mask(capabilities: &Option<Capabilities>) -> u64 {
@@ -323,7 +362,12 @@ impl fmt::Display for Process {
         for entry in &self.env {
             writeln!(f, "env {}", entry.to_string_lossy())?;
         }
-        writeln!(f, "exec {:?}", self.args)
+        let args: Vec<_> = self
+            .args
+            .iter()
+            .map(|text| text.to_string_lossy())
+            .collect();
+        writeln!(f, "exec {args:?}")
     }
 }
 

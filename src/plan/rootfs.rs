@@ -307,21 +307,29 @@ fn paths(list: &Option<Vec<String>>, field: &str) -> Result<Vec<PathBuf>> {
     list.iter().flatten().enumerate().map(one).collect()
 }
 
-impl fmt::Display for Rootfs {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        self.root.fmt(f)?;
-        for step in self.furnish.iter().chain(&self.seal) {
-            writeln!(f, "{step}")?;
+impl Rootfs {
+    /// What init does up to the hooks, for the printed plan.
+    pub fn write_furnish(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{}", self.root)?;
+        self.furnish
+            .iter()
+            .try_for_each(|step| writeln!(f, "{step}"))
+    }
+
+    /// What init does after the hooks.
+    pub fn write_seal(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        self.seal
+            .iter()
+            .try_for_each(|step| writeln!(f, "{step}"))?;
+        match (&self.root, self.pivot) {
+            (Root::InPlace(_), _) => writeln!(f, "chroot into it")?,
+            (_, true) => writeln!(f, "pivot into it")?,
+            (_, false) => writeln!(f, "move it over / without pivot_root")?,
         }
-        if let Some(propagation) = self.propagation {
-            writeln!(f, "make / {propagation}")?;
+        match self.propagation {
+            Some(propagation) => writeln!(f, "make / {propagation}"),
+            None => Ok(()),
         }
-        let how = match (&self.root, self.pivot) {
-            (Root::InPlace(_), _) => "chroot into it",
-            (_, true) => "pivot into it",
-            (_, false) => "move it over / without pivot_root",
-        };
-        writeln!(f, "{how}")
     }
 }
 

@@ -128,7 +128,7 @@ impl fmt::Display for Step {
                 write!(f, "make directory {} ({mode:04o})", path.display())
             }
             Step::MakeNode(node) => node.fmt(f),
-            Step::BindNode { path } => write!(f, "bind the host's {} on it", path.display()),
+            Step::BindNode { path } => write!(f, "bind the host's {}", path.display()),
             Step::Symlink { target, path } => write!(f, "link {} -> {target}", path.display()),
             Step::ReadOnly { path } => {
                 write!(f, "make {} and all below it read-only", path.display())
