@@ -8,6 +8,8 @@ COMMIT := $(or $(shell git rev-parse --short HEAD 2>/dev/null),unknown)
 
 # A C linker, the C library and libseccomp as static archives, and what cargo checks its registry by.
 PACKAGES := ca-certificates gcc libc6-dev libseccomp-dev
+# `cofferdam ps` calls ps(1).
+TEST_PACKAGES := procps
 ORACLES := runc crun
 
 # rustup installs for one user, and often into no path that root has; sudo changes the home as well.
@@ -40,15 +42,17 @@ run: build ## run the container of config-samples/hello
 
 # The tests say themselves what they skip on this machine, and why.
 test: setup ## check the format, lint, run all tests
+	@$(call install_packages,$(TEST_PACKAGES))
 	@$(call component,fmt,rustfmt,--check)
 	@$(call component,clippy,clippy,--all-targets --locked -- -D warnings)
 	RUNTIME= cargo test --locked
 
 test-cli: setup ## run the black-box tests on the program that $RUNTIME names, by default this one
+	@$(call install_packages,$(TEST_PACKAGES))
 	cargo test --locked --test main
 
 oracle: setup ## prove the black-box tests: run them on runc and crun
-	@$(call install_packages,$(ORACLES))
+	@$(call install_packages,$(TEST_PACKAGES) $(ORACLES))
 	@failed=; for name in $(ORACLES); do \
 		RUNTIME=$$(PATH=$$PATH:/usr/sbin command -v $$name) cargo test --locked --test main || failed="$$failed $$name"; \
 	done; [ -z "$$failed" ] || { echo "make: tests fail on:$$failed" >&2; exit 1; }

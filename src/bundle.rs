@@ -93,6 +93,18 @@ impl Bundle {
             .collect()
     }
 
+    /// The config of a process alone, without a root.
+    pub fn of_process(dir: PathBuf, spec: Spec) -> Result<Bundle> {
+        let bundle = Bundle {
+            dir,
+            spec,
+            overlay: None,
+            unknown_capabilities: Vec::new(),
+        };
+        bundle.check_process()?;
+        Ok(bundle)
+    }
+
     /// A bundle whose config was never written down.
     pub fn of_config(dir: PathBuf, config: &Value) -> Result<Bundle> {
         Bundle::of_parsed(dir, parse(&serde_json::to_vec(config)?)?)
@@ -120,15 +132,20 @@ impl Bundle {
             self.overlay.is_some() || self.root().is_some(),
             "root: missing; give the path of the root filesystem"
         );
-        if let Some(process) = self.spec.process() {
-            let cwd = process.cwd();
-            ensure!(cwd.is_absolute(), "process.cwd: {cwd:?}: must be absolute");
-        }
+        self.check_process()?;
         let names = self.spec.annotations().iter().flat_map(|map| map.keys());
         ensure!(
             names.into_iter().all(|name| !name.is_empty()),
             "annotations: a name is empty"
         );
+        Ok(())
+    }
+
+    fn check_process(&self) -> Result<()> {
+        if let Some(process) = self.spec.process() {
+            let cwd = process.cwd();
+            ensure!(cwd.is_absolute(), "process.cwd: {cwd:?}: must be absolute");
+        }
         Ok(())
     }
 }

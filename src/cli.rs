@@ -81,6 +81,8 @@ pub enum Command {
     Kill(Kill),
     /// Remove a container that has stopped
     Delete(Delete),
+    /// Run another process in a container
+    Exec(Exec),
     /// Freeze the processes of a container
     Pause(Pause),
     /// Let the processes of a paused container go on
@@ -202,6 +204,72 @@ pub struct Delete {
     pub force: bool,
     /// Name of the container
     pub id: String,
+}
+
+#[derive(Args, Debug)]
+pub struct Exec {
+    /// Take the process from FILE, as in `process` of a config.json
+    #[arg(short, long, value_name = "FILE")]
+    pub process: Option<PathBuf>,
+    /// Give the process a terminal
+    #[arg(short, long)]
+    pub tty: bool,
+    /// Run as UID[:GID], or by name as the container's /etc/passwd has it
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+    /// Add a group, by number; may be repeated
+    #[arg(short = 'g', long, value_name = "GID", action = ArgAction::Append)]
+    pub additional_gids: Vec<u32>,
+    /// Start in this directory of the container
+    #[arg(long, value_name = "DIR")]
+    pub cwd: Option<String>,
+    /// Set a variable; may be repeated
+    #[arg(short, long, value_name = "NAME=VALUE", action = ArgAction::Append)]
+    pub env: Vec<String>,
+    /// Add a capability, such as CAP_NET_ADMIN; may be repeated
+    #[arg(short, long, value_name = "CAPABILITY", action = ArgAction::Append)]
+    pub cap: Vec<String>,
+    /// Gain no privileges by exec
+    #[arg(long)]
+    pub no_new_privs: bool,
+    /// AppArmor profile of the process
+    #[arg(long, value_name = "PROFILE")]
+    pub apparmor: Option<String>,
+    /// SELinux label of the process
+    #[arg(long, value_name = "LABEL")]
+    pub process_label: Option<String>,
+    /// Run in this cgroup below the container's
+    #[arg(long, value_name = "PATH", action = ArgAction::Append)]
+    pub cgroup: Vec<String>,
+    /// Do not wait for the end of the process
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Write the number of the process to FILE
+    #[arg(long, value_name = "FILE")]
+    pub pid_file: Option<PathBuf>,
+    /// Send the master of the terminal to this socket
+    #[arg(long, value_name = "SOCKET")]
+    pub console_socket: Option<PathBuf>,
+    /// Send a pidfd of the process to this socket
+    #[arg(long, value_name = "SOCKET")]
+    pub pidfd_socket: Option<PathBuf>,
+    /// Hand on N descriptors of the caller, from 3 on
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub preserve_fds: u32,
+    /// Run in a paused container too; the process waits until it is resumed
+    #[arg(long)]
+    pub ignore_paused: bool,
+    #[arg(long, hide = true)]
+    no_subreaper: bool,
+    /// Name of the container
+    pub id: String,
+    /// Command and its arguments
+    #[arg(
+        value_name = "COMMAND",
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    pub command: Vec<String>,
 }
 
 #[derive(Args, Debug)]
@@ -337,6 +405,7 @@ pub fn one_verb(name: &OsStr) -> Option<clap::Command> {
         "state" => State::augment_args(new("state")),
         "kill" => Kill::augment_args(new("kill")),
         "delete" => Delete::augment_args(new("delete")),
+        "exec" => Exec::augment_args(new("exec")),
         "pause" => Pause::augment_args(new("pause")),
         "resume" => Pause::augment_args(new("resume")),
         "ps" => Ps::augment_args(new("ps")),

@@ -21,8 +21,12 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::SockType;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
+use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
+use crate::plan::Plan;
+use crate::plan::exec::Saved;
 use crate::plan::hooks::Hooks;
 use crate::plan::seccomp::Notify;
 use crate::sys::{self, process, socket};
@@ -30,6 +34,7 @@ use crate::sys::{self, process, socket};
 const STATE: &str = "state";
 const GATE: &str = "gate";
 const CGROUP: &str = "cgroup";
+const CONFIG: &str = "config";
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -248,6 +253,13 @@ impl Container {
         Cgroup::open(Path::new(path), inode)
     }
 
+    /// What was kept of the config: later changes to the bundle have no effect.
+    pub fn saved(&self) -> Result<Saved> {
+        let file = self.dir.join(CONFIG);
+        let text = sys::io(std::fs::read(&file)).with_context(|| format!("read {file:?}"))?;
+        serde_json::from_slice(&text).with_context(|| format!("read {file:?}"))
+    }
+
     /// A connection to an init that waits to be started.
     pub fn gate(&self) -> Result<OwnedFd> {
         socket::connect_to(&self.dir.join(GATE), SockType::SeqPacket)
@@ -304,6 +316,21 @@ impl Slot {
         line.push(b'\n');
         sys::io(self.records.write_all(&line))
             .with_context(|| format!("write the state in {:?}", self.dir))
+    }
+
+    /// Keeps what `exec` will need, apart from the records that every command reads.
+    pub fn save_config(&self, bundle: &Bundle, plan: &Plan) -> Result<()> {
+        let linux = bundle.spec.linux().as_ref();
+        let saved = json!({
+            "process": bundle.spec.process(),
+            "linux": {
+                "seccomp": linux.and_then(|linux| linux.seccomp().as_ref()),
+                "personality": linux.and_then(|linux| linux.personality().as_ref()),
+            },
+            "keyring": plan.process.keyring,
+        });
+        let file = self.dir.join(CONFIG);
+        sys::io(std::fs::write(&file, saved.to_string())).with_context(|| format!("write {file:?}"))
     }
 
     /// Says that this cgroup, by its inode and no other, is the container's.
@@ -421,7 +448,7 @@ fn last_record(text: &str, id: &str) -> Option<State> {
 }
 
 fn forget(dir: &Path) -> std::io::Result<()> {
-    for name in [GATE, CGROUP, STATE] {
+    for name in [GATE, CGROUP, CONFIG, STATE] {
         gone_is_fine(std::fs::remove_file(dir.join(name)))?;
     }
     gone_is_fine(std::fs::remove_dir(dir))

@@ -29,6 +29,14 @@ pub struct Launch<'a> {
     pub cgroup: Option<&'a Cgroup>,
     pub gate: Option<OwnedFd>,
     pub state: &'a mut State,
+    /// The container that the process joins, instead of making its own.
+    pub target: Option<Target>,
+}
+
+/// A container's init, and the clone flags of the namespaces in which it is and the caller is not.
+pub struct Target {
+    pub pidfd: OwnedFd,
+    pub flags: u64,
 }
 
 /// The container's init: ready, waiting for the word to start. Killed on drop unless kept.
@@ -49,12 +57,14 @@ impl Launch<'_> {
             cgroup,
             gate,
             state,
+            target,
         } = self;
         process::keep_children();
         let trees = open_trees(plan, host)?;
         let joins = open_joins(&plan.namespaces)?;
         let (parent, child) = channel::pair()?;
-        let relayed = !joins.is_empty() || !plan.namespaces.time_offsets.is_empty();
+        let refused = target.as_ref().is_some_and(|target| !target.prepare());
+        let relayed = refused || !joins.is_empty() || !plan.namespaces.time_offsets.is_empty();
         let mut flags = plan.namespaces.create & !clone::NEWCGROUP;
         if relayed {
             flags = 0;
@@ -69,6 +79,7 @@ impl Launch<'_> {
                 gate: gate.as_ref(),
                 state,
                 waits,
+                target,
             };
             if relayed {
                 relay(plan, joins, child, materials);
@@ -92,6 +103,29 @@ impl Launch<'_> {
         }
         init.see_through(plan, state, cgroup)?;
         Ok(init)
+    }
+}
+
+impl Target {
+    /// Lets this process's next child be born in the container's pid namespace. Without privilege over
+    /// that only a process of the container's user namespace may ask for it: false.
+    fn prepare(&self) -> bool {
+        self.flags & clone::NEWPID == 0 || clone::setns(&self.pidfd, clone::NEWPID).is_ok()
+    }
+
+    /// Joins all namespaces at once; those that are joined already do no harm.
+    pub fn enter(&self) -> Result<()> {
+        // The processes in there must not be able to look into this one.
+        process::set_dumpable(false)?;
+        if self.flags != 0 {
+            clone::setns(&self.pidfd, self.flags).context("join the container's namespaces")?;
+        }
+        if self.flags & clone::NEWUSER != 0 {
+            // Root of the namespace, where it has one.
+            cred::set_gid(0).ok();
+            cred::set_uid(0).ok();
+        }
+        Ok(())
     }
 }
 
@@ -245,9 +279,8 @@ fn open_trees(plan: &Plan, host: &Host) -> Result<Vec<OwnedFd>> {
         }
         Ok(opened)
     };
-    plan.rootfs
-        .trees
-        .iter()
+    let trees = plan.rootfs.iter().flat_map(|rootfs| &rootfs.trees);
+    trees
         .map(|tree| open(tree).with_context(|| format!("open {:?}", tree.path)))
         .collect()
 }
@@ -280,8 +313,13 @@ fn open_join(join: &Join) -> Result<OwnedFd> {
 }
 
 /// Joins, then makes init and ends.
-fn relay(plan: &Plan, joins: Vec<(&Join, OwnedFd)>, channel: ChildEnd, materials: Materials) -> ! {
-    match join_and_clone(plan, joins) {
+fn relay(
+    plan: &Plan,
+    joins: Vec<(&Join, OwnedFd)>,
+    channel: ChildEnd,
+    mut materials: Materials,
+) -> ! {
+    match join_and_clone(plan, joins, materials.target.take()) {
         Ok(Side::Child) => init::run(plan, channel, materials),
         Ok(Side::Parent { pid, pidfd }) => {
             let sent = channel.send(Up::Pid(pid, pidfd));
@@ -294,7 +332,15 @@ fn relay(plan: &Plan, joins: Vec<(&Join, OwnedFd)>, channel: ChildEnd, materials
     }
 }
 
-fn join_and_clone(plan: &Plan, joins: Vec<(&Join, OwnedFd)>) -> Result<Side> {
+fn join_and_clone(
+    plan: &Plan,
+    joins: Vec<(&Join, OwnedFd)>,
+    target: Option<Target>,
+) -> Result<Side> {
+    if let Some(target) = target {
+        target.enter()?;
+        return clone::clone3(clone::PARENT, None).context("make the process");
+    }
     // The processes in there must not be able to look into this one; but who writes the maps of a new
     // user namespace without privilege must be.
     process::set_dumpable(plan.namespaces.creates(clone::NEWUSER))?;

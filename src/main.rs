@@ -23,6 +23,7 @@ mod selfexe;
 #[allow(unsafe_code)]
 mod sys;
 mod terminal;
+mod users;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -67,6 +68,11 @@ fn dispatch(cli: &Cli) -> Result<i32> {
     let store = Store::new(cli.global.root.clone().unwrap_or_else(root_of_this_user));
     match &cli.command {
         Command::Create(args) => commands::create::run(args, &cli.global, &store),
+        // Callers tell a process that could not be run from one that failed.
+        Command::Exec(args) => commands::exec::run(args, &store).or_else(|error| {
+            log::error(&format!("{error:#}"));
+            Ok(255)
+        }),
         Command::Start(args) => commands::start::run(args, &store),
         Command::Run(args) => commands::run::run(args, &cli.global, &store),
         Command::State(args) => commands::state::run(args, &store),

@@ -62,6 +62,16 @@ impl Cgroup {
         Ok((cgroup.inode()? == inode).then_some(cgroup))
     }
 
+    /// Any directory of the tree that is there.
+    pub fn at(path: &Path) -> Result<Cgroup> {
+        let directory = open_directory(path)?;
+        Ok(Cgroup {
+            path: path.to_path_buf(),
+            directory,
+            kept: true,
+        })
+    }
+
     pub fn keep(mut self) {
         self.kept = true;
     }

@@ -17,7 +17,6 @@ use crate::cli::{self, CreateFlags, Global, Rootless};
 use crate::container::{Slot, State, Status, Store, boot_id, report};
 use crate::host::Host;
 use crate::launch::{Init, Launch};
-use crate::plan::rootfs::Root;
 use crate::plan::{Flags, Plan};
 use crate::sys::{self, clone, process, socket};
 use crate::{hooks, log, lsm, selfexe};
@@ -99,11 +98,12 @@ impl Request<'_> {
         check_preserved(plan.process.preserve_fds)?;
         plan.to_string().lines().for_each(log::debug);
         plan.warnings.iter().for_each(|warning| log::warn(warning));
-        let sockets = Sockets::connect(self.flags)?;
+        let sockets = Sockets::connect(&self.flags.console_socket, &self.flags.pidfd_socket)?;
 
         let mut slot = store.claim(self.id)?;
         let mut state = self.record(&plan, &host)?;
         slot.save(&state)?;
+        slot.save_config(&self.bundle, &plan)?;
         let (init, cgroup) = self.launch(&plan, &host, &mut slot, &mut state)?;
         let mut made = Made {
             init,
@@ -129,10 +129,15 @@ impl Request<'_> {
         slot: &mut Slot,
         state: &mut State,
     ) -> Result<(Init, Option<Cgroup>)> {
-        let cgroup = Cgroup::create(&plan.cgroup)?;
-        if let Some(cgroup) = &cgroup {
+        let cgroup = plan
+            .cgroup
+            .as_ref()
+            .map(Cgroup::create)
+            .transpose()?
+            .flatten();
+        if let Some((cgroup, plan)) = cgroup.as_ref().zip(plan.cgroup.as_ref()) {
             slot.claim_cgroup(cgroup)?;
-            cgroup.apply(&plan.cgroup)?;
+            cgroup.apply(plan)?;
         }
         let gate = if self.waits {
             Some(slot.listen()?)
@@ -140,6 +145,7 @@ impl Request<'_> {
             None
         };
         let launch = Launch {
+            target: None,
             plan,
             host,
             cgroup: cgroup.as_ref(),
@@ -178,9 +184,9 @@ impl Request<'_> {
     }
 
     fn record(&self, plan: &Plan, host: &Host) -> Result<State> {
-        let rootfs = match &plan.rootfs.root {
-            Root::Overlay(overlay) => overlay.lower.first().cloned().unwrap_or_default(),
-            _ => self.bundle.rootfs()?,
+        let rootfs = match &self.bundle.overlay {
+            Some(overlay) => overlay.lower.first().cloned().unwrap_or_default(),
+            None => self.bundle.rootfs()?,
         };
         Ok(State {
             id: self.id.to_string(),
@@ -190,7 +196,7 @@ impl Request<'_> {
             rootfs,
             owner: host.euid,
             annotations: self.bundle.annotations(),
-            cgroup: Some(plan.cgroup.path.clone()),
+            cgroup: plan.cgroup.as_ref().map(|cgroup| cgroup.path.clone()),
             private_pids: plan.namespaces.creates(clone::NEWPID),
             hooks: plan.hooks.clone(),
             notify: plan
@@ -228,13 +234,13 @@ pub fn keep(slot: Slot, cgroup: Option<Cgroup>) {
 }
 
 /// Connected before anything is made, so that a missing listener costs nothing.
-struct Sockets {
-    console: Option<OwnedFd>,
-    pidfd: Option<OwnedFd>,
+pub struct Sockets {
+    pub console: Option<OwnedFd>,
+    pub pidfd: Option<OwnedFd>,
 }
 
 impl Sockets {
-    fn connect(flags: &CreateFlags) -> Result<Sockets> {
+    pub fn connect(console: &Option<PathBuf>, pidfd: &Option<PathBuf>) -> Result<Sockets> {
         let connect = |path: &Option<PathBuf>, flag: &'static str| {
             let connected = path
                 .as_ref()
@@ -242,8 +248,8 @@ impl Sockets {
             connected.transpose().context(flag)
         };
         Ok(Sockets {
-            console: connect(&flags.console_socket, "--console-socket")?,
-            pidfd: connect(&flags.pidfd_socket, "--pidfd-socket")?,
+            console: connect(console, "--console-socket")?,
+            pidfd: connect(pidfd, "--pidfd-socket")?,
         })
     }
 }
@@ -263,7 +269,7 @@ pub fn run_poststop_hooks(state: &State) {
 }
 
 /// sd_listen_fds(3): the service manager has opened so many from 3 on.
-fn listen_fds() -> u32 {
+pub fn listen_fds() -> u32 {
     std::env::var("LISTEN_FDS")
         .ok()
         .and_then(|count| count.parse().ok())
@@ -271,7 +277,7 @@ fn listen_fds() -> u32 {
 }
 
 /// Also marks all other descriptors of the caller: neither hooks nor the container get them.
-fn check_preserved(count: u32) -> Result<()> {
+pub fn check_preserved(count: u32) -> Result<()> {
     for fd in 3..3 + count as i32 {
         let open = fcntl(process::callers(fd), FcntlArg::F_GETFD).is_ok();
         ensure!(
@@ -283,7 +289,7 @@ fn check_preserved(count: u32) -> Result<()> {
 }
 
 /// Whole or not at all, for readers that poll; without a newline, which some do not expect.
-fn write_pid_file(file: &Path, pid: i32) -> Result<()> {
+pub fn write_pid_file(file: &Path, pid: i32) -> Result<()> {
     let name = file
         .file_name()
         .context("--pid-file: names no file")?

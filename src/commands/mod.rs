@@ -8,6 +8,7 @@ use crate::sys;
 
 pub mod create;
 pub mod delete;
+pub mod exec;
 pub mod features;
 pub mod kill;
 pub mod list;

@@ -15,13 +15,16 @@ use nix::unistd::{Uid, fchown};
 
 use super::rootfs::Root;
 use crate::channel::{ChildEnd, Up};
-use crate::plan::process::Terminal;
+use crate::plan::Plan;
 use crate::sys::{mount, named, path, process, tty};
 
 const DEVPTS: FsType = FsType(0x1cd1);
 
-/// Makes a terminal in the container's devpts, puts it on /dev/console and sends its other side to the parent.
-pub fn open(root: &Root, size: Terminal, channel: &ChildEnd) -> Result<OwnedFd> {
+/// Makes a terminal in the container's devpts, if the plan has one, and sends its other side to the parent.
+pub fn open(root: impl AsFd, plan: &Plan, channel: &ChildEnd) -> Result<Option<OwnedFd>> {
+    let Some(size) = plan.process.terminal else {
+        return Ok(None);
+    };
     let hint =
         "process.terminal: no usable /dev/pts/ptmx in the container; mount a devpts on /dev/pts";
     let master = path::open(
@@ -44,9 +47,8 @@ pub fn open(root: &Root, size: Terminal, channel: &ChildEnd) -> Result<OwnedFd> 
         };
         tty::set_window_size(&master, size)?;
     }
-    put_on_console(&terminal, root).context("bind the terminal on /dev/console")?;
     channel.send(Up::Console(master))?;
-    Ok(terminal)
+    Ok(Some(terminal))
 }
 
 /// A character device of this number on a real devpts.
@@ -64,16 +66,18 @@ fn check(file: &OwnedFd, device: u64) -> Result<()> {
     Ok(())
 }
 
-fn put_on_console(terminal: &OwnedFd, root: &Root) -> Result<()> {
+/// /dev/console of a container with a terminal is that terminal.
+pub fn put_on_console(terminal: &OwnedFd, root: &Root) -> Result<()> {
     let console = Path::new("/dev/console");
-    path::make_file(root, console)?;
-    let target = path::resolve_link(root, console)?;
-    let kind = stat(&target)?.st_mode & libc::S_IFMT;
-    ensure!(
-        kind != libc::S_IFLNK && kind != libc::S_IFDIR,
-        "is a link or a directory"
-    );
-    mount::move_mount(mount::clone_tree_at(terminal, false)?, target)
+    let bind = || {
+        path::make_file(root, console)?;
+        let target = path::resolve_link(root, console)?;
+        let kind = stat(&target)?.st_mode & libc::S_IFMT;
+        let is_plain = kind != libc::S_IFLNK && kind != libc::S_IFDIR;
+        ensure!(is_plain, "is a link or a directory");
+        mount::move_mount(mount::clone_tree_at(terminal, false)?, target)
+    };
+    bind().context("bind the terminal on /dev/console")
 }
 
 /// Makes the terminal standard input, output and error; without one the streams of the caller stay,

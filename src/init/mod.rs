@@ -21,9 +21,11 @@ use anyhow::{Context, Result, bail};
 use crate::channel::{ChildEnd, Down, Up};
 use crate::container::{State, Status, report};
 use crate::hooks;
+use crate::launch::Target;
 use crate::lsm;
 use crate::plan::Plan;
 use crate::plan::hooks::Hook;
+use crate::plan::rootfs::Rootfs;
 use crate::sys::{clone, cred, named, net, path, process, socket};
 
 /// What the parent has opened for the child.
@@ -36,6 +38,8 @@ pub struct Materials<'a> {
     pub waits: bool,
     /// What hooks are told.
     pub state: &'a State,
+    /// The container to join, if it has not been joined yet.
+    pub target: Option<Target>,
 }
 
 pub fn run(plan: &Plan, channel: ChildEnd, materials: Materials) -> ! {
@@ -67,12 +71,16 @@ fn set_up(plan: &Plan, channel: &ChildEnd, materials: Materials) -> Result<exec:
         gate,
         state,
         waits,
+        target,
     } = materials;
     process::set_parent_death_signal(libc::SIGKILL)?;
     process::reset_signals();
     unblock_signals()?;
     if waits {
         channel.expect(Down::Go)?;
+    }
+    if let Some(target) = target {
+        target.enter()?;
     }
     if plan.namespaces.creates(clone::NEWUSER) {
         identity::become_root(&plan.namespaces)?;
@@ -92,24 +100,10 @@ fn set_up(plan: &Plan, channel: &ChildEnd, materials: Materials) -> Result<exec:
     use_procfs(plan)?;
     join_keyring(plan)?;
 
-    let mut root = rootfs::enter(&plan.rootfs, trees)?;
-    steps::perform_all(&plan.rootfs.furnish, &mut root)?;
-    if !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty() {
-        channel.send(Up::Hooks)?;
-        channel.expect(Down::Go)?;
-    }
-    run_hooks(
-        &plan.hooks.create_container,
-        "createContainer",
-        state,
-        Status::Creating,
-    )?;
-    let terminal = match plan.process.terminal {
-        Some(size) => Some(console::open(&root, size, channel)?),
-        None => None,
+    let terminal = match &plan.rootfs {
+        Some(rootfs) => make_root(plan, rootfs, trees, channel, state)?,
+        None => console::open(process::root_directory()?, plan, channel)?,
     };
-    steps::perform_all(&plan.rootfs.seal, &mut root)?;
-    rootfs::leave_the_old(&plan.rootfs, root)?;
 
     console::take_over_stdio(terminal, plan.process.identity.uid)?;
     let ready = exec::prepare(plan)?;
@@ -120,6 +114,31 @@ fn set_up(plan: &Plan, channel: &ChildEnd, materials: Materials) -> Result<exec:
     exec::close_all_but(&keep, plan.process.preserve_fds)?;
     channel.send(Up::Ready)?;
     Ok(ready)
+}
+
+/// Makes the root filesystem and goes into it; the hooks of `create` have their turn in between.
+fn make_root(
+    plan: &Plan,
+    rootfs: &Rootfs,
+    trees: Vec<OwnedFd>,
+    channel: &ChildEnd,
+    state: &State,
+) -> Result<Option<OwnedFd>> {
+    let mut root = rootfs::enter(rootfs, trees)?;
+    steps::perform_all(&rootfs.furnish, &mut root)?;
+    if !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty() {
+        channel.send(Up::Hooks)?;
+        channel.expect(Down::Go)?;
+    }
+    let hooks = &plan.hooks.create_container;
+    run_hooks(hooks, "createContainer", state, Status::Creating)?;
+    let terminal = console::open(&root, plan, channel)?;
+    if let Some(terminal) = &terminal {
+        console::put_on_console(terminal, &root)?;
+    }
+    steps::perform_all(&rootfs.seal, &mut root)?;
+    rootfs::leave_the_old(rootfs, root)?;
+    Ok(terminal)
 }
 
 /// From here on the process lives by itself: `create` may end, and does not take it along.

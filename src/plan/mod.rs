@@ -3,6 +3,7 @@
 
 pub mod bpf;
 pub mod cgroup;
+pub mod exec;
 #[cfg(test)]
 mod golden;
 pub mod hooks;
@@ -43,8 +44,10 @@ pub struct Flags {
 #[derive(Debug)]
 pub struct Plan {
     pub namespaces: namespaces::Namespaces,
-    pub cgroup: cgroup::CgroupPlan,
-    pub rootfs: rootfs::Rootfs,
+    /// `None` for a process that joins a container.
+    pub cgroup: Option<cgroup::CgroupPlan>,
+    /// `None` for a process that joins a container.
+    pub rootfs: Option<rootfs::Rootfs>,
     pub hostname: Option<String>,
     pub domainname: Option<String>,
     pub sysctl: Vec<sysctl::Sysctl>,
@@ -65,7 +68,7 @@ impl Plan {
         let mut warnings = std::mem::take(&mut cgroup.resources.warnings);
         warnings.append(&mut process.warnings);
         Ok(Plan {
-            rootfs: rootfs::rootfs(bundle, host, &namespaces, flags.no_pivot)?,
+            rootfs: Some(rootfs::rootfs(bundle, host, &namespaces, flags.no_pivot)?),
             hostname: uts_name(bundle.spec.hostname(), "hostname", &namespaces)?,
             domainname: uts_name(bundle.spec.domainname(), "domainname", &namespaces)?,
             sysctl: sysctl::sysctl(linux, &namespaces)?,
@@ -73,7 +76,27 @@ impl Plan {
             hooks: hooks::hooks(bundle.spec.hooks().as_ref())?,
             warnings,
             namespaces,
-            cgroup,
+            cgroup: Some(cgroup),
+        })
+    }
+
+    /// A process that joins all namespaces of a container: no root to make, no cgroup, no hooks.
+    pub fn exec(bundle: &Bundle, host: &Host, flags: &Flags, enter: u64) -> Result<Plan> {
+        let namespaces = namespaces::Namespaces {
+            enter,
+            ..Default::default()
+        };
+        let mut process = process::process(bundle, &namespaces, host, flags)?;
+        Ok(Plan {
+            warnings: std::mem::take(&mut process.warnings),
+            process,
+            namespaces,
+            cgroup: None,
+            rootfs: None,
+            hostname: None,
+            domainname: None,
+            sysctl: Vec::new(),
+            hooks: hooks::Hooks::default(),
         })
     }
 }
@@ -123,7 +146,9 @@ impl fmt::Display for Plan {
         for warning in &self.warnings {
             writeln!(f, "warning: {warning}")?;
         }
-        self.cgroup.fmt(f)?;
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.fmt(f)?;
+        }
         self.namespaces.fmt(f)?;
         for (what, name) in [
             ("hostname", &self.hostname),
@@ -137,9 +162,11 @@ impl fmt::Display for Plan {
             writeln!(f, "{sysctl}")?;
         }
         let hooks = self.hooks.lists();
-        self.rootfs.write_furnish(f)?;
-        write_hooks(f, &hooks[..3])?;
-        self.rootfs.write_seal(f)?;
+        if let Some(rootfs) = &self.rootfs {
+            rootfs.write_furnish(f)?;
+            write_hooks(f, &hooks[..3])?;
+            rootfs.write_seal(f)?;
+        }
         write_hooks(f, &hooks[3..4])?;
         self.process.fmt(f)?;
         write_hooks(f, &hooks[4..])

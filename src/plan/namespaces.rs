@@ -67,6 +67,8 @@ pub struct Namespaces {
     /// Clone flags of the namespaces to create.
     pub create: u64,
     pub join: Vec<Join>,
+    /// Clone flags of those that are joined through the pidfd of a container's init.
+    pub enter: u64,
     pub uids: Vec<IdMap>,
     pub gids: Vec<IdMap>,
     /// An unprivileged user may map the own group only after giving up setgroups(2) (user_namespaces(7)).
@@ -146,7 +148,7 @@ impl Namespaces {
 
     /// Whether the container has this namespace apart from the host's: created or joined.
     pub fn has(&self, flag: u64) -> bool {
-        self.creates(flag) || self.joins(flag)
+        self.creates(flag) || self.joins(flag) || self.enter & flag != 0
     }
 
     /// The host's id for an id of the container, if the container's user namespace maps it.

@@ -1,0 +1,225 @@
+//! `exec`: runs another process in a container.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use super::create::{Sockets, check_preserved, listen_fds, write_pid_file};
+use crate::bundle::Bundle;
+use crate::cgroup::Cgroup;
+use crate::cli;
+use crate::container::{Container, Status, Store};
+use crate::host::Host;
+use crate::launch::{Init, Launch, Target};
+use crate::plan::Plan;
+use crate::plan::exec::{self, Changes, Saved};
+use crate::sys::{self, socket};
+use crate::{lsm, selfexe, terminal, users};
+
+pub fn run(args: &cli::Exec, store: &Store) -> Result<i32> {
+    selfexe::protect()?;
+    let container = store.find(&args.id)?;
+    check_status(&container, args.ignore_paused)?;
+    let init = container
+        .init()?
+        .context("cannot exec in a stopped container")?;
+    let target = Target {
+        flags: foreign_namespaces(container.state.pid)?,
+        pidfd: init,
+    };
+    let host = Host::probe()?;
+    let plan = plan(args, &container, &host, &target)?;
+    check_terminal(args, &plan)?;
+    check_preserved(plan.process.preserve_fds)?;
+    lsm::check(&plan.process.labels)?;
+    let sockets = Sockets::connect(&args.console_socket, &args.pidfd_socket)?;
+    let cgroup = cgroup(&container, &host, &args.cgroup)?;
+    let launch = |state: &mut _| {
+        let (plan, host, cgroup) = (&plan, &host, cgroup.as_ref());
+        Launch {
+            plan,
+            host,
+            cgroup,
+            gate: None,
+            state,
+            target: Some(target),
+        }
+        .run()
+    };
+    if args.detach {
+        detached(args, &container, sockets, launch)
+    } else {
+        foreground(args, &container, launch)
+    }
+}
+
+fn detached(
+    args: &cli::Exec,
+    container: &Container,
+    sockets: Sockets,
+    launch: impl FnOnce(&mut crate::container::State) -> Result<Init>,
+) -> Result<i32> {
+    let mut state = container.state.clone();
+    let mut process = launch(&mut state)?;
+    if let Some((socket, console)) = sockets.console.zip(process.console.take()) {
+        socket::send(socket, b"/dev/ptmx", Some(console.as_fd())).context("--console-socket")?;
+    }
+    if let Some(socket) = sockets.pidfd {
+        socket::send(socket, b"setns", Some(process.pidfd.as_fd())).context("--pidfd-socket")?;
+    }
+    process.start(&state)?;
+    if let Some(file) = &args.pid_file {
+        write_pid_file(file, process.pid)?;
+    }
+    process.keep();
+    Ok(0)
+}
+
+fn foreground(
+    args: &cli::Exec,
+    container: &Container,
+    launch: impl FnOnce(&mut crate::container::State) -> Result<Init>,
+) -> Result<i32> {
+    let (signals, _) = terminal::block_signals()?;
+    let mut state = container.state.clone();
+    let mut process = launch(&mut state)?;
+    let console = process.console.take().map(terminal::attach).transpose()?;
+    process.start(&state)?;
+    if let Some(file) = &args.pid_file {
+        write_pid_file(file, process.pid)?;
+    }
+    terminal::wait(process.pidfd.as_fd(), console, &signals)
+}
+
+fn check_status(container: &Container, ignore_paused: bool) -> Result<()> {
+    match container.status()? {
+        Status::Created | Status::Running => Ok(()),
+        Status::Paused if ignore_paused => Ok(()),
+        Status::Paused => {
+            bail!("cannot exec in a paused container (use --ignore-paused to override)")
+        }
+        Status::Creating => bail!("cannot exec in a container that is being created"),
+        Status::Stopped => bail!("cannot exec in a stopped container"),
+    }
+}
+
+fn plan(args: &cli::Exec, container: &Container, host: &Host, target: &Target) -> Result<Plan> {
+    let saved = container.saved()?;
+    let process = match &args.process {
+        Some(file) => exec::of_file(&saved.process, read(file)?)?,
+        None => exec::of_changes(&saved.process, changes(args, &saved, container.state.pid)?)?,
+    };
+    let spec = serde_json::json!({
+        "ociVersion": container.state.oci_version,
+        "linux": saved.linux,
+        "annotations": container.state.annotations,
+    });
+    let mut spec: oci_spec::runtime::Spec = serde_json::from_value(spec)?;
+    spec.set_process(Some(process));
+    let bundle = Bundle::of_process(container.state.bundle.clone(), spec)?;
+    let flags = exec::flags(&args.id, args.preserve_fds, listen_fds(), &saved);
+    Plan::exec(&bundle, host, &flags, target.flags)
+}
+
+fn read(file: &Path) -> Result<Value> {
+    let text = sys::io(std::fs::read(file)).with_context(|| format!("--process: read {file:?}"))?;
+    serde_json::from_slice(&text).with_context(|| format!("--process: {}", file.display()))
+}
+
+fn changes(args: &cli::Exec, saved: &Saved, pid: i32) -> Result<Changes> {
+    ensure!(
+        !args.command.is_empty(),
+        "exec: no command given; give one after the ID, or --process"
+    );
+    let mut groups = args.additional_gids.clone();
+    let mut user = None;
+    if let Some(text) = &args.user {
+        let gid = saved.process["user"]["gid"].as_u64().unwrap_or(0) as u32;
+        let found = users::resolve(text, &root_of(pid)?, gid)?;
+        user = Some((found.uid, found.gid));
+        groups.extend(found.groups.unwrap_or_default());
+    }
+    Ok(Changes {
+        args: args.command.clone(),
+        env: args.env.clone(),
+        cwd: args.cwd.clone(),
+        terminal: args.tty,
+        user,
+        groups,
+        capabilities: args.cap.clone(),
+        no_new_privileges: args.no_new_privs,
+        apparmor: args.apparmor.clone(),
+        label: args.process_label.clone(),
+    })
+}
+
+/// The container's root, to look at files in it.
+fn root_of(pid: i32) -> Result<OwnedFd> {
+    let path = format!("/proc/{pid}/root");
+    sys::io(File::open(&path))
+        .map(OwnedFd::from)
+        .with_context(|| format!("open {path}"))
+}
+
+fn check_terminal(args: &cli::Exec, plan: &Plan) -> Result<()> {
+    let (terminal, socket) = (
+        plan.process.terminal.is_some(),
+        args.console_socket.is_some(),
+    );
+    ensure!(
+        socket || !terminal || !args.detach,
+        "cannot allocate tty if cofferdam will detach without setting console socket: give --console-socket"
+    );
+    ensure!(
+        !socket || terminal && args.detach,
+        "cannot use console socket if cofferdam will not detach or allocate tty: leave --console-socket out"
+    );
+    Ok(())
+}
+
+/// Clone flags of the namespaces that init has and this process has not.
+fn foreign_namespaces(pid: i32) -> Result<u64> {
+    let mut flags = 0;
+    for kind in crate::plan::namespaces::KINDS {
+        let link = |process: &str| {
+            let path = format!("/proc/{process}/ns/{}", kind.file);
+            sys::io(std::fs::read_link(&path)).with_context(|| format!("read {path}"))
+        };
+        if link("self")? != link(&pid.to_string())? {
+            flags |= kind.flag;
+        }
+    }
+    Ok(flags)
+}
+
+/// Where init is now, which may be below the cgroup that was made for it, or a directory that is asked for.
+fn cgroup(container: &Container, host: &Host, asked: &[String]) -> Result<Option<Cgroup>> {
+    let Some(own) = container.cgroup()? else {
+        return Ok(None);
+    };
+    let path = match asked.last() {
+        Some(text) => {
+            let below = text
+                .rsplit_once(':')
+                .map_or(text.as_str(), |(_, path)| path);
+            let below = crate::plan::mounts::clean(Path::new(below));
+            own.path.join(below.strip_prefix("/").unwrap_or(&below))
+        }
+        None => {
+            let mount = &host.cgroup.mount;
+            init_cgroup(&own.path, mount, container.state.pid).unwrap_or(own.path.clone())
+        }
+    };
+    let found = Cgroup::at(&path).with_context(|| format!("--cgroup: {}", path.display()))?;
+    Ok(Some(found))
+}
+
+/// Below the container's own, if this process's cgroup namespace shows it at all.
+fn init_cgroup(own: &Path, mount: &Path, pid: i32) -> Option<PathBuf> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    Some(mount.join(path)).filter(|path| path.starts_with(own))
+}
