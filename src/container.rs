@@ -21,12 +21,11 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::SockType;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
 use crate::plan::Plan;
-use crate::plan::exec::Saved;
+use crate::plan::exec::{self, Saved};
 use crate::plan::hooks::Hooks;
 use crate::plan::seccomp::Notify;
 use crate::sys::{self, process, socket};
@@ -321,16 +320,17 @@ impl Slot {
     /// Keeps what `exec` will need, apart from the records that every command reads.
     pub fn save_config(&self, bundle: &Bundle, plan: &Plan) -> Result<()> {
         let linux = bundle.spec.linux().as_ref();
-        let saved = json!({
-            "process": bundle.spec.process(),
-            "linux": {
-                "seccomp": linux.and_then(|linux| linux.seccomp().as_ref()),
-                "personality": linux.and_then(|linux| linux.personality().as_ref()),
+        let saved = exec::Keep {
+            process: bundle.spec.process().as_ref(),
+            linux: exec::KeepLinux {
+                seccomp: linux.and_then(|linux| linux.seccomp().as_ref()),
+                personality: linux.and_then(|linux| linux.personality().as_ref()),
             },
-            "keyring": plan.process.keyring,
-        });
+            keyring: plan.process.keyring.as_deref(),
+        };
+        let text = serde_json::to_vec(&saved).context("write the config")?;
         let file = self.dir.join(CONFIG);
-        sys::io(std::fs::write(&file, saved.to_string())).with_context(|| format!("write {file:?}"))
+        sys::io(std::fs::write(&file, text)).with_context(|| format!("write {file:?}"))
     }
 
     /// Says that this cgroup, by its inode and no other, is the container's.

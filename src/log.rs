@@ -69,6 +69,11 @@ pub fn warn(message: &str) {
     }
 }
 
+/// Whether `debug` writes anything.
+pub fn is_verbose() -> bool {
+    log().debug
+}
+
 pub fn debug(message: &str) {
     let log = log();
     if log.debug {

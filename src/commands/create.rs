@@ -96,7 +96,9 @@ impl Request<'_> {
         lsm::check(&plan.process.labels)?;
         self.bundle.check_files()?;
         check_preserved(plan.process.preserve_fds)?;
-        plan.to_string().lines().for_each(log::debug);
+        if log::is_verbose() {
+            plan.to_string().lines().for_each(log::debug);
+        }
         plan.warnings.iter().for_each(|warning| log::warn(warning));
         let sockets = Sockets::connect(&self.flags.console_socket, &self.flags.pidfd_socket)?;
 

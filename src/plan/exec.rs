@@ -1,7 +1,7 @@
 //! `exec`: the process of the config, or of a file, changed by flags -> the process to run.
 
 use anyhow::{Context, Result, anyhow, ensure};
-use oci_spec::runtime::Process as Spec;
+use oci_spec::runtime::{LinuxPersonality, LinuxSeccomp, Process as Spec};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -14,6 +14,20 @@ pub struct Saved {
     pub process: Value,
     pub linux: Value,
     pub keyring: Option<String>,
+}
+
+/// The same when it is written.
+#[derive(Serialize)]
+pub struct Keep<'a> {
+    pub process: Option<&'a Spec>,
+    pub linux: KeepLinux<'a>,
+    pub keyring: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+pub struct KeepLinux<'a> {
+    pub seccomp: Option<&'a LinuxSeccomp>,
+    pub personality: Option<&'a LinuxPersonality>,
 }
 
 /// The changes that the command line asks for.
