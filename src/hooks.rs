@@ -16,7 +16,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use crate::plan::hooks::Hook;
-use crate::sys::{named, process};
+use crate::sys::{self, named, process};
 
 /// So much of a failed hook's output goes into the error text.
 const OUTPUT: u64 = 1024;
@@ -56,8 +56,8 @@ fn run_one(hook: &Hook, state: &str, directory: &Path) -> Result<()> {
     let mut output = memory_file("hook-output")?;
     let mut child = command(hook, directory)
         .stdin(input)
-        .stdout(output.try_clone()?)
-        .stderr(output.try_clone()?)
+        .stdout(stream(hook.stdout.as_deref(), &output)?)
+        .stderr(stream(hook.stderr.as_deref(), &output)?)
         .spawn()
         .map_err(|error| explained(error, &hook.path))?;
     let status = wait(&mut child, hook.timeout.map(Duration::from_secs))?;
@@ -75,6 +75,15 @@ fn run_one(hook: &Hook, state: &str, directory: &Path) -> Result<()> {
         ending(status),
         if text.is_empty() { "" } else { ", output: " }
     )
+}
+
+/// The file that the engine wants it in, or the one that is kept for the error text.
+fn stream(file: Option<&Path>, output: &File) -> Result<File> {
+    let Some(file) = file else {
+        return Ok(output.try_clone()?);
+    };
+    let opened = File::options().append(true).create(true).open(file);
+    sys::io(opened).with_context(|| format!("open {file:?} for the output of hooks"))
 }
 
 fn command(hook: &Hook, directory: &Path) -> Command {

@@ -100,7 +100,12 @@ impl Request<'_> {
             plan.to_string().lines().for_each(log::debug);
         }
         plan.warnings.iter().for_each(|warning| log::warn(warning));
-        let sockets = Sockets::connect(&self.flags.console_socket, &self.flags.pidfd_socket)?;
+        let receiver = self
+            .bundle
+            .annotation("run.oci.pidfd_receiver")
+            .map(PathBuf::from);
+        let pidfd = self.flags.pidfd_socket.clone().or(receiver);
+        let sockets = Sockets::connect(&self.flags.console_socket, &pidfd)?;
 
         let mut slot = store.claim(self.id)?;
         let mut state = self.record(&plan, &host)?;

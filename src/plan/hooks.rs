@@ -4,8 +4,10 @@ use std::fmt;
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
-use oci_spec::runtime::{Hook as SpecHook, Hooks as SpecHooks};
+use oci_spec::runtime::Hook as SpecHook;
 use serde::{Deserialize, Serialize};
+
+use crate::bundle::Bundle;
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -33,22 +35,29 @@ pub struct Hook {
     pub env: Option<Vec<String>>,
     /// Seconds.
     pub timeout: Option<u64>,
+    /// Files that take what the hook writes, where the engine names some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdout: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stderr: Option<PathBuf>,
 }
 
-pub fn hooks(spec: Option<&SpecHooks>) -> Result<Hooks> {
-    let Some(spec) = spec else {
+pub fn hooks(bundle: &Bundle) -> Result<Hooks> {
+    let Some(spec) = bundle.spec.hooks() else {
         return Ok(Hooks::default());
     };
     #[allow(deprecated)]
     let prestart = spec.prestart();
-    Ok(Hooks {
+    let mut hooks = Hooks {
         prestart: list(prestart, "prestart")?,
         create_runtime: list(spec.create_runtime(), "createRuntime")?,
         create_container: list(spec.create_container(), "createContainer")?,
         start_container: list(spec.start_container(), "startContainer")?,
         poststart: list(spec.poststart(), "poststart")?,
         poststop: list(spec.poststop(), "poststop")?,
-    })
+    };
+    hooks.redirect(bundle);
+    Ok(hooks)
 }
 
 fn list(hooks: &Option<Vec<SpecHook>>, name: &str) -> Result<Vec<Hook>> {
@@ -66,18 +75,33 @@ fn list(hooks: &Option<Vec<SpecHook>>, name: &str) -> Result<Vec<Hook>> {
             timeout.unwrap_or(0)
         );
         let timeout = timeout.and_then(|seconds| u64::try_from(seconds).ok());
-        let args = hook.args().clone().unwrap_or_default();
         Ok(Hook {
             path: path.clone(),
-            args,
+            args: hook.args().clone().unwrap_or_default(),
             env: hook.env().clone(),
             timeout,
+            stdout: None,
+            stderr: None,
         })
     };
     hooks.iter().flatten().enumerate().map(one).collect()
 }
 
 impl Hooks {
+    /// Not those that run inside the container, where the engine's files are not.
+    fn redirect(&mut self, bundle: &Bundle) {
+        let file = |name: &str| bundle.annotation(name).map(PathBuf::from);
+        let (stdout, stderr) = (file("run.oci.hooks.stdout"), file("run.oci.hooks.stderr"));
+        let create = self
+            .prestart
+            .iter_mut()
+            .chain(&mut self.create_runtime)
+            .chain(&mut self.create_container);
+        for hook in create.chain(&mut self.poststart).chain(&mut self.poststop) {
+            (hook.stdout, hook.stderr) = (stdout.clone(), stderr.clone());
+        }
+    }
+
     /// All lists with their names, in the order in which they run.
     pub fn lists(&self) -> [(&'static str, &[Hook]); 6] {
         [

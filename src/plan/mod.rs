@@ -73,7 +73,7 @@ impl Plan {
             domainname: uts_name(bundle.spec.domainname(), "domainname", &namespaces)?,
             sysctl: sysctl::sysctl(linux, &namespaces)?,
             process,
-            hooks: hooks::hooks(bundle.spec.hooks().as_ref())?,
+            hooks: hooks::hooks(bundle)?,
             warnings,
             namespaces,
             cgroup: Some(cgroup),

@@ -279,7 +279,7 @@ impl Planner<'_> {
         let data = options.data.iter().flat_map(|data| data.split(','));
         words.extend(data.filter(|word| !word.is_empty()).map(str::to_string));
         if let Some(label) = self.mount_label(&kind) {
-            words.push(format!("context={label}"));
+            words.push(format!("{}={label}", self.context_option()?));
         }
         Ok(Step::Mount(Mount {
             field: field.clone(),
@@ -295,6 +295,18 @@ impl Planner<'_> {
             propagation: options.propagation,
             copy_up: options.copy_up,
         }))
+    }
+
+    /// mount(8), "SELinux": which of the four the label is for.
+    fn context_option(&self) -> Result<&str> {
+        let name = "run.oci.mount_context_type";
+        let option = self.bundle.annotation(name).unwrap_or("context");
+        let known = ["context", "fscontext", "defcontext", "rootcontext"].contains(&option);
+        ensure!(
+            known,
+            "annotations.{name}: {option}: must be context, fscontext, defcontext or rootcontext"
+        );
+        Ok(option)
     }
 
     /// The kernel's own filesystems take no context option.

@@ -7,7 +7,8 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result, bail, ensure};
 use oci_spec::runtime::{
-    Capabilities, LinuxCapabilities, PosixRlimit, PosixRlimitType, Process as Spec, User,
+    Capabilities, LinuxCapabilities, LinuxSeccomp, PosixRlimit, PosixRlimitType, Process as Spec,
+    User,
 };
 
 use super::Flags;
@@ -93,7 +94,8 @@ pub fn process(
         });
     };
     let linux = bundle.spec.linux().as_ref();
-    let seccomp = linux.and_then(|linux| linux.seccomp().as_ref());
+    let seccomp = linux.and_then(|linux| linux.seccomp().clone());
+    let seccomp = seccomp.map(|seccomp| with_receiver(seccomp, bundle));
     Ok(Process {
         args: args(spec)?,
         env: env(spec, flags)?,
@@ -107,9 +109,21 @@ pub fn process(
         preserve_fds: flags.listen_fds + flags.preserve_fds,
         labels: labels(spec),
         scheduling: scheduling(spec, linux)?,
-        seccomp: seccomp.map(super::seccomp::compile).transpose()?,
+        seccomp: seccomp.as_ref().map(super::seccomp::compile).transpose()?,
         warnings: capability_warnings(bundle, spec, namespaces, host),
     })
+}
+
+/// The agent that an engine names beside a profile that names none.
+fn with_receiver(mut seccomp: LinuxSeccomp, bundle: &Bundle) -> LinuxSeccomp {
+    if seccomp.listener_path().is_none() {
+        seccomp.set_listener_path(
+            bundle
+                .annotation("run.oci.seccomp.receiver")
+                .map(PathBuf::from),
+        );
+    }
+    seccomp
 }
 
 fn labels(spec: &Spec) -> Labels {

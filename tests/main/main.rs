@@ -7,6 +7,7 @@
 #[macro_use]
 mod support;
 
+mod annotations; // what engines add: agents, receivers, files for hooks; the owner of a cgroup
 mod bad_input; // what is refused, with which words, and that nothing stays behind
 mod binds; // bind mounts, recursive attributes, id maps, what may be covered
 mod capabilities; // users, groups, capabilities
