@@ -9,7 +9,7 @@ COMMIT := $(or $(shell git rev-parse --short HEAD 2>/dev/null),unknown)
 # A C linker, the C library and libseccomp as static archives, and what cargo checks its registry by.
 PACKAGES := ca-certificates gcc libc6-dev libseccomp-dev
 # `cofferdam ps` calls ps(1).
-TEST_PACKAGES := procps
+TEST_PACKAGES := procps iproute2
 ORACLES := runc crun
 
 # rustup installs for one user, and often into no path that root has; sudo changes the home as well.

@@ -193,6 +193,11 @@ fn parse(text: &[u8]) -> Result<(Spec, Vec<String>)> {
         Ok(spec) => return Ok((spec, Vec::new())),
         Err(error) => error,
     };
+    // The reading below would take the last of them.
+    ensure!(
+        !first.to_string().starts_with("duplicate field"),
+        "{place}: {first}"
+    );
     let mut value: Value = serde_json::from_slice(text)?;
     let unknown = tolerate(&mut value);
     let spec = typed(&serde_json::to_vec(&value)?).map_err(|(path, second)| {
@@ -224,9 +229,21 @@ fn without_position(error: &serde_json::Error) -> String {
         .map_or(text.clone(), |(words, _)| words.to_string())
 }
 
+/// Flags of the scheduler, as config.md has them and as the crate that reads the config does.
+const SCHEDULER_FLAGS: [(&str, &str); 2] = [
+    ("SCHED_FLAG_RESET_ON_FORK", "SCHED_RESET_ON_FORK"),
+    ("SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_D_L_OVERRUN"),
+];
+
 /// Takes out explicit nulls, and capabilities that no kernel known here has.
 fn tolerate(value: &mut Value) -> Vec<String> {
     remove_nulls(value);
+    let flags = value.pointer_mut("/process/scheduler/flags");
+    for flag in flags.and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some((_, read)) = SCHEDULER_FLAGS.iter().find(|(name, _)| flag == name) {
+            *flag = Value::from(*read);
+        }
+    }
     let mut unknown = Vec::new();
     for set in [
         "bounding",
@@ -292,6 +309,10 @@ fn overlay(
         );
         return Ok(None);
     };
+    ensure!(
+        lower.split(':').all(|layer| !layer.is_empty()),
+        "annotations.{LOWER}: {lower:?}: a layer is empty"
+    );
     let lower: Vec<PathBuf> = lower.split(':').map(|layer| dir.join(layer)).collect();
     let upper = match (upper, work) {
         (Some(upper), Some(work)) => Some(Upper {
@@ -309,4 +330,201 @@ fn overlay(
         upper,
         user_attributes: false,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::plan::tests::{self as fixture, bundle};
+
+    fn parsed(change: (&str, Value)) -> Result<(Spec, Vec<String>)> {
+        parse(&serde_json::to_vec(&fixture::config(&[change])).unwrap())
+    }
+
+    fn fault(text: &str) -> String {
+        format!("{:#}", parse(text.as_bytes()).unwrap_err())
+    }
+
+    #[test]
+    fn what_the_spec_leaves_open_is_passed_over() {
+        let cases = [
+            ("/future", json!({"a": 1})),
+            ("/process/future", json!(null)),
+            ("/linux/seccomp", json!(null)),
+            ("/mounts", json!(null)),
+            ("/hooks", json!({"prestart": null})),
+            ("/process/rlimits", json!(null)),
+            ("/annotations", json!(null)),
+        ];
+        for (pointer, value) in cases {
+            let parsed = parsed((pointer, value));
+            assert!(parsed.is_ok(), "{pointer}: {:#}", parsed.unwrap_err());
+        }
+    }
+
+    #[test]
+    fn unknown_capabilities_are_passed_over_and_told() {
+        let sets =
+            json!({"bounding": ["CAP_NEW", "CAP_KILL", "CAP_OLD"], "effective": ["CAP_NEW"]});
+        let (spec, unknown) = parsed(("/process/capabilities", sets)).unwrap();
+        assert_eq!(unknown, ["CAP_NEW", "CAP_OLD"]);
+        let capabilities = spec
+            .process()
+            .as_ref()
+            .unwrap()
+            .capabilities()
+            .clone()
+            .unwrap();
+        assert_eq!(capabilities.bounding().as_ref().unwrap().len(), 1);
+        assert!(parsed(("/process/capabilities", json!({"bounding": [5]}))).is_err());
+    }
+
+    #[test]
+    fn wrong_values_name_their_field() {
+        let cases = [
+            ("/process/args", json!("sh"), "process.args: "),
+            (
+                "/process/user",
+                json!({"uid": -1, "gid": 0}),
+                "process.user.uid: ",
+            ),
+            (
+                "/linux/namespaces",
+                json!([{"type": "moon"}]),
+                "linux.namespaces[0].type: ",
+            ),
+            (
+                "/process/rlimits",
+                json!([{"type": "RLIMIT_X", "soft": 1, "hard": 1}]),
+                "process.rlimits[0].type: ",
+            ),
+        ];
+        for (pointer, value, words) in cases {
+            let fault = format!("{:#}", parsed((pointer, value)).unwrap_err());
+            assert!(fault.starts_with(words), "{pointer}: {fault}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_object_is_refused() {
+        for text in [
+            "",
+            "  ",
+            "[]",
+            "null",
+            "{",
+            "{} {}",
+            "\u{feff}{}",
+            "{\"ociVersion\": 1}",
+        ] {
+            assert!(parse(text.as_bytes()).is_err(), "{text:?}");
+        }
+        assert_eq!(fault("[]"), "must be a JSON object, at line 1");
+    }
+
+    #[test]
+    fn a_field_given_twice_is_refused() {
+        let text = r#"{"ociVersion": "1.0.0", "root": {"path": "a"}, "root": {"path": "b"}}"#;
+        let fault = fault(text);
+        assert!(fault.contains("duplicate field `root`"), "{fault}");
+    }
+
+    #[test]
+    fn any_version_1_is_taken() {
+        for version in ["1.0.0", "1.0.2-dev", "1.3.0+build", "1.99.0", "1.0.0-rc.5"] {
+            assert!(check_version(version).is_ok(), "{version}");
+        }
+        for version in [
+            "", "1", "1.0", "1.0.0.0", "v1.0.0", "0.9.0", "2.0.0", "1.x.0", "1..0", "invalid",
+            "-1.0.0",
+        ] {
+            let error = check_version(version).unwrap_err().to_string();
+            assert!(error.starts_with("ociVersion: "), "{version}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_config_needs_a_root_an_absolute_cwd_and_names_of_annotations() {
+        let cases = [
+            ("/root", json!(null), "root: missing"),
+            (
+                "/process/cwd",
+                json!("a"),
+                "process.cwd: \"a\": must be absolute",
+            ),
+            (
+                "/process/cwd",
+                json!(""),
+                "process.cwd: \"\": must be absolute",
+            ),
+            (
+                "/annotations",
+                json!({"": "x"}),
+                "annotations: a name is empty",
+            ),
+        ];
+        for (pointer, value, words) in cases {
+            let config = fixture::config(&[(pointer, value)]);
+            let error = Bundle::of_config(PathBuf::from("/b"), &config).unwrap_err();
+            assert!(error.to_string().starts_with(words), "{error}");
+        }
+        let rootfs = |path: &str| bundle(&[("/root", json!({"path": path}))]).rootfs();
+        assert_eq!(rootfs("/abs").unwrap(), PathBuf::from("/abs"));
+        assert_eq!(rootfs("rel").unwrap(), PathBuf::from("/bundle/rel"));
+        assert!(rootfs("").is_err());
+    }
+
+    #[test]
+    fn overlays_are_described_by_annotations() {
+        let read = |list: &[(&str, &str)]| {
+            let list = list
+                .iter()
+                .map(|(name, value)| (format!("dev.cofferdam.overlay.{name}"), value.to_string()));
+            overlay(Path::new("/b"), Some(&list.collect()))
+        };
+        assert_eq!(overlay(Path::new("/b"), None).unwrap(), None);
+        assert_eq!(read(&[("lower", "")]).unwrap(), None);
+        let found = read(&[("lower", "/top:base"), ("upper", "u"), ("work", "/w")])
+            .unwrap()
+            .unwrap();
+        assert_eq!(found.lower, ["/top", "/b/base"].map(PathBuf::from));
+        let upper = Upper {
+            dir: PathBuf::from("/b/u"),
+            work: PathBuf::from("/w"),
+        };
+        assert_eq!(found.upper, Some(upper));
+        assert_eq!(read(&[("lower", "/l")]).unwrap().unwrap().upper, None);
+        let faults: [(&[(&str, &str)], &str); 6] = [
+            (
+                &[("upper", "u")],
+                "annotations.dev.cofferdam.overlay.upper: needs",
+            ),
+            (
+                &[("work", "w")],
+                "annotations.dev.cofferdam.overlay.upper: needs",
+            ),
+            (
+                &[("lower", "l"), ("upper", "u")],
+                "annotations.dev.cofferdam.overlay.work: missing",
+            ),
+            (
+                &[("lower", "l"), ("work", "w")],
+                "annotations.dev.cofferdam.overlay.work: has no use",
+            ),
+            (
+                &[("lower", "a::b")],
+                "annotations.dev.cofferdam.overlay.lower: \"a::b\": a layer is empty",
+            ),
+            (
+                &[("lower", "a:")],
+                "annotations.dev.cofferdam.overlay.lower: \"a:\": a layer is empty",
+            ),
+        ];
+        for (list, words) in faults {
+            let error = read(list).unwrap_err().to_string();
+            assert!(error.starts_with(words), "{list:?}: {error}");
+        }
+    }
 }

@@ -27,6 +27,7 @@ use crate::cgroup::Cgroup;
 use crate::plan::Plan;
 use crate::plan::exec::{self, Saved};
 use crate::plan::hooks::Hooks;
+use crate::plan::rdt::Groups;
 use crate::plan::seccomp::Notify;
 use crate::sys::{self, process, socket};
 
@@ -53,6 +54,9 @@ pub struct State {
     pub annotations: BTreeMap<String, String>,
     /// As planned; it is this container's once the link `cgroup` says so.
     pub cgroup: Option<PathBuf>,
+    /// Groups of resctrl that its processes are in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rdt: Option<Groups>,
     /// Killing its init then kills every process of the container.
     pub private_pids: bool,
     pub hooks: Hooks,
@@ -325,6 +329,7 @@ impl Slot {
             linux: exec::KeepLinux {
                 seccomp: linux.and_then(|linux| linux.seccomp().as_ref()),
                 personality: linux.and_then(|linux| linux.personality().as_ref()),
+                memory_policy: linux.and_then(|linux| linux.memory_policy().as_ref()),
             },
             keyring: plan.process.keyring.as_deref(),
         };

@@ -17,10 +17,11 @@ use crate::host::Host;
 use crate::init::{self, Materials};
 use crate::plan::Plan;
 use crate::plan::namespaces::{Join, Namespaces};
+use crate::plan::rdt::Groups;
 use crate::plan::step::{Idmap, Tree};
 use crate::sys::clone::{self, Side};
 use crate::sys::{self, cred, mount, process, tty};
-use crate::{hooks, idmap, notify};
+use crate::{hooks, idmap, intelrdt, netdev, notify};
 
 /// What init is made from, and who is told about it.
 pub struct Launch<'a> {
@@ -62,9 +63,12 @@ impl Launch<'_> {
         process::keep_children();
         let trees = open_trees(plan, host)?;
         let joins = open_joins(&plan.namespaces)?;
+        let devices = netdev::find(&plan.net_devices)?;
         let (parent, child) = channel::pair()?;
         let refused = target.as_ref().is_some_and(|target| !target.prepare());
         let relayed = refused || !joins.is_empty() || !plan.namespaces.time_offsets.is_empty();
+        let makes_user = plan.namespaces.creates(clone::NEWUSER);
+        let waits = relayed || makes_user || !devices.is_empty() || state.rdt.is_some();
         let mut flags = plan.namespaces.create & !clone::NEWCGROUP;
         if relayed {
             flags = 0;
@@ -73,7 +77,6 @@ impl Launch<'_> {
             .map_err(|error| explain_clone(error, plan))?;
         let Side::Parent { pid, pidfd } = side else {
             drop(parent);
-            let waits = relayed || plan.namespaces.creates(clone::NEWUSER);
             let materials = Materials {
                 trees,
                 gate: gate.as_ref(),
@@ -97,8 +100,9 @@ impl Launch<'_> {
         if relayed {
             init.adopt()?;
         }
-        init.furnish(plan, host)?;
-        if relayed || plan.namespaces.creates(clone::NEWUSER) {
+        init.furnish(plan, host, state.rdt.as_ref())?;
+        netdev::move_to(init.pid, init.pidfd.as_fd(), &devices)?;
+        if waits {
             init.channel.send(Down::Go)?;
         }
         init.see_through(plan, state, cgroup)?;
@@ -143,7 +147,10 @@ impl Init {
     }
 
     /// What only the parent may do to it.
-    fn furnish(&self, plan: &Plan, host: &Host) -> Result<()> {
+    fn furnish(&self, plan: &Plan, host: &Host, rdt: Option<&Groups>) -> Result<()> {
+        if let Some(groups) = rdt {
+            intelrdt::enter(Path::new(intelrdt::ROOT), groups, self.pid)?;
+        }
         if let Some(score) = plan.process.oom_score_adj {
             set_oom_score(self.pid, score)?;
         }

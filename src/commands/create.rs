@@ -19,7 +19,7 @@ use crate::host::Host;
 use crate::launch::{Init, Launch};
 use crate::plan::{Flags, Plan};
 use crate::sys::{self, clone, process, socket};
-use crate::{hooks, log, lsm, selfexe};
+use crate::{hooks, intelrdt, log, lsm, selfexe};
 
 pub fn run(args: &cli::Create, global: &Global, store: &Store) -> Result<i32> {
     let flags = &args.flags;
@@ -41,11 +41,15 @@ pub fn run(args: &cli::Create, global: &Global, store: &Store) -> Result<i32> {
     }
     let made = request.make(store)?;
     let Made {
-        init, slot, cgroup, ..
+        init,
+        slot,
+        cgroup,
+        rdt,
+        ..
     } = made;
     // Until init has said that it waits it would die with this process, and nothing would be left behind.
     init.leave_waiting()?;
-    keep(slot, cgroup);
+    keep(slot, cgroup, rdt);
     Ok(0)
 }
 
@@ -65,6 +69,7 @@ pub struct Request<'a> {
 pub struct Made {
     pub init: Init,
     pub cgroup: Option<Cgroup>,
+    pub rdt: Option<intelrdt::Made>,
     pub slot: Slot,
     pub state: State,
 }
@@ -94,6 +99,7 @@ impl Request<'_> {
         let (host, plan) = self.plan()?;
         self.check_terminal(&plan)?;
         lsm::check(&plan.process.labels)?;
+        check_rdt(&plan)?;
         self.bundle.check_files()?;
         check_preserved(plan.process.preserve_fds)?;
         if log::is_verbose() {
@@ -111,10 +117,11 @@ impl Request<'_> {
         let mut state = self.record(&plan, &host)?;
         slot.save(&state)?;
         slot.save_config(&self.bundle, &plan)?;
-        let (init, cgroup) = self.launch(&plan, &host, &mut slot, &mut state)?;
+        let (init, cgroup, rdt) = self.launch(&plan, &host, &mut slot, &mut state)?;
         let mut made = Made {
             init,
             cgroup,
+            rdt,
             slot,
             state,
         };
@@ -135,7 +142,7 @@ impl Request<'_> {
         host: &Host,
         slot: &mut Slot,
         state: &mut State,
-    ) -> Result<(Init, Option<Cgroup>)> {
+    ) -> Result<(Init, Option<Cgroup>, Option<intelrdt::Made>)> {
         let cgroup = plan
             .cgroup
             .as_ref()
@@ -146,6 +153,8 @@ impl Request<'_> {
             slot.claim_cgroup(cgroup)?;
             cgroup.apply(plan)?;
         }
+        let make_groups = |rdt| intelrdt::make(Path::new(intelrdt::ROOT), rdt);
+        let rdt = plan.rdt.as_ref().map(make_groups).transpose()?;
         let gate = if self.waits {
             Some(slot.listen()?)
         } else {
@@ -160,9 +169,9 @@ impl Request<'_> {
             state,
         };
         match launch.run() {
-            Ok(init) => Ok((init, cgroup)),
+            Ok(init) => Ok((init, cgroup, rdt)),
             Err(error) => {
-                drop(cgroup);
+                drop((cgroup, rdt));
                 run_poststop_hooks(state);
                 Err(error)
             }
@@ -204,6 +213,7 @@ impl Request<'_> {
             owner: host.euid,
             annotations: self.bundle.annotations(),
             cgroup: plan.cgroup.as_ref().map(|cgroup| cgroup.path.clone()),
+            rdt: plan.rdt.as_ref().map(|rdt| rdt.groups.clone()),
             private_pids: plan.namespaces.creates(clone::NEWPID),
             hooks: plan.hooks.clone(),
             notify: plan
@@ -232,9 +242,22 @@ impl Request<'_> {
     }
 }
 
+/// Before there is a record that claims the groups.
+fn check_rdt(plan: &Plan) -> Result<()> {
+    let Some(rdt) = &plan.rdt else {
+        return Ok(());
+    };
+    let root = Path::new(intelrdt::ROOT);
+    intelrdt::check_mounted(root)?;
+    intelrdt::check(root, rdt)
+}
+
 /// Leaves the container as it is when this process ends.
-pub fn keep(slot: Slot, cgroup: Option<Cgroup>) {
+pub fn keep(slot: Slot, cgroup: Option<Cgroup>, rdt: Option<intelrdt::Made>) {
     slot.keep();
+    if let Some(rdt) = rdt {
+        rdt.keep();
+    }
     if let Some(cgroup) = cgroup {
         cgroup.keep();
     }

@@ -4,10 +4,12 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use super::create::run_poststop_hooks;
 use crate::cli;
-use crate::container::{Container, Status, Store};
+use crate::container::{Container, State, Status, Store, boot_id};
+use crate::intelrdt;
 use crate::sys::process;
 
 /// Milliseconds that a killed init may take; in uninterruptible sleep it does not die.
@@ -47,6 +49,7 @@ pub fn remove(container: &Container) -> Result<()> {
     } else if container.state.pid == 0 {
         remove_unclaimed_cgroup(container);
     }
+    remove_rdt_groups(&container.state)?;
     run_poststop_hooks(&container.state);
     container.forget()
 }
@@ -82,5 +85,15 @@ fn wait(init: &OwnedFd) -> Result<()> {
 fn remove_unclaimed_cgroup(container: &Container) {
     if let Some(path) = &container.state.cgroup {
         std::fs::remove_dir(path).ok();
+    }
+}
+
+/// Groups do not outlive a boot: one with the name would be another's.
+fn remove_rdt_groups(state: &State) -> Result<()> {
+    match &state.rdt {
+        Some(groups) if state.boot_id == boot_id()? => {
+            intelrdt::remove(Path::new(intelrdt::ROOT), groups)
+        }
+        _ => Ok(()),
     }
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use crate::plan::{namespaces, options, seccomp};
+use crate::plan::{mempolicy, namespaces, options, seccomp};
 
 /// The newest spec that this runtime follows.
 pub const SPEC_VERSION: &str = "1.3.0";
@@ -26,10 +26,8 @@ const HOOKS: [&str; 6] = [
 const SYSTEMD_CGROUP: bool = false;
 const APPARMOR: bool = true;
 const SELINUX: bool = true;
-const INTEL_RDT: bool = false;
-const NET_DEVICES: bool = false;
-const MEMORY_POLICY_MODES: [&str; 0] = [];
-const MEMORY_POLICY_FLAGS: [&str; 0] = [];
+const INTEL_RDT: bool = true;
+const NET_DEVICES: bool = true;
 
 /// Annotations in config.json that can give a container more power; a final dot ends a prefix.
 const UNSAFE_ANNOTATIONS: [&str; 4] = [
@@ -71,10 +69,9 @@ fn features() -> Value {
                 "schemata": INTEL_RDT,
                 "monitoring": INTEL_RDT,
             },
-            // null would mean that nobody knows; an empty list says that there is none.
             "memoryPolicy": {
-                "modes": MEMORY_POLICY_MODES,
-                "flags": MEMORY_POLICY_FLAGS,
+                "modes": sorted(mempolicy::MODES.iter().map(|entry| entry.1)),
+                "flags": sorted(mempolicy::FLAGS.iter().map(|entry| entry.1)),
             },
             "mountExtensions": {"idmap": {"enabled": true}},
             "netDevices": {"enabled": NET_DEVICES},

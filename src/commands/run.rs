@@ -83,6 +83,7 @@ fn on_its_own(made: Made) -> (Init, Container) {
     let Made {
         init,
         cgroup,
+        rdt,
         slot,
         state,
     } = made;
@@ -91,7 +92,7 @@ fn on_its_own(made: Made) -> (Init, Container) {
         state,
         damaged: false,
     };
-    keep(slot, cgroup);
+    keep(slot, cgroup, rdt);
     (init, container)
 }
 

@@ -138,6 +138,11 @@ fn set_scheduling(scheduling: &Scheduling) -> Result<()> {
     if let Some(domain) = scheduling.personality {
         process::set_personality(domain).context("linux.personality")?;
     }
+    if let Some(policy) = &scheduling.memory_policy {
+        process::set_memory_policy(policy.mode, &policy.nodes).with_context(|| {
+            format!("linux.memoryPolicy: {policy} (has this host the nodes, and linux.resources.cpu.mems?)")
+        })?;
+    }
     Ok(())
 }
 

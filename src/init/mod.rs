@@ -34,7 +34,8 @@ pub struct Materials<'a> {
     pub trees: Vec<OwnedFd>,
     /// Where a created container waits; `None` for one that starts at once.
     pub gate: Option<&'a OwnedFd>,
-    /// Whether the parent has something to do first: to write id maps, or to learn who init is.
+    /// Whether the parent has something to do first: to write id maps, to move network devices, to put
+    /// init into its groups of resctrl, or to learn who init is.
     pub waits: bool,
     /// What hooks are told.
     pub state: &'a State,

@@ -130,7 +130,7 @@ fn scope(path: &Path, id: &str, host: &Host) -> Result<(PathBuf, String)> {
     let parts: Vec<&str> = text.split(':').collect();
     let (slice, prefix, name) = match parts[..] {
         [""] => ("", "cofferdam", id),
-        [slice, prefix, name] if !name.is_empty() => (slice, prefix, name),
+        [slice, prefix, name] if !name.is_empty() && !text.contains('/') => (slice, prefix, name),
         _ => bail!("linux.cgroupsPath: {text}: with --systemd-cgroup it must be slice:prefix:name"),
     };
     let default = if host.euid == 0 {
@@ -195,5 +195,187 @@ impl fmt::Display for CgroupPlan {
                 writeln!(f, "devices: deny all, {}", rules.join(", "))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::plan::tests::{
+        self as fixture, Changes, bundle, host, plan_for, user_namespace, users_host,
+    };
+
+    fn planned(changes: Changes, flags: &Flags) -> Result<CgroupPlan> {
+        let bundle = bundle(changes);
+        let linux = bundle.spec.linux().as_ref().unwrap();
+        let namespaces = crate::plan::namespaces::namespaces(linux, &host())?;
+        cgroup(&bundle, &namespaces, &host(), flags)
+    }
+
+    fn path(text: &str, systemd_cgroup: bool) -> Result<(String, Option<String>)> {
+        let flags = Flags {
+            systemd_cgroup,
+            ..fixture::flags()
+        };
+        let plan = planned(&[("/linux/cgroupsPath", json!(text))], &flags)?;
+        let below = plan.path.strip_prefix("/sys/fs/cgroup").unwrap();
+        Ok((below.display().to_string(), plan.unit))
+    }
+
+    #[test]
+    fn paths_start_at_the_mount_or_beside_the_caller() {
+        for (text, expected) in [
+            ("", "user.slice/c"),
+            ("/", ""),
+            ("/a/b", "a/b"),
+            ("a/b", "user.slice/a/b"),
+            ("a:b:c", "user.slice/a:b:c"),
+        ] {
+            let found = path(text, false).map(|(path, _)| path).unwrap_or_default();
+            assert_eq!(found, expected, "{text}");
+        }
+        assert_eq!(
+            directory(Path::new(""), "c", Path::new("/")).unwrap(),
+            Path::new("/c")
+        );
+    }
+
+    #[test]
+    fn paths_that_climb_or_are_the_root_are_refused() {
+        for text in ["/../x", "../x", "/a/../b", "a/.."] {
+            let error = path(text, false).unwrap_err().to_string();
+            assert_eq!(
+                error,
+                format!("linux.cgroupsPath: {text:?}: must not contain \"..\"")
+            );
+        }
+        for text in ["/", "//", "/."] {
+            let error = path(text, false).unwrap_err().to_string();
+            assert!(
+                error.ends_with("is the root of all cgroups"),
+                "{text}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn scopes_lie_in_nested_slices() {
+        let cases = [
+            ("", "system.slice/cofferdam-c.scope"),
+            ("::x", "system.slice/x.scope"),
+            ("a-b-c.slice:p:x", "a.slice/a-b.slice/a-b-c.slice/p-x.scope"),
+            ("-.slice:p:x", "p-x.scope"),
+            ("user.slice:p:x.slice", "user.slice/x.slice"),
+        ];
+        for (text, expected) in cases {
+            let (path, unit) = path(text, true).unwrap();
+            assert_eq!(path, expected, "{text}");
+            assert_eq!(unit.as_deref(), path.rsplit('/').next());
+        }
+        for text in [
+            "/a",
+            "a:b",
+            "a.slice:b:",
+            "a:b:c",
+            "a--b.slice:p:x",
+            "a/b.slice:p:x",
+            "a.slice:../../p:x",
+            "a.slice:p:x/../y",
+        ] {
+            assert!(path(text, true).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_default_slice_is_that_of_the_caller() {
+        let (path, _) = scope(Path::new(""), "c", &users_host()).unwrap();
+        assert_eq!(path, Path::new("/user.slice/cofferdam-c.scope"));
+    }
+
+    #[test]
+    fn devices_are_denied_unless_the_caller_could_not_deny_them() {
+        let denies = |host: &Host, changes: Changes| {
+            plan_for(host, changes)
+                .unwrap()
+                .cgroup
+                .unwrap()
+                .devices
+                .is_some()
+        };
+        let rules = (
+            "/linux/resources",
+            json!({"devices": [{"allow": false, "access": "rwm"}]}),
+        );
+        let ruled = [&user_namespace()[..], &[rules]].concat();
+        assert!(denies(&host(), &[]));
+        assert!(!denies(&host(), &user_namespace()));
+        assert!(denies(&host(), &ruled));
+        assert!(!denies(&users_host(), &ruled));
+        assert!(!denies(
+            &Host {
+                in_user_namespace: true,
+                ..host()
+            },
+            &ruled
+        ));
+    }
+
+    #[test]
+    fn only_a_confined_caller_without_limits_does_without_a_cgroup() {
+        let optional = |host: &Host, rootless, changes: Changes| {
+            let flags = Flags {
+                rootless,
+                ..fixture::flags()
+            };
+            let bundle = bundle(changes);
+            cgroup(&bundle, &Namespaces::default(), host, &flags)
+                .unwrap()
+                .optional
+        };
+        let limit = [("/linux/resources", json!({"pids": {"limit": 5}}))];
+        let cases: [(_, _, Changes, _); 6] = [
+            (host(), None, &[], false),
+            (host(), Some(true), &[], true),
+            (users_host(), None, &[], true),
+            (users_host(), Some(false), &[], false),
+            (users_host(), None, &limit, false),
+            (host(), Some(true), &limit, false),
+        ];
+        for (host, rootless, changes, expected) in cases {
+            assert_eq!(
+                optional(&host, rootless, changes),
+                expected,
+                "{rootless:?} {changes:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_writable_cgroup_of_its_own_belongs_to_the_containers_user() {
+        let entry = |options: Value| {
+            (
+                "/mounts",
+                json!([{"destination": "/sys/fs/cgroup/", "type": "cgroup", "options": options}]),
+            )
+        };
+        let owner = |changes: Changes| plan_for(&host(), changes).unwrap().cgroup.unwrap().owner;
+        let user = ("/process/user", json!({"uid": 7, "gid": 0}));
+        let writable = entry(json!(["nosuid"]));
+        assert_eq!(owner(&[user.clone(), writable.clone()]), Some(7));
+        assert_eq!(owner(std::slice::from_ref(&writable)), None);
+        assert_eq!(owner(std::slice::from_ref(&user)), None);
+        assert_eq!(owner(&[user.clone(), entry(json!(["ro"]))]), None);
+        let mapped = [&user_namespace()[..], &[user.clone(), writable.clone()]].concat();
+        assert_eq!(owner(&mapped), Some(100_007));
+        assert_eq!(
+            owner(&[
+                ("/linux/namespaces", json!([{"type": "mount"}])),
+                user,
+                writable
+            ]),
+            None
+        );
     }
 }

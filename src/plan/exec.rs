@@ -1,7 +1,7 @@
 //! `exec`: the process of the config, or of a file, changed by flags -> the process to run.
 
 use anyhow::{Context, Result, anyhow, ensure};
-use oci_spec::runtime::{LinuxPersonality, LinuxSeccomp, Process as Spec};
+use oci_spec::runtime::{LinuxMemoryPolicy, LinuxPersonality, LinuxSeccomp, Process as Spec};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -28,6 +28,8 @@ pub struct Keep<'a> {
 pub struct KeepLinux<'a> {
     pub seccomp: Option<&'a LinuxSeccomp>,
     pub personality: Option<&'a LinuxPersonality>,
+    #[serde(rename = "memoryPolicy")]
+    pub memory_policy: Option<&'a LinuxMemoryPolicy>,
 }
 
 /// The changes that the command line asks for.

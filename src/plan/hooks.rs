@@ -127,3 +127,100 @@ impl fmt::Display for Hook {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::plan::tests::{self as fixture, assert_faults, bundle};
+
+    #[test]
+    fn each_list_is_kept_apart_and_in_order() {
+        let kinds = [
+            "prestart",
+            "createRuntime",
+            "createContainer",
+            "startContainer",
+            "poststart",
+            "poststop",
+        ];
+        for kind in kinds {
+            let list = json!([{"path": "/a", "args": ["x", "y"], "env": [], "timeout": 3}, {"path": "/b"}]);
+            let hooks = hooks(&bundle(&[("/hooks", json!({kind: list}))])).unwrap();
+            for (name, list) in hooks.lists() {
+                assert_eq!(
+                    list.len(),
+                    if name == kind { 2 } else { 0 },
+                    "{kind}: {name}"
+                );
+            }
+            let list = hooks
+                .lists()
+                .into_iter()
+                .find(|(name, _)| *name == kind)
+                .unwrap()
+                .1;
+            assert_eq!(list[0].args, ["x", "y"]);
+            assert_eq!((&list[0].env, list[0].timeout), (&Some(vec![]), Some(3)));
+            assert_eq!((&list[1].env, list[1].timeout), (&None, None));
+            assert_eq!(list[1].path, PathBuf::from("/b"));
+        }
+    }
+
+    #[test]
+    fn faults_name_the_hook() {
+        assert_faults(&[
+            (
+                "/hooks",
+                json!({"poststop": [{"path": "/a"}, {"path": "b"}]}),
+                "hooks.poststop[1].path: \"b\": must be absolute",
+            ),
+            (
+                "/hooks",
+                json!({"createRuntime": [{"path": ""}]}),
+                "hooks.createRuntime[0].path: \"\": must be absolute",
+            ),
+            (
+                "/hooks",
+                json!({"prestart": [{"path": "/a", "timeout": 0}]}),
+                "hooks.prestart[0].timeout: 0: must be above 0",
+            ),
+            (
+                "/hooks",
+                json!({"prestart": [{"path": "/a", "timeout": -1}]}),
+                "hooks.prestart[0].timeout: -1: must be above 0",
+            ),
+        ]);
+    }
+
+    #[test]
+    fn output_goes_to_the_engines_files_but_from_inside_the_container() {
+        let hook = json!([{"path": "/a"}]);
+        let config = [
+            (
+                "/hooks",
+                json!({"createContainer": hook, "startContainer": hook, "poststop": hook}),
+            ),
+            ("/annotations", json!({"run.oci.hooks.stdout": "/out"})),
+        ];
+        let hooks = hooks(&bundle(&config)).unwrap();
+        let out = Some(PathBuf::from("/out"));
+        assert_eq!(hooks.create_container[0].stdout, out);
+        assert_eq!(hooks.poststop[0].stdout, out);
+        assert_eq!(hooks.start_container[0].stdout, None);
+        assert_eq!(hooks.poststop[0].stderr, None);
+    }
+
+    #[test]
+    fn only_the_hooks_of_later_commands_are_recorded() {
+        let hook = json!([{"path": "/a"}]);
+        let config = json!({"createRuntime": hook, "poststart": hook, "poststop": hook});
+        let hooks = fixture::plan(&[("/hooks", config)]).hooks;
+        let record = serde_json::to_string(&hooks).unwrap();
+        let read: Hooks = serde_json::from_str(&record).unwrap();
+        let lengths = read.lists().map(|(_, list)| list.len());
+        assert_eq!(lengths, [0, 0, 0, 0, 1, 1]);
+        assert_eq!(serde_json::to_string(&Hooks::default()).unwrap(), "{}");
+    }
+}

@@ -7,20 +7,25 @@ pub mod exec;
 #[cfg(test)]
 mod golden;
 pub mod hooks;
+pub mod mempolicy;
 pub mod mounts;
 pub mod namespaces;
+pub mod netdev;
 pub mod options;
 pub mod process;
+pub mod rdt;
 pub mod resources;
 pub mod rootfs;
 pub mod scheduling;
 pub mod seccomp;
 pub mod step;
 pub mod sysctl;
+#[cfg(test)]
+pub mod tests;
 
 use std::fmt;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use oci_spec::runtime::Linux;
 
 use crate::bundle::Bundle;
@@ -44,8 +49,10 @@ pub struct Flags {
 #[derive(Debug)]
 pub struct Plan {
     pub namespaces: namespaces::Namespaces,
+    pub net_devices: Vec<netdev::NetDevice>,
     /// `None` for a process that joins a container.
     pub cgroup: Option<cgroup::CgroupPlan>,
+    pub rdt: Option<rdt::Rdt>,
     /// `None` for a process that joins a container.
     pub rootfs: Option<rootfs::Rootfs>,
     pub hostname: Option<String>,
@@ -61,7 +68,6 @@ impl Plan {
     pub fn create(bundle: &Bundle, host: &Host, flags: &Flags) -> Result<Plan> {
         let default = Linux::default();
         let linux = bundle.spec.linux().as_ref().unwrap_or(&default);
-        refuse_unsupported(linux)?;
         let namespaces = namespaces::namespaces(linux, host)?;
         let mut cgroup = cgroup::cgroup(bundle, &namespaces, host, flags)?;
         let mut process = process::process(bundle, &namespaces, host, flags)?;
@@ -71,12 +77,18 @@ impl Plan {
             rootfs: Some(rootfs::rootfs(bundle, host, &namespaces, flags.no_pivot)?),
             hostname: uts_name(bundle.spec.hostname(), "hostname", &namespaces)?,
             domainname: uts_name(bundle.spec.domainname(), "domainname", &namespaces)?,
+            net_devices: netdev::net_devices(linux, &namespaces, host)?,
             sysctl: sysctl::sysctl(linux, &namespaces)?,
             process,
             hooks: hooks::hooks(bundle)?,
             warnings,
             namespaces,
             cgroup: Some(cgroup),
+            rdt: linux
+                .intel_rdt()
+                .as_ref()
+                .map(|spec| rdt::rdt(spec, &flags.id))
+                .transpose()?,
         })
     }
 
@@ -92,31 +104,14 @@ impl Plan {
             process,
             namespaces,
             cgroup: None,
+            rdt: None,
             rootfs: None,
             hostname: None,
             domainname: None,
             sysctl: Vec::new(),
+            net_devices: Vec::new(),
             hooks: hooks::Hooks::default(),
         })
-    }
-}
-
-/// Known properties that this version cannot honour are errors, as the spec asks.
-fn refuse_unsupported(linux: &Linux) -> Result<()> {
-    let fields = [
-        (
-            "linux.netDevices",
-            linux
-                .net_devices()
-                .as_ref()
-                .is_some_and(|map| !map.is_empty()),
-        ),
-        ("linux.intelRdt", linux.intel_rdt().is_some()),
-        ("linux.memoryPolicy", linux.memory_policy().is_some()),
-    ];
-    match fields.iter().find(|(_, given)| *given) {
-        Some((field, _)) => bail!("{field}: is not supported by this version; remove it"),
-        None => Ok(()),
     }
 }
 
@@ -149,7 +144,13 @@ impl fmt::Display for Plan {
         if let Some(cgroup) = &self.cgroup {
             cgroup.fmt(f)?;
         }
+        if let Some(rdt) = &self.rdt {
+            rdt.fmt(f)?;
+        }
         self.namespaces.fmt(f)?;
+        for device in &self.net_devices {
+            writeln!(f, "{device}")?;
+        }
         for (what, name) in [
             ("hostname", &self.hostname),
             ("domainname", &self.domainname),

@@ -3,7 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use libc::MOUNT_ATTR_RDONLY as RDONLY;
+use libc::{MOUNT_ATTR__ATIME as ATIME, MOUNT_ATTR_RDONLY as RDONLY};
 use oci_spec::runtime::Mount as Entry;
 
 use super::namespaces::{Namespaces, id_maps};
@@ -78,6 +78,9 @@ impl Planner<'_> {
         }
         if let Some(source) = self.stand_in(&kind, &options) {
             options.bind = Some(true);
+            // What is kept from one filesystem is kept from those mounted below its stand-in.
+            options.recursive_attributes.recursive = true;
+            options.recursive_attributes.set |= options.attributes.set & !ATIME;
             plan.steps
                 .push(self.bind(source, target, options, plan.trees.len())?);
         } else if options.bind.is_some() {
@@ -101,7 +104,8 @@ impl Planner<'_> {
 
     fn options(&self) -> Result<Options> {
         let mut options = Options::parse(self.entry.options().as_deref().unwrap_or_default());
-        let mapped = self.entry.uid_mappings().is_some() || self.entry.gid_mappings().is_some();
+        let maps = [self.entry.uid_mappings(), self.entry.gid_mappings()];
+        let mapped = maps.into_iter().flatten().any(|maps| !maps.is_empty());
         if mapped && options.idmap.is_none() {
             options.idmap = Some(false);
         }
@@ -266,18 +270,17 @@ impl Planner<'_> {
             .source()
             .as_ref()
             .map(|source| source.display().to_string());
+        let attributes = options.of_new_mount();
         let mut words = options.superblock;
         // A filesystem on a device must itself be told; for the others the mount's own flag is enough.
-        let read_only = (options.attributes.set | options.recursive_attributes.set) & RDONLY != 0;
-        if read_only
+        if attributes & RDONLY != 0
             && source
                 .as_ref()
                 .is_some_and(|source| source.starts_with('/'))
         {
             words.push("ro".to_string());
         }
-        let data = options.data.iter().flat_map(|data| data.split(','));
-        words.extend(data.filter(|word| !word.is_empty()).map(str::to_string));
+        words.extend(options.data.iter().flat_map(|data| split(data)));
         if let Some(label) = self.mount_label(&kind) {
             words.push(format!("{}={label}", self.context_option()?));
         }
@@ -291,7 +294,7 @@ impl Planner<'_> {
             source,
             target,
             options: words,
-            attributes: options.attributes.set | options.recursive_attributes.set,
+            attributes,
             propagation: options.propagation,
             copy_up: options.copy_up,
         }))
@@ -319,8 +322,7 @@ impl Planner<'_> {
 
 /// A read-only tmpfs must stay writable until the mount points and nodes inside it are made.
 fn late_seal(kind: &str, target: &Path, options: &mut Options) -> Option<Step> {
-    let read_only = (options.attributes.set | options.recursive_attributes.set) & RDONLY != 0;
-    if kind != "tmpfs" || !read_only {
+    if kind != "tmpfs" || options.of_new_mount() & RDONLY == 0 {
         return None;
     }
     options.attributes.set &= !RDONLY;
@@ -328,6 +330,18 @@ fn late_seal(kind: &str, target: &Path, options: &mut Options) -> Option<Step> {
     Some(Step::Seal {
         path: target.to_path_buf(),
     })
+}
+
+/// The options between the commas, but for those in quotes, as of an SELinux label's categories. Quotes
+/// belong to mount(2)'s list of options, not to their values.
+fn split(data: &str) -> Vec<String> {
+    let mut quoted = false;
+    let ends = |letter: char| {
+        quoted ^= letter == '"';
+        letter == ',' && !quoted
+    };
+    let words = data.split(ends).filter(|word| !word.is_empty());
+    words.map(|word| word.replace('"', "")).collect()
 }
 
 /// The path from the root, with `.`, `..` and doubled slashes resolved by their text alone.
@@ -341,4 +355,295 @@ pub fn clean(path: &Path) -> PathBuf {
         }
     }
     clean
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::plan::tests::{self as fixture, Changes, plan, plan_for, user_namespace};
+
+    /// The steps of these entries, in words.
+    fn steps(entries: Value) -> Vec<String> {
+        steps_with(entries, &[])
+    }
+
+    fn steps_with(entries: Value, changes: Changes) -> Vec<String> {
+        let changes = [changes, &[("/mounts", entries)]].concat();
+        let bundle = fixture::bundle(&changes);
+        let mounts = mounts(&bundle, &fixture::host(), &plan(&changes).namespaces).unwrap();
+        let all = mounts.steps.iter().chain(&mounts.seals);
+        all.map(ToString::to_string).collect()
+    }
+
+    fn fault(entry: Value) -> String {
+        fixture::fault(&[("/mounts", json!([entry]))])
+    }
+
+    #[test]
+    fn entries_become_steps_in_their_order() {
+        let entries = json!([
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/a/./b//../c", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "size=1k,mode=755"]},
+            {"destination": "data", "source": "in/bundle", "options": ["rbind", "ro", "rslave"]},
+            {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"]},
+            {"destination": "/c", "type": "none", "options": ["remount", "bind", "ro", "size=1k"]},
+        ]);
+        let expected = [
+            "mounts[0]: mount proc on /proc",
+            "mounts[1]: mount tmpfs on /a/c (nosuid, size=1k, mode=755)",
+            "mounts[2]: bind /bundle/in/bundle on /data (recursive, ro, rslave)",
+            "mounts[3]: mount cgroup2 from cgroup on /sys/fs/cgroup (ro)",
+            "mounts[4]: remount /c (ro)",
+        ];
+        assert_eq!(steps(entries), expected);
+    }
+
+    #[test]
+    fn a_read_only_tmpfs_is_sealed_when_all_is_in_place() {
+        for option in ["ro", "rro"] {
+            let entries = json!([
+                {"destination": "/t", "type": "tmpfs", "options": [option, "noexec"]},
+                {"destination": "/t/u", "type": "tmpfs"},
+            ]);
+            let expected = [
+                "mounts[0]: mount tmpfs on /t (noexec)",
+                "mounts[1]: mount tmpfs on /t/u",
+                "make the mount at /t read-only",
+            ];
+            assert_eq!(steps(entries), expected);
+        }
+    }
+
+    #[test]
+    fn only_a_filesystem_on_a_device_is_told_that_it_is_read_only() {
+        let entry = |source: &str| json!([{"destination": "/m", "type": "ext4", "source": source, "options": ["ro"]}]);
+        assert_eq!(
+            steps(entry("/dev/x")),
+            ["mounts[0]: mount ext4 from /dev/x on /m (ro, ro)"]
+        );
+        assert_eq!(
+            steps(entry("x")),
+            ["mounts[0]: mount ext4 from x on /m (ro)"]
+        );
+    }
+
+    #[test]
+    fn data_is_split_at_commas_outside_of_quotes() {
+        let cases: [(&str, &[&str]); 5] = [
+            ("size=1k", &["size=1k"]),
+            ("a,,b=c,", &["a", "b=c"]),
+            (
+                "context=\"u:r:t:s0:c1,c2\",mode=755",
+                &["context=u:r:t:s0:c1,c2", "mode=755"],
+            ),
+            ("\"a,b", &["a,b"]),
+            ("", &[]),
+        ];
+        for (data, words) in cases {
+            assert_eq!(split(data), words, "{data}");
+        }
+    }
+
+    #[test]
+    fn mounts_are_labelled_where_the_filesystem_takes_it() {
+        let entries = json!([
+            {"destination": "/t", "type": "tmpfs"},
+            {"destination": "/proc", "type": "proc"},
+            {"destination": "/q", "type": "mqueue"},
+        ]);
+        let label = ("/linux/mountLabel", json!("u:r:t:s0:c1,c2"));
+        let expected = [
+            "mounts[0]: mount tmpfs on /t (context=u:r:t:s0:c1,c2)",
+            "mounts[1]: mount proc on /proc",
+            "mounts[2]: mount mqueue on /q",
+        ];
+        assert_eq!(
+            steps_with(entries.clone(), std::slice::from_ref(&label)),
+            expected
+        );
+        let kind = (
+            "/annotations",
+            json!({"run.oci.mount_context_type": "fscontext"}),
+        );
+        let other = steps_with(entries, &[label, kind]);
+        assert_eq!(
+            other[0],
+            "mounts[0]: mount tmpfs on /t (fscontext=u:r:t:s0:c1,c2)"
+        );
+    }
+
+    #[test]
+    fn nothing_is_mounted_inside_proc_but_on_ten_files() {
+        let bind = |path: &str| json!({"destination": path, "source": "/x", "options": ["bind"]});
+        for file in PROC_FILES {
+            let step = steps(json!([bind(&format!("/proc/{file}"))]));
+            assert_eq!(step, [format!("mounts[0]: bind /x on /proc/{file}")]);
+        }
+        for path in [
+            "/proc/self",
+            "/proc/sys",
+            "/proc/stat/x",
+            "//proc/1",
+            "/./proc/1",
+            "/x/../proc/1",
+        ] {
+            let fault = fault(bind(path));
+            assert!(
+                fault.starts_with("mounts[0].destination: /proc/"),
+                "{path}: {fault}"
+            );
+        }
+        for path in ["/proc", "/proc/", "//proc", "/./proc", "/x/../proc"] {
+            let fault = fault(json!({"destination": path, "type": "tmpfs"}));
+            assert!(
+                fault.starts_with("mounts[0].destination: /proc: only a mount"),
+                "{path}: {fault}"
+            );
+        }
+        let plan = plan(&[("/mounts", json!([bind("/proc"), bind("/procs")]))]);
+        let checked = plan
+            .rootfs
+            .unwrap()
+            .furnish
+            .into_iter()
+            .filter_map(|step| match step {
+                Step::Bind(bind) => Some(bind.must_be_proc),
+                _ => None,
+            });
+        assert_eq!(checked.collect::<Vec<_>>(), [true, false]);
+    }
+
+    #[test]
+    fn faults_name_the_entry() {
+        let map = json!([{"containerID": 0, "hostID": 1, "size": 1}]);
+        let cases = [
+            (
+                json!({"destination": "/", "type": "tmpfs"}),
+                "mounts[0].destination: \"/\": is the root",
+            ),
+            (
+                json!({"destination": "/a/..", "type": "tmpfs"}),
+                "mounts[0].destination: \"/a/..\": is the root",
+            ),
+            (json!({"destination": "/a"}), "mounts[0].type: missing"),
+            (
+                json!({"destination": "/a", "type": "bind", "source": "/b"}),
+                "mounts[0].type: bind: is no filesystem",
+            ),
+            (
+                json!({"destination": "/a", "options": ["bind"]}),
+                "mounts[0].source: missing",
+            ),
+            (
+                json!({"destination": "/a", "source": "", "options": ["bind"]}),
+                "mounts[0].source: missing",
+            ),
+            (
+                json!({"destination": "/a", "type": "proc", "options": ["tmpcopyup"]}),
+                "mounts[0].options: tmpcopyup: only",
+            ),
+            (
+                json!({"destination": "/a", "type": "tmpfs", "options": ["idmap"]}),
+                "mounts[0].options: idmap: only binds",
+            ),
+            (
+                json!({"destination": "/a", "source": "/b", "options": ["bind", "idmap"]}),
+                "mounts[0].options: idmap: give",
+            ),
+            (
+                json!({"destination": "/a", "source": "/b", "options": ["bind"], "uidMappings": map}),
+                "mounts[0].uidMappings: give uidMappings and gidMappings",
+            ),
+        ];
+        for (entry, words) in cases {
+            let fault = fault(entry.clone());
+            assert!(fault.starts_with(words), "{entry}: {fault}");
+        }
+    }
+
+    #[test]
+    fn empty_maps_are_no_maps() {
+        let entry =
+            json!({"destination": "/a", "type": "tmpfs", "uidMappings": [], "gidMappings": []});
+        assert_eq!(steps(json!([entry])), ["mounts[0]: mount tmpfs on /a"]);
+    }
+
+    #[test]
+    fn owners_are_mapped_as_the_entry_says_or_as_the_user_namespace_does() {
+        let map = json!([{"containerID": 5, "hostID": 6, "size": 7}]);
+        let own = json!([{
+            "destination": "/a", "source": "/b", "options": ["bind", "ridmap"],
+            "uidMappings": map, "gidMappings": map,
+        }]);
+        let mapped = "mounts[0]: bind /b on /a (ridmap uids 5:6:7 gids 5:6:7)";
+        assert_eq!(steps(own), [mapped]);
+        let bare = json!([{"destination": "/a", "source": "/b", "options": ["bind", "idmap"]}]);
+        let mapped = "mounts[0]: bind /b on /a (idmap uids 0:100000:65536 gids 0:100000:65536)";
+        assert_eq!(steps_with(bare, &user_namespace()), [mapped]);
+    }
+
+    #[test]
+    fn the_parent_opens_what_the_user_of_a_user_namespace_may_not_reach() {
+        let entries = json!([
+            {"destination": "/t", "type": "tmpfs"},
+            {"destination": "/a", "source": "/x", "options": ["bind"]},
+            {"destination": "/b", "source": "/y", "options": ["rbind"]},
+        ]);
+        let entries = [("/mounts", entries)];
+        let with_user = [&user_namespace()[..], &entries].concat();
+        let opened = |host: &Host, changes: Changes| {
+            let rootfs = plan_for(host, changes).unwrap().rootfs.unwrap();
+            let slots = rootfs.furnish.iter().filter_map(|step| match step {
+                Step::Bind(Bind {
+                    source: Source::Opened(slot, tree),
+                    ..
+                }) => {
+                    assert_eq!(tree.path, rootfs.trees[*slot].path);
+                    Some(*slot)
+                }
+                _ => None,
+            });
+            (slots.collect::<Vec<_>>(), rootfs.trees.len())
+        };
+        assert_eq!(opened(&fixture::host(), &with_user), (vec![0, 1], 3));
+        assert_eq!(opened(&fixture::host(), &entries), (vec![], 0));
+        assert_eq!(opened(&fixture::users_host(), &with_user), (vec![], 0));
+    }
+
+    #[test]
+    fn what_the_kernel_would_refuse_in_a_user_namespace_is_bound_from_the_host() {
+        let entries = json!([
+            {"destination": "/sys", "type": "sysfs", "options": ["nosuid", "ro", "relatime"]},
+            {"destination": "/sys/fs/cgroup", "type": "cgroup", "options": ["ro"]},
+        ]);
+        let bound = [
+            "mounts[0]: bind /sys on /sys (recursive, ro, nosuid, relatime, rro, rnosuid)",
+            "mounts[1]: bind /sys/fs/cgroup on /sys/fs/cgroup (recursive, ro, rro)",
+        ];
+        let mounted = [
+            "mounts[0]: mount sysfs on /sys (ro, nosuid)",
+            "mounts[1]: mount cgroup2 on /sys/fs/cgroup (ro)",
+        ];
+        let shared = ("/linux/namespaces", json!([{"type": "mount"}]));
+        let with_user = [std::slice::from_ref(&shared), &user_namespace()].concat();
+        assert_eq!(steps_with(entries.clone(), &with_user), bound);
+        assert_eq!(steps_with(entries.clone(), &user_namespace()), mounted);
+        assert_eq!(steps_with(entries, &[shared]), mounted);
+    }
+
+    #[test]
+    fn paths_are_cleaned_by_their_text() {
+        for (path, cleaned) in [
+            ("", "/"),
+            ("a", "/a"),
+            ("//a//b/", "/a/b"),
+            ("/a/./b", "/a/b"),
+            ("/../..", "/"),
+            ("/a/../b", "/b"),
+        ] {
+            assert_eq!(clean(Path::new(path)), Path::new(cleaned), "{path}");
+        }
+    }
 }

@@ -170,15 +170,14 @@ impl Namespaces {
             );
             return Ok(());
         }
-        for (maps, field) in [
-            (&self.uids, "linux.uidMappings"),
-            (&self.gids, "linux.gidMappings"),
+        for (maps, field, id) in [
+            (&self.uids, "linux.uidMappings", host.euid),
+            (&self.gids, "linux.gidMappings", host.egid),
         ] {
             ensure!(
                 !maps.is_empty(),
                 "{field}: missing; a new user namespace needs at least one map, such as \
-                 {{\"containerID\": 0, \"hostID\": {}, \"size\": 1}}",
-                host.euid
+                 {{\"containerID\": 0, \"hostID\": {id}, \"size\": 1}}"
             );
         }
         Ok(())
@@ -215,11 +214,9 @@ pub fn id_maps(maps: &Option<Vec<LinuxIdMapping>>, field: &str) -> Result<Vec<Id
     );
     let one = |(index, map): (usize, &LinuxIdMapping)| {
         let (container, host, size) = (map.container_id(), map.host_id(), map.size());
-        if size == 0
-            || container.checked_add(size - 1).is_none()
-            || host.checked_add(size - 1).is_none()
-        {
-            bail!("{field}[{index}].size: {size}: must be at least 1 and end below 4294967296");
+        // The last number is no id: (uid_t)-1.
+        if size == 0 || container.checked_add(size).is_none() || host.checked_add(size).is_none() {
+            bail!("{field}[{index}].size: {size}: must be at least 1 and end below 4294967295");
         }
         Ok(IdMap {
             container,
@@ -300,5 +297,215 @@ impl fmt::Display for Namespaces {
 impl fmt::Display for IdMap {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "{}:{}:{}", self.container, self.host, self.size)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::plan::tests::{
+        assert_faults, fault, host, plan, plan_for, user_namespace, users_host,
+    };
+
+    #[test]
+    fn namespaces_without_a_path_are_created_and_the_others_joined_user_last() {
+        let namespaces = plan(&[(
+            "/linux/namespaces",
+            json!([
+                {"type": "user", "path": "/proc/1/ns/user"},
+                {"type": "uts", "path": ""},
+                {"type": "network", "path": "/run/netns/a"},
+                {"type": "mount", "path": "/proc/1/ns/mnt"},
+                {"type": "time"},
+            ]),
+        )])
+        .namespaces;
+        assert_eq!(namespaces.create, clone::NEWUTS | clone::NEWTIME);
+        let joined: Vec<&str> = namespaces.join.iter().map(|join| join.kind.name).collect();
+        assert_eq!(joined, ["mount", "network", "user"]);
+        assert_eq!(namespaces.join[1].field, "linux.namespaces[2].path");
+        assert!(namespaces.has(clone::NEWUSER) && !namespaces.creates(clone::NEWUSER));
+        assert!(!namespaces.has(clone::NEWPID));
+    }
+
+    #[test]
+    fn every_type_of_the_spec_has_its_own_flag() {
+        for kind in KINDS {
+            let changes = [
+                ("/linux/namespaces", json!([{"type": kind.name}])),
+                (
+                    "/linux/uidMappings",
+                    json!([{"containerID": 0, "hostID": 0, "size": 1}]),
+                ),
+                (
+                    "/linux/gidMappings",
+                    json!([{"containerID": 0, "hostID": 0, "size": 1}]),
+                ),
+            ];
+            let changes = if kind.name == "user" {
+                &changes[..]
+            } else {
+                &changes[..1]
+            };
+            assert_eq!(plan(changes).namespaces.create, kind.flag, "{}", kind.name);
+        }
+    }
+
+    #[test]
+    fn faults_name_the_field() {
+        let map = |size: u32| json!([{"containerID": 1, "hostID": 0, "size": size}]);
+        assert_faults(&[
+            (
+                "/linux/namespaces/-",
+                json!({"type": "pid", "path": "/x"}),
+                "linux.namespaces[6].type: pid: this type is listed twice",
+            ),
+            (
+                "/linux/namespaces/-",
+                json!({"type": "user", "path": "ns/user"}),
+                "linux.namespaces[6].path: \"ns/user\": must be absolute",
+            ),
+            (
+                "/linux/namespaces/-",
+                json!({"type": "user"}),
+                "linux.uidMappings: missing",
+            ),
+            (
+                "/linux/gidMappings",
+                map(1),
+                "linux.uidMappings: maps need a user namespace",
+            ),
+            (
+                "/linux/uidMappings",
+                map(0),
+                "linux.uidMappings[0].size: 0: must be",
+            ),
+            (
+                "/linux/uidMappings",
+                map(u32::MAX),
+                "linux.uidMappings[0].size: 4294967295: must be",
+            ),
+            (
+                "/linux/timeOffsets",
+                json!({"monotonic": {"secs": 1}}),
+                "linux.timeOffsets: offsets need",
+            ),
+        ]);
+        let many: Vec<_> = (0..341)
+            .map(|id| json!({"containerID": id, "hostID": id, "size": 1}))
+            .collect();
+        assert_faults(&[(
+            "/linux/gidMappings",
+            json!(many),
+            "linux.gidMappings: 341 maps: the kernel",
+        )]);
+        let time = ("/linux/namespaces/-", json!({"type": "time"}));
+        for (offsets, words) in [
+            (
+                json!({"realtime": {"secs": 1}}),
+                "linux.timeOffsets.realtime: no such clock",
+            ),
+            (
+                json!({"boottime": {"nanosecs": 1_000_000_000}}),
+                "linux.timeOffsets.boottime.nanosecs: 1000000000: must",
+            ),
+        ] {
+            let fault = fault(&[time.clone(), ("/linux/timeOffsets", offsets)]);
+            assert!(fault.starts_with(words), "{fault}");
+        }
+    }
+
+    #[test]
+    fn the_hint_for_missing_maps_has_the_ids_of_the_caller() {
+        let user = ("/linux/namespaces/-", json!({"type": "user"}));
+        let map = (
+            "/linux/uidMappings",
+            json!([{"containerID": 0, "hostID": 1000, "size": 1}]),
+        );
+        let fault = plan_for(&users_host(), std::slice::from_ref(&user))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            fault.ends_with("{\"containerID\": 0, \"hostID\": 1000, \"size\": 1}"),
+            "{fault}"
+        );
+        let fault = plan_for(&users_host(), &[user, map])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            fault.ends_with("{\"containerID\": 0, \"hostID\": 1001, \"size\": 1}"),
+            "{fault}"
+        );
+    }
+
+    #[test]
+    fn ids_are_mapped_up_to_the_end_of_a_map() {
+        let map = |container, host, size| IdMap {
+            container,
+            host,
+            size,
+        };
+        let maps = [map(0, 1000, 1), map(5, 100_000, 10)];
+        let cases = [
+            (0, Some(1000)),
+            (1, None),
+            (4, None),
+            (5, Some(100_000)),
+            (14, Some(100_009)),
+            (15, None),
+        ];
+        for (id, mapped) in cases {
+            assert_eq!(Namespaces::maps_to_host(&maps, id), mapped, "{id}");
+        }
+        assert!(is_single(&maps[..1], 1000));
+        assert!(
+            !is_single(&maps[..1], 0)
+                && !is_single(&maps, 1000)
+                && !is_single(&[map(0, 1000, 2)], 1000)
+        );
+    }
+
+    #[test]
+    fn setgroups_is_given_up_only_where_an_ordinary_user_maps_the_own_group() {
+        let single = |id: u32| json!([{"containerID": 0, "hostID": id, "size": 1}]);
+        let denied = |host: &Host, gids| {
+            let user = ("/linux/namespaces/-", json!({"type": "user"}));
+            let changes = [
+                user,
+                ("/linux/uidMappings", single(1000)),
+                ("/linux/gidMappings", gids),
+            ];
+            plan_for(host, &changes).unwrap().namespaces.deny_setgroups
+        };
+        assert!(denied(&users_host(), single(1001)));
+        assert!(!denied(
+            &users_host(),
+            json!([{"containerID": 0, "hostID": 100000, "size": 65536}])
+        ));
+        assert!(!denied(&host(), single(0)));
+    }
+
+    #[test]
+    fn the_text_says_what_is_made_and_joined() {
+        let changes = [
+            &user_namespace()[..],
+            &[
+                ("/linux/namespaces/-", json!({"type": "time"})),
+                (
+                    "/linux/timeOffsets",
+                    json!({"monotonic": {"secs": -5}, "boottime": {"secs": 1, "nanosecs": 2}}),
+                ),
+            ],
+        ];
+        let text = plan(&changes.concat()).namespaces.to_string();
+        let tail = "new user namespace\nmap uid 0:100000:65536\nmap gid 0:100000:65536\n\
+                    time offset boottime 1s 2ns\ntime offset monotonic -5s 0ns\n";
+        assert!(text.ends_with(tail), "{text}");
+        assert!(
+            text.starts_with("new mount namespace\nnew cgroup namespace\n"),
+            "{text}"
+        );
     }
 }

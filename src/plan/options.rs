@@ -129,6 +129,11 @@ impl Options {
         options
     }
 
+    /// The attributes of a new filesystem, which has no mounts below it: what takes those in comes last.
+    pub fn of_new_mount(&self) -> u64 {
+        self.attributes.set & !self.recursive_attributes.clear | self.recursive_attributes.set
+    }
+
     fn apply(&mut self, effect: Effect, recursive: bool) {
         let attributes = if recursive {
             &mut self.recursive_attributes
@@ -202,4 +207,134 @@ pub fn propagation(word: &str, field: &str) -> Result<Propagation> {
         );
     };
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &str) -> Options {
+        let words: Vec<String> = words.split_whitespace().map(str::to_string).collect();
+        Options::parse(&words)
+    }
+
+    #[test]
+    fn the_last_word_on_an_attribute_counts() {
+        let cases = [
+            ("defaults", 0, 0),
+            ("ro nosuid", RDONLY | NOSUID, 0),
+            ("ro rw", 0, RDONLY),
+            ("rw ro", RDONLY, 0),
+            ("noexec exec dev", 0, NOEXEC | NODEV),
+            ("noatime", NOATIME, ATIME),
+            ("noatime relatime", RELATIME, ATIME),
+            (
+                "strictatime noatime nodiratime",
+                NOATIME | NODIRATIME,
+                ATIME,
+            ),
+            ("nosymfollow symfollow", 0, NOSYMFOLLOW),
+        ];
+        for (words, set, clear) in cases {
+            let Attributes {
+                set: s,
+                clear: c,
+                recursive,
+            } = parse(words).attributes;
+            assert_eq!((s, c, recursive), (set, clear, false), "{words}");
+        }
+    }
+
+    #[test]
+    fn words_with_an_r_take_in_what_is_mounted_below() {
+        let options = parse("ro rnosuid rnoatime rrw");
+        assert_eq!(options.attributes.set, RDONLY);
+        let recursive = options.recursive_attributes;
+        assert_eq!(recursive.set, NOSUID | NOATIME);
+        assert_eq!(recursive.clear, ATIME | RDONLY);
+        assert!(recursive.recursive && !options.attributes.recursive);
+    }
+
+    #[test]
+    fn a_new_mount_has_what_both_kinds_of_words_say() {
+        let cases = [
+            ("ro rnosuid", RDONLY | NOSUID),
+            ("ro rrw", 0),
+            ("noatime rstrictatime", STRICTATIME),
+            ("rro", RDONLY),
+        ];
+        for (words, attributes) in cases {
+            assert_eq!(parse(words).of_new_mount(), attributes, "{words}");
+        }
+    }
+
+    #[test]
+    fn words_are_sorted_by_what_they_act_on() {
+        let options = parse("rbind sync size=1k rshared private tmpcopyup ridmap remount mode=755");
+        assert_eq!(options.bind, Some(true));
+        assert_eq!(options.idmap, Some(true));
+        assert!(options.copy_up && options.remount);
+        assert_eq!(options.superblock, ["sync"]);
+        assert_eq!(options.data, ["size=1k", "mode=755"]);
+        let names = options
+            .propagation
+            .iter()
+            .map(|kind| propagation_name(*kind));
+        assert_eq!(names.collect::<Vec<_>>(), ["rshared", "private"]);
+        assert_eq!(parse("bind").bind, Some(false));
+        assert_eq!(parse("idmap").idmap, Some(false));
+    }
+
+    #[test]
+    fn no_word_of_the_table_reaches_the_filesystem_and_none_is_listed_twice() {
+        let mut names = names();
+        for name in &names {
+            assert_eq!(parse(name).data, [""; 0], "{name}");
+        }
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), OPTIONS.len());
+        assert_eq!(parse("RO unknown").data, ["RO", "unknown"]);
+    }
+
+    #[test]
+    fn attributes_are_printed_in_words_that_parse_to_them() {
+        let cases = [
+            "ro",
+            "rw",
+            "nosuid",
+            "suid",
+            "nodev",
+            "dev",
+            "noexec",
+            "exec",
+            "noatime",
+            "relatime",
+            "strictatime",
+            "nodiratime",
+            "diratime",
+            "nosymfollow",
+            "symfollow",
+        ];
+        for word in cases {
+            let Attributes { set, clear, .. } = parse(word).attributes;
+            assert_eq!(attribute_names(set, clear, ""), [word]);
+        }
+        assert_eq!(attribute_names(RDONLY | NOEXEC, 0, "r"), ["rro", "rnoexec"]);
+    }
+
+    #[test]
+    fn only_words_for_propagation_are_taken_as_such() {
+        let found = propagation("rslave", "f").unwrap();
+        assert_eq!((found.kind, found.recursive), (MS_SLAVE, true));
+        let found = propagation("unbindable", "f").unwrap();
+        assert_eq!((found.kind, found.recursive), (MS_UNBINDABLE, false));
+        for word in ["ro", "", "Shared", "rrshared"] {
+            let error = propagation(word, "f").unwrap_err().to_string();
+            assert!(
+                error.starts_with(&format!("f: {word}: must be shared")),
+                "{error}"
+            );
+        }
+    }
 }

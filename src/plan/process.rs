@@ -100,13 +100,13 @@ pub fn process(
         args: args(spec)?,
         env: env(spec, flags)?,
         cwd: spec.cwd().clone(),
-        terminal: terminal(spec),
+        terminal: terminal(spec)?,
         identity: identity(bundle, spec, namespaces)?,
         rlimits: rlimits(spec.rlimits().as_deref().unwrap_or_default())?,
         oom_score_adj: oom_score_adj(spec)?,
         umask: umask(spec.user())?,
         keyring,
-        preserve_fds: flags.listen_fds + flags.preserve_fds,
+        preserve_fds: preserved(flags)?,
         labels: labels(spec),
         scheduling: scheduling(spec, linux)?,
         seccomp: seccomp.as_ref().map(super::seccomp::compile).transpose()?,
@@ -174,10 +174,26 @@ fn env(spec: &Spec, flags: &Flags) -> Result<Vec<CString>> {
     strings(&env, "process.env")
 }
 
-fn terminal(spec: &Spec) -> Option<Terminal> {
+/// A descriptor's number is an int, and the first three are the standard streams.
+fn preserved(flags: &Flags) -> Result<u32> {
+    let count = flags.listen_fds.checked_add(flags.preserve_fds);
+    let count = count.filter(|count| *count <= i32::MAX as u32 - 3);
+    count.context("--preserve-fds: no process can have so many descriptors")
+}
+
+fn terminal(spec: &Spec) -> Result<Option<Terminal>> {
+    if spec.terminal() != Some(true) {
+        return Ok(None);
+    }
     let size = spec.console_size().unwrap_or_default();
-    let (height, width) = (size.height() as u16, size.width() as u16);
-    (spec.terminal() == Some(true)).then_some(Terminal { height, width })
+    let number = |name: &str, value: u64| {
+        u16::try_from(value)
+            .with_context(|| format!("process.consoleSize.{name}: {value}: must be at most 65535"))
+    };
+    Ok(Some(Terminal {
+        height: number("height", size.height())?,
+        width: number("width", size.width())?,
+    }))
 }
 
 /// The credentials of the process. What the config does not grant is not there.
@@ -206,15 +222,17 @@ fn identity(bundle: &Bundle, spec: &Spec, namespaces: &Namespaces) -> Result<Ide
     let set = |pick: fn(&LinuxCapabilities) -> &Option<Capabilities>| {
         capabilities.as_ref().map_or(0, |sets| mask(pick(sets)))
     };
+    let bounding = set(LinuxCapabilities::bounding);
     Ok(Identity {
         uid: user.uid(),
         gid: user.gid(),
         groups: (!keep && !namespaces.deny_setgroups).then_some(groups),
-        bounding: set(LinuxCapabilities::bounding),
+        bounding,
         sets: Sets {
             effective: set(LinuxCapabilities::effective),
             permitted: set(LinuxCapabilities::permitted),
-            inheritable: set(LinuxCapabilities::inheritable),
+            // capset(2) refuses what is not in the bounding set too.
+            inheritable: set(LinuxCapabilities::inheritable) & bounding,
         },
         ambient: set(LinuxCapabilities::ambient),
         no_new_privileges: spec.no_new_privileges() == Some(true),
@@ -244,7 +262,9 @@ fn capability_warnings(
     } else {
         host.capabilities
     };
-    let mut missing = capability_names(wanted & !owned);
+    let unbounded = |sets: &LinuxCapabilities| mask(sets.inheritable()) & !mask(sets.bounding());
+    let unbounded = spec.capabilities().as_ref().map_or(0, unbounded);
+    let mut missing = capability_names(wanted & !owned | unbounded);
     missing.extend(bundle.unknown_capabilities.iter().cloned());
     let warning = |name: String| format!("process.capabilities: {name}: cannot be granted here");
     missing.into_iter().map(warning).collect()
@@ -413,5 +433,309 @@ impl fmt::Display for Identity {
             writeln!(f, "no new privileges")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::plan::tests::{
+        self as fixture, assert_faults, bundle, host, plan, plan_for, user_namespace, users_host,
+    };
+
+    fn of(pointer: &str, value: Value) -> Process {
+        plan(&[(pointer, value)]).process
+    }
+
+    fn words(list: &[CString]) -> Vec<&str> {
+        list.iter().map(|text| text.to_str().unwrap()).collect()
+    }
+
+    #[test]
+    fn of_a_variable_given_twice_the_last_value_counts() {
+        let env = of("/process/env", json!(["A=1", "B=2", "A=3", "AB=", "C=x=y"])).env;
+        assert_eq!(words(&env), ["B=2", "A=3", "AB=", "C=x=y"]);
+    }
+
+    #[test]
+    fn socket_activation_is_told_anew() {
+        let bundle = bundle(&[(
+            "/process/env",
+            json!(["LISTEN_FDS=9", "LISTEN_PID=7", "LISTEN_FDNAMES=a"]),
+        )]);
+        let namespaces = Namespaces::default();
+        let flags = |listen_fds, preserve_fds| Flags {
+            listen_fds,
+            preserve_fds,
+            ..fixture::flags()
+        };
+        let process = super::process(&bundle, &namespaces, &host(), &flags(2, 3)).unwrap();
+        assert_eq!(
+            words(&process.env),
+            ["LISTEN_FDNAMES=a", "LISTEN_FDS=2", "LISTEN_PID=1"]
+        );
+        assert_eq!(process.preserve_fds, 5);
+        for (listen, preserve) in [(u32::MAX, 1), (0, u32::MAX), (0, i32::MAX as u32 - 2)] {
+            let error = super::process(&bundle, &namespaces, &host(), &flags(listen, preserve))
+                .unwrap_err();
+            assert!(error.to_string().starts_with("--preserve-fds: "), "{error}");
+        }
+    }
+
+    #[test]
+    fn faults_name_the_field() {
+        let limit = |soft: u64| json!({"type": "RLIMIT_NOFILE", "soft": soft, "hard": 10});
+        assert_faults(&[
+            ("/process/args", json!([]), "process.args: empty"),
+            (
+                "/process/args",
+                json!(["a", "b\0"]),
+                "process.args[1]: \"b\\0\": contains a NUL byte",
+            ),
+            (
+                "/process/env",
+                json!(["A=1", "B"]),
+                "process.env[1]: \"B\": must be NAME=value",
+            ),
+            (
+                "/process/env",
+                json!(["=B"]),
+                "process.env[0]: \"=B\": must be NAME=value",
+            ),
+            (
+                "/process/cwd",
+                json!("tmp"),
+                "process.cwd: \"tmp\": must be absolute",
+            ),
+            (
+                "/process/user",
+                json!({"uid": u32::MAX, "gid": 0}),
+                "process.user.uid: 4294967295: is no id",
+            ),
+            (
+                "/process/user",
+                json!({"uid": 0, "gid": u32::MAX}),
+                "process.user.gid: 4294967295: is no id",
+            ),
+            (
+                "/process/user/umask",
+                json!(0o1000),
+                "process.user.umask: 512: must be at most 511",
+            ),
+            (
+                "/process/rlimits",
+                json!([limit(1), limit(2)]),
+                "process.rlimits[1].type: RLIMIT_NOFILE: listed twice",
+            ),
+            (
+                "/process/rlimits",
+                json!([limit(11)]),
+                "process.rlimits[0].soft: 11: must not be above hard, 10",
+            ),
+            (
+                "/process/oomScoreAdj",
+                json!(1001),
+                "process.oomScoreAdj: 1001: must be from",
+            ),
+            (
+                "/process/oomScoreAdj",
+                json!(-1001),
+                "process.oomScoreAdj: -1001: must be from",
+            ),
+        ]);
+    }
+
+    #[test]
+    fn a_terminal_has_the_size_of_the_config() {
+        let terminal = |size: Value, wanted: bool| {
+            plan_for(
+                &host(),
+                &[
+                    ("/process/terminal", json!(wanted)),
+                    ("/process/consoleSize", size),
+                ],
+            )
+            .map(|plan| {
+                plan.process
+                    .terminal
+                    .map(|terminal| (terminal.height, terminal.width))
+            })
+        };
+        let size = json!({"height": 24, "width": 80});
+        assert_eq!(terminal(size.clone(), true).unwrap(), Some((24, 80)));
+        assert_eq!(terminal(size, false).unwrap(), None);
+        let size = json!({"height": 24, "width": 65616});
+        let error = terminal(size.clone(), true).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "process.consoleSize.width: 65616: must be at most 65535"
+        );
+        assert!(terminal(size, false).is_ok());
+    }
+
+    #[test]
+    fn absent_capabilities_are_none() {
+        for capabilities in [None, Some(json!({}))] {
+            let change = capabilities.map(|value| ("/process/capabilities", value));
+            let identity = plan(change.as_slice()).process.identity;
+            let Identity {
+                bounding,
+                sets,
+                ambient,
+                ..
+            } = identity;
+            assert_eq!((bounding, sets, ambient), (0, Sets::default(), 0));
+        }
+    }
+
+    #[test]
+    fn each_set_has_what_is_listed_for_it() {
+        let process = of(
+            "/process/capabilities",
+            json!({
+                "bounding": ["CAP_CHOWN", "CAP_KILL", "CAP_CHECKPOINT_RESTORE"],
+                "effective": ["CAP_CHOWN"],
+                "permitted": ["CAP_KILL"],
+                "inheritable": ["CAP_KILL"],
+                "ambient": ["CAP_NET_ADMIN"],
+            }),
+        );
+        let (chown, kill) = (1 << 0, 1 << 5);
+        let identity = process.identity;
+        assert_eq!(identity.bounding, chown | kill | 1 << 40);
+        assert_eq!(
+            identity.sets,
+            Sets {
+                effective: chown,
+                permitted: kill,
+                inheritable: kill
+            }
+        );
+        assert_eq!(identity.ambient, 1 << 12);
+        assert_eq!(
+            capability_names(chown | 1 << 40),
+            ["CAP_CHOWN", "CAP_CHECKPOINT_RESTORE"]
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_granted_is_left_out_with_a_warning() {
+        let capabilities = |host: &Host, changes: fixture::Changes| {
+            let config = (
+                "/process/capabilities",
+                json!({
+                    "bounding": ["CAP_KILL", "CAP_FUTURE"],
+                    "inheritable": ["CAP_KILL", "CAP_CHOWN"],
+                }),
+            );
+            let plan = plan_for(host, &[&[config], changes].concat()).unwrap();
+            (plan.process.identity.sets.inheritable, plan.warnings)
+        };
+        let warning = |name: &str| format!("process.capabilities: {name}: cannot be granted here");
+        let (inheritable, warnings) = capabilities(&host(), &[]);
+        assert_eq!(inheritable, 1 << 5);
+        assert_eq!(warnings, [warning("CAP_CHOWN"), warning("CAP_FUTURE")]);
+        let (_, warnings) = capabilities(&users_host(), &[]);
+        assert_eq!(
+            warnings,
+            ["CAP_CHOWN", "CAP_KILL", "CAP_FUTURE"].map(warning)
+        );
+        let (_, warnings) = capabilities(&users_host(), &user_namespace());
+        assert_eq!(warnings, ["CAP_CHOWN", "CAP_FUTURE"].map(warning));
+    }
+
+    #[test]
+    fn groups_are_those_of_the_config_unless_the_callers_are_to_be_kept() {
+        let groups = |changes: fixture::Changes| plan(changes).process.identity.groups;
+        let listed = ("/process/user/additionalGids", json!([5, 6]));
+        assert_eq!(groups(&[]), Some(vec![]));
+        assert_eq!(groups(std::slice::from_ref(&listed)), Some(vec![5, 6]));
+        for (value, kept) in [("1", true), ("true", true), ("0", false), ("false", false)] {
+            let annotation = (
+                "/annotations",
+                json!({"run.oci.keep_original_groups": value}),
+            );
+            assert_eq!(groups(&[annotation]).is_none(), kept, "{value}");
+        }
+        let map = |id| json!([{"containerID": 0, "hostID": id, "size": 1}]);
+        let single = [
+            ("/linux/namespaces/-", json!({"type": "user"})),
+            ("/linux/uidMappings", map(1000)),
+            ("/linux/gidMappings", map(1001)),
+        ];
+        let plan = plan_for(&users_host(), &single).unwrap();
+        assert_eq!(plan.process.identity.groups, None);
+        let error = plan_for(&users_host(), &[&single[..], &[listed]].concat()).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("process.user.additionalGids: [5, 6]: "),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn limits_have_the_numbers_of_this_architecture() {
+        let limits = of(
+            "/process/rlimits",
+            json!([
+                {"type": "RLIMIT_NOFILE", "soft": 1, "hard": 2},
+                {"type": "RLIMIT_RTTIME", "soft": 3, "hard": u64::MAX},
+            ]),
+        )
+        .rlimits;
+        let values = limits
+            .iter()
+            .map(|limit| (limit.resource, limit.soft, limit.hard));
+        let expected = [
+            (libc::RLIMIT_NOFILE, 1, 2),
+            (libc::RLIMIT_RTTIME, 3, u64::MAX),
+        ];
+        assert_eq!(values.collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn defaults_are_safe_ones() {
+        let process = plan(&[]).process;
+        assert_eq!(process.umask, 0o022);
+        assert_eq!(process.oom_score_adj, None);
+        assert_eq!(process.keyring.as_deref(), Some("_ses.c"));
+        assert!(!process.identity.no_new_privileges && process.terminal.is_none());
+        assert_eq!(of("/process/user/umask", json!(0o27)).umask, 0o27);
+        assert!(
+            of("/process/noNewPrivileges", json!(true))
+                .identity
+                .no_new_privileges
+        );
+        assert!(
+            !of("/process/noNewPrivileges", json!(false))
+                .identity
+                .no_new_privileges
+        );
+    }
+
+    #[test]
+    fn without_a_process_there_is_nothing_to_run() {
+        let process = of("/process", Value::Null);
+        assert!(process.args.is_empty());
+        assert_eq!(process.cwd, PathBuf::from("/"));
+    }
+
+    #[test]
+    fn labels_that_change_nothing_are_none() {
+        for (profile, planned) in [("", None), ("unconfined", None), ("p", Some("p"))] {
+            let labels = of("/process/apparmorProfile", json!(profile)).labels;
+            assert_eq!(labels.apparmor.as_deref(), planned);
+        }
+        assert_eq!(of("/process/selinuxLabel", json!("")).labels.selinux, None);
+        assert_eq!(
+            of("/process/selinuxLabel", json!("l"))
+                .labels
+                .selinux
+                .as_deref(),
+            Some("l")
+        );
     }
 }

@@ -78,7 +78,7 @@ pub fn rootfs(
     if namespaces.creates(clone::NEWNS) {
         ensure_no_conflict(no_pivot, wanted)?;
     } else {
-        check_in_place(linux)?;
+        check_in_place(bundle, linux)?;
     }
 
     let mut furnish = plan.steps;
@@ -95,10 +95,7 @@ pub fn rootfs(
     let masked = paths(linux.masked_paths(), "linux.maskedPaths")?;
     seal.extend(read_only.into_iter().map(|path| Step::ReadOnly { path }));
     seal.extend(masked.into_iter().map(|path| Step::Mask { path }));
-    if bundle
-        .root()
-        .is_some_and(|root| root.readonly() == Some(true))
-    {
+    if is_read_only(bundle) {
         seal.push(Step::Seal {
             path: PathBuf::from("/"),
         });
@@ -181,7 +178,11 @@ fn ensure_no_conflict(no_pivot: bool, wanted: Option<Propagation>) -> Result<()>
     Ok(())
 }
 
-fn check_in_place(linux: &Linux) -> Result<()> {
+fn check_in_place(bundle: &Bundle, linux: &Linux) -> Result<()> {
+    ensure!(
+        !is_read_only(bundle),
+        "root.readonly: true: needs a new mount namespace; without one it would change the host's own tree"
+    );
     let hides = [
         ("linux.maskedPaths", linux.masked_paths()),
         ("linux.readonlyPaths", linux.readonly_paths()),
@@ -296,13 +297,25 @@ fn working_directory(bundle: &Bundle) -> Option<Step> {
     })
 }
 
+fn is_read_only(bundle: &Bundle) -> bool {
+    bundle
+        .root()
+        .is_some_and(|root| root.readonly() == Some(true))
+}
+
 fn paths(list: &Option<Vec<String>>, field: &str) -> Result<Vec<PathBuf>> {
     let one = |(index, path): (usize, &String)| {
         ensure!(
             path.starts_with('/'),
             "{field}[{index}]: {path:?}: must be absolute"
         );
-        Ok(clean(Path::new(path)))
+        let path = clean(Path::new(path));
+        // What is mounted on the root itself covers nothing for those who are inside it.
+        ensure!(
+            path != Path::new("/"),
+            "{field}[{index}]: {path:?}: is the root itself; see root.readonly"
+        );
+        Ok(path)
     };
     list.iter().flatten().enumerate().map(one).collect()
 }
@@ -364,5 +377,305 @@ impl fmt::Display for Overlay {
             }
             None => writeln!(f, "overlay upper on a tmpfs that dies with the container"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::plan::tests::{
+        self as fixture, Changes, assert_faults, bundle, fault, host, plan, user_namespace,
+    };
+
+    fn rootfs_of(changes: Changes) -> Rootfs {
+        plan(changes).rootfs.unwrap()
+    }
+
+    fn texts(steps: &[Step]) -> Vec<String> {
+        steps.iter().map(ToString::to_string).collect()
+    }
+
+    fn root_text(changes: Changes) -> String {
+        rootfs_of(changes).root.to_string()
+    }
+
+    #[test]
+    fn default_devices_and_links_are_always_there() {
+        let furnish = texts(&rootfs_of(&[]).furnish);
+        let expected = [
+            "make node /dev/null c 1:3 (0666, owner 0:0)",
+            "make node /dev/zero c 1:5 (0666, owner 0:0)",
+            "make node /dev/full c 1:7 (0666, owner 0:0)",
+            "make node /dev/random c 1:8 (0666, owner 0:0)",
+            "make node /dev/urandom c 1:9 (0666, owner 0:0)",
+            "make node /dev/tty c 5:0 (0666, owner 0:0)",
+            "link /dev/fd -> /proc/self/fd",
+            "link /dev/stdin -> /proc/self/fd/0",
+            "link /dev/stdout -> /proc/self/fd/1",
+            "link /dev/stderr -> /proc/self/fd/2",
+            "link /dev/core -> /proc/kcore",
+            "link /dev/ptmx -> pts/ptmx",
+        ];
+        assert_eq!(furnish, expected);
+    }
+
+    #[test]
+    fn listed_devices_come_first_and_replace_defaults() {
+        let furnish = texts(&rootfs_of(&[("/linux/devices", json!([
+            {"type": "c", "path": "/dev//null", "major": 1, "minor": 3, "fileMode": 0o100600, "uid": 5, "gid": 6},
+            {"type": "b", "path": "/dev/disk", "major": 8, "minor": 0},
+            {"type": "u", "path": "/dev/u", "major": 9, "minor": 1},
+            {"type": "p", "path": "/dev/pipe"},
+        ]))]).furnish);
+        let expected = [
+            "linux.devices[0]: make node /dev/null c 1:3 (0600, owner 5:6)",
+            "linux.devices[1]: make node /dev/disk b 8:0 (0666, owner 0:0)",
+            "linux.devices[2]: make node /dev/u c 9:1 (0666, owner 0:0)",
+            "linux.devices[3]: make fifo /dev/pipe (0666, owner 0:0)",
+            "make node /dev/zero c 1:5 (0666, owner 0:0)",
+        ];
+        assert_eq!(furnish[..5], expected);
+        assert!(
+            !furnish[5..].iter().any(|step| step.contains("/dev/null")),
+            "{furnish:?}"
+        );
+    }
+
+    #[test]
+    fn in_a_user_namespace_devices_are_bound_and_fifos_made() {
+        let device = (
+            "/linux/devices",
+            json!([{"type": "p", "path": "/dev/pipe"}]),
+        );
+        let furnish = texts(&rootfs_of(&[&[device], &user_namespace()[..]].concat()).furnish);
+        assert_eq!(
+            furnish[0],
+            "linux.devices[0]: make fifo /dev/pipe (0666, owner 0:0)"
+        );
+        assert_eq!(furnish[1], "bind the host's /dev/null");
+    }
+
+    #[test]
+    fn a_dev_of_the_host_is_left_as_it_is() {
+        let tmpfs = json!({"destination": "/dev", "type": "tmpfs"});
+        let bind = json!({"destination": "/dev/", "source": "/dev", "options": ["rbind"]});
+        let shm = json!({"destination": "/dev/shm", "source": "/s", "options": ["bind"]});
+        let cases = [
+            (json!([bind]), false),
+            (json!([tmpfs]), true),
+            (json!([tmpfs, shm]), true),
+            (json!([tmpfs, bind]), false),
+            (json!([bind, tmpfs]), true),
+        ];
+        for (mounts, furnished) in cases {
+            let furnish = texts(&rootfs_of(&[("/mounts", mounts.clone())]).furnish);
+            let found = furnish.iter().any(|step| step.contains("/dev/zero"));
+            assert_eq!(found, furnished, "{mounts}");
+        }
+    }
+
+    #[test]
+    fn a_working_directory_is_made_where_the_image_may_lack_it() {
+        let cases = [
+            ("/", None),
+            ("/a/b", Some("make directory /a/b (0755)")),
+            ("/proc/self/fd/7", None),
+            ("/x/../proc/self", None),
+            ("/sys/a", None),
+            ("/dev/a", None),
+            ("/devel", Some("make directory /devel (0755)")),
+        ];
+        for (cwd, step) in cases {
+            let furnish = texts(&rootfs_of(&[("/process/cwd", json!(cwd))]).furnish);
+            let made = furnish
+                .last()
+                .filter(|step| step.starts_with("make directory"));
+            assert_eq!(made.map(String::as_str), step, "{cwd}");
+        }
+    }
+
+    #[test]
+    fn seals_come_last_read_only_paths_before_masked_ones_and_the_root_after_all() {
+        let seal = rootfs_of(&[
+            ("/linux/maskedPaths", json!(["/proc/kcore", "/a/../b"])),
+            ("/linux/readonlyPaths", json!(["/proc/sys"])),
+            ("/root/readonly", json!(true)),
+            (
+                "/mounts",
+                json!([{"destination": "/t", "type": "tmpfs", "options": ["ro"]}]),
+            ),
+        ])
+        .seal;
+        let expected = [
+            "make the mount at /t read-only",
+            "make /proc/sys and all below it read-only",
+            "mask /proc/kcore",
+            "mask /b",
+            "make the mount at / read-only",
+        ];
+        assert_eq!(texts(&seal), expected);
+    }
+
+    #[test]
+    fn faults_name_the_field() {
+        let device = |kind: &str, path: &str, major: i64| json!([{"type": kind, "path": path, "major": major, "minor": 0}]);
+        assert_faults(&[
+            (
+                "/linux/devices",
+                device("a", "/dev/a", 1),
+                "linux.devices[0].type: a: must be",
+            ),
+            (
+                "/linux/devices",
+                device("c", "dev/a", 1),
+                "linux.devices[0].path: \"dev/a\": must be absolute",
+            ),
+            (
+                "/linux/devices",
+                device("b", "/dev/a", -1),
+                "linux.devices[0].major: -1: must be 0 or more",
+            ),
+            (
+                "/linux/maskedPaths",
+                json!(["/a", "b"]),
+                "linux.maskedPaths[1]: \"b\": must be absolute",
+            ),
+            (
+                "/linux/maskedPaths",
+                json!(["/"]),
+                "linux.maskedPaths[0]: \"/\": is the root itself",
+            ),
+            (
+                "/linux/readonlyPaths",
+                json!(["/a/.."]),
+                "linux.readonlyPaths[0]: \"/\": is the root itself",
+            ),
+            (
+                "/linux/rootfsPropagation",
+                json!("sharing"),
+                "linux.rootfsPropagation: sharing: must be",
+            ),
+        ]);
+    }
+
+    #[test]
+    fn without_a_mount_namespace_the_hosts_own_tree_is_not_changed() {
+        let namespaces = ("/linux/namespaces", json!([{"type": "pid"}]));
+        let in_place = |change: (&'static str, Value)| fault(&[namespaces.clone(), change]);
+        for (change, words) in [
+            (
+                ("/linux/maskedPaths", json!(["/a"])),
+                "linux.maskedPaths: needs a new mount namespace",
+            ),
+            (
+                ("/linux/readonlyPaths", json!(["/a"])),
+                "linux.readonlyPaths: needs a new mount namespace",
+            ),
+            (
+                ("/root/readonly", json!(true)),
+                "root.readonly: true: needs a new mount namespace",
+            ),
+            (
+                ("/annotations", json!({"dev.cofferdam.overlay.lower": "/l"})),
+                "linux.namespaces: an overlay root",
+            ),
+        ] {
+            let fault = in_place(change);
+            assert!(fault.starts_with(words), "{fault}");
+        }
+        let root = root_text(&[namespaces]);
+        assert_eq!(root, "root is /bundle/rootfs in the caller's tree\n");
+    }
+
+    #[test]
+    fn the_root_is_a_tree_that_the_parent_opens_for_a_user_namespace() {
+        assert_eq!(
+            root_text(&[]),
+            "root is a copy of the tree /bundle/rootfs\n"
+        );
+        assert!(matches!(rootfs_of(&[]).root, Root::Tree(Source::Path(_))));
+        let rootfs = rootfs_of(&user_namespace());
+        assert!(matches!(rootfs.root, Root::Tree(Source::Opened(0, _))));
+        assert!(rootfs.trees[0].recursive && rootfs.trees[0].path == Path::new("/bundle/rootfs"));
+    }
+
+    #[test]
+    fn propagation_to_the_host_is_what_was_asked_for_or_none() {
+        let cases = [
+            (None, MS_SLAVE),
+            (Some("slave"), MS_SLAVE),
+            (Some("rslave"), MS_SLAVE),
+            (Some("private"), MS_PRIVATE),
+            (Some("unbindable"), MS_PRIVATE),
+            (Some("shared"), MS_SHARED),
+        ];
+        for (word, kind) in cases {
+            let change = word.map(|word| ("/linux/rootfsPropagation", json!(word)));
+            let rootfs = rootfs_of(change.as_slice());
+            assert_eq!(
+                rootfs.host_propagation,
+                Propagation {
+                    kind,
+                    recursive: true
+                },
+                "{word:?}"
+            );
+            assert_eq!(rootfs.propagation.is_some(), word.is_some());
+        }
+    }
+
+    #[test]
+    fn a_private_root_needs_pivot_root() {
+        let config = bundle(&[("/linux/rootfsPropagation", json!("rprivate"))]);
+        let namespaces = plan(&[]).namespaces;
+        let error = rootfs(&config, &host(), &namespaces, true)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("linux.rootfsPropagation: private: cannot be had with --no-pivot"),
+            "{error}"
+        );
+        assert!(rootfs(&config, &host(), &namespaces, false).unwrap().pivot);
+        assert!(
+            !rootfs(&bundle(&[]), &host(), &namespaces, true)
+                .unwrap()
+                .pivot
+        );
+    }
+
+    #[test]
+    fn overlays_keep_their_attributes_where_a_user_namespace_may_write_them() {
+        let annotations = (
+            "/annotations",
+            json!({
+                "dev.cofferdam.overlay.lower": "/top:base",
+                "dev.cofferdam.overlay.upper": "up",
+                "dev.cofferdam.overlay.work": "/work",
+            }),
+        );
+        let text = "root is an overlay\noverlay layer /top\noverlay layer /bundle/base\n\
+                    overlay upper /bundle/up (work /work)\n";
+        assert_eq!(root_text(std::slice::from_ref(&annotations)), text);
+        let user = |changes: Changes, host: &Host| match fixture::plan_for(host, changes)
+            .unwrap()
+            .rootfs
+            .unwrap()
+            .root
+        {
+            Root::Overlay(overlay) => overlay.user_attributes,
+            other => panic!("{other:?}"),
+        };
+        let confined = Host {
+            in_user_namespace: true,
+            ..host()
+        };
+        assert!(!user(std::slice::from_ref(&annotations), &host()));
+        assert!(user(std::slice::from_ref(&annotations), &confined));
+        assert!(user(
+            &[&[annotations], &user_namespace()[..]].concat(),
+            &host()
+        ));
     }
 }

@@ -1,4 +1,4 @@
-//! Scheduler, I/O priority and personality -> the numbers that the kernel takes.
+//! Scheduler, I/O priority, personality and memory policy -> the numbers that the kernel takes.
 
 use std::fmt;
 
@@ -8,6 +8,8 @@ use oci_spec::runtime::{
     LinuxSchedulerPolicy, Process, Scheduler as Spec,
 };
 
+use super::mempolicy::{MemoryPolicy, memory_policy};
+
 #[derive(Debug, Default)]
 pub struct Scheduling {
     pub scheduler: Option<Scheduler>,
@@ -15,6 +17,7 @@ pub struct Scheduling {
     pub io_priority: Option<i32>,
     /// As personality(2) takes it.
     pub personality: Option<u64>,
+    pub memory_policy: Option<MemoryPolicy>,
 }
 
 /// `struct sched_attr` (sched_setattr(2)).
@@ -51,6 +54,10 @@ pub fn scheduling(process: &Process, linux: Option<&Linux>) -> Result<Scheduling
             LinuxPersonalityDomain::PerLinux => 0,
             LinuxPersonalityDomain::PerLinux32 => 8,
         }),
+        memory_policy: linux
+            .and_then(|linux| linux.memory_policy().as_ref())
+            .map(memory_policy)
+            .transpose()?,
     })
 }
 
@@ -171,6 +178,120 @@ impl fmt::Display for Scheduling {
         if let Some(personality) = self.personality {
             writeln!(f, "personality {personality:#x}")?;
         }
+        if let Some(policy) = &self.memory_policy {
+            writeln!(f, "{policy}")?;
+        }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use crate::plan::tests::{assert_faults, plan};
+
+    #[test]
+    fn policies_and_flags_have_the_kernels_numbers() {
+        let policies = ["OTHER", "FIFO", "RR", "BATCH", "ISO", "IDLE", "DEADLINE"];
+        for (number, name) in policies.into_iter().enumerate() {
+            let priority = if matches!(name, "FIFO" | "RR") { 1 } else { 0 };
+            let config = json!({"policy": format!("SCHED_{name}"), "priority": priority});
+            let scheduler = plan(&[("/process/scheduler", config)])
+                .process
+                .scheduling
+                .scheduler
+                .unwrap();
+            assert_eq!(
+                (scheduler.policy, scheduler.size),
+                (number as u32, 48),
+                "{name}"
+            );
+        }
+        let config = json!({
+            "policy": "SCHED_DEADLINE", "runtime": 1, "deadline": 2, "period": 3,
+            "flags": ["SCHED_FLAG_RESET_ON_FORK", "SCHED_FLAG_DL_OVERRUN"],
+        });
+        let scheduler = plan(&[("/process/scheduler", config)])
+            .process
+            .scheduling
+            .scheduler
+            .unwrap();
+        assert_eq!(scheduler.flags, 0x05);
+        assert_eq!(
+            [scheduler.runtime, scheduler.deadline, scheduler.period],
+            [1, 2, 3]
+        );
+    }
+
+    #[test]
+    fn faults_name_the_field() {
+        let scheduler =
+            |policy: &str, field: &str, value: i64| json!({"policy": policy, field: value});
+        let at = "/process/scheduler";
+        assert_faults(&[
+            (
+                at,
+                scheduler("SCHED_FIFO", "nice", 1),
+                "process.scheduler.nice: 1: is for SCHED_OTHER",
+            ),
+            (
+                at,
+                scheduler("SCHED_OTHER", "nice", 20),
+                "process.scheduler.nice: 20: must be from -20 to 19",
+            ),
+            (
+                at,
+                scheduler("SCHED_BATCH", "nice", -21),
+                "process.scheduler.nice: -21: must be from -20 to 19",
+            ),
+            (
+                at,
+                scheduler("SCHED_OTHER", "priority", 1),
+                "process.scheduler.priority: 1: is for SCHED_FIFO",
+            ),
+            (
+                at,
+                scheduler("SCHED_RR", "priority", 0),
+                "process.scheduler.priority: 0: must be from 1 to 99",
+            ),
+            (
+                at,
+                scheduler("SCHED_FIFO", "priority", 100),
+                "process.scheduler.priority: 100: must be from 1 to 99",
+            ),
+            (
+                at,
+                scheduler("SCHED_IDLE", "period", 1),
+                "process.scheduler.runtime, deadline and period are for",
+            ),
+            (
+                "/process/ioPriority",
+                json!({"class": "IOPRIO_CLASS_BE", "priority": 8}),
+                "process.ioPriority.priority: 8: must be",
+            ),
+            (
+                "/process/ioPriority",
+                json!({"class": "IOPRIO_CLASS_BE", "priority": -1}),
+                "process.ioPriority.priority: -1: must be",
+            ),
+        ]);
+    }
+
+    #[test]
+    fn io_priority_and_personality_are_packed_for_the_kernel() {
+        for (class, number) in [("RT", 1), ("BE", 2), ("IDLE", 3)] {
+            let config = json!({"class": format!("IOPRIO_CLASS_{class}"), "priority": 5});
+            let scheduling = plan(&[("/process/ioPriority", config)]).process.scheduling;
+            assert_eq!(scheduling.io_priority, Some(number << 13 | 5));
+        }
+        let domain = |name: &str| -> Value { json!({"domain": name}) };
+        for (name, number) in [("LINUX", 0), ("LINUX32", 8)] {
+            let scheduling = plan(&[("/linux/personality", domain(name))])
+                .process
+                .scheduling;
+            assert_eq!(scheduling.personality, Some(number));
+        }
+        assert_eq!(plan(&[]).process.scheduling.to_string(), "");
     }
 }

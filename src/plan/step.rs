@@ -242,3 +242,158 @@ fn list(words: &[String]) -> String {
         format!(" ({})", words.join(", "))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use libc::{MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, MS_SHARED, MS_SLAVE};
+
+    use super::*;
+
+    fn tree(path: &str, idmap: Option<Idmap>) -> Tree {
+        let (path, recursive) = (PathBuf::from(path), idmap.is_none());
+        Tree {
+            path,
+            recursive,
+            idmap,
+        }
+    }
+
+    fn bind(tree: Tree, attributes: Attributes, recursive_attributes: Attributes) -> Step {
+        Step::Bind(Bind {
+            field: "mounts[1]".to_string(),
+            source: Source::Path(tree),
+            target: PathBuf::from("/b"),
+            attributes,
+            recursive_attributes,
+            propagation: vec![Propagation {
+                kind: MS_SLAVE,
+                recursive: true,
+            }],
+            must_be_proc: false,
+        })
+    }
+
+    #[test]
+    fn mounts_say_what_from_where_and_how() {
+        let mut mount = Mount {
+            field: "mounts[0]".to_string(),
+            kind: "tmpfs".to_string(),
+            source: Some("tmpfs".to_string()),
+            target: PathBuf::from("/t"),
+            options: Vec::new(),
+            attributes: 0,
+            propagation: Vec::new(),
+            copy_up: false,
+        };
+        assert_eq!(mount.to_string(), "mounts[0]: mount tmpfs on /t");
+        mount.source = Some("x".to_string());
+        mount.options = vec!["size=1k".to_string()];
+        mount.attributes = MOUNT_ATTR_NOSUID;
+        mount.propagation = vec![Propagation {
+            kind: MS_SHARED,
+            recursive: false,
+        }];
+        mount.copy_up = true;
+        let text = "mounts[0]: mount tmpfs from x on /t (nosuid, size=1k, tmpcopyup, shared)";
+        assert_eq!(Step::Mount(mount).to_string(), text);
+    }
+
+    #[test]
+    fn binds_tell_the_mount_from_all_below_it() {
+        let none = Attributes::default();
+        let set = Attributes {
+            set: MOUNT_ATTR_RDONLY,
+            ..none
+        };
+        let clear = Attributes {
+            clear: MOUNT_ATTR_NOSUID,
+            recursive: true,
+            ..none
+        };
+        let text = bind(tree("/a", None), set, clear).to_string();
+        assert_eq!(
+            text,
+            "mounts[1]: bind /a on /b (recursive, ro, rsuid, rslave)"
+        );
+        let map = IdMap {
+            container: 0,
+            host: 7,
+            size: 2,
+        };
+        let idmap = Idmap {
+            uids: vec![map, map],
+            gids: vec![map],
+            recursive: false,
+        };
+        let text = bind(tree("/a", Some(idmap)), none, none).to_string();
+        assert_eq!(
+            text,
+            "mounts[1]: bind /a on /b (idmap uids 0:7:2 0:7:2 gids 0:7:2, rslave)"
+        );
+    }
+
+    #[test]
+    fn every_other_step_has_its_words() {
+        let path = || PathBuf::from("/p");
+        let node = |kind, field| {
+            Step::MakeNode(Node {
+                field,
+                path: path(),
+                kind,
+                mode: 0o640,
+                uid: 1,
+                gid: 2,
+            })
+        };
+        let remount = Step::Remount(Remount {
+            field: "mounts[2]".to_string(),
+            target: path(),
+            options: vec!["size=2k".to_string()],
+            attributes: Attributes {
+                set: MOUNT_ATTR_RDONLY,
+                ..Attributes::default()
+            },
+            recursive_attributes: Attributes::default(),
+            propagation: Vec::new(),
+        });
+        let cases = [
+            (remount, "mounts[2]: remount /p (ro, size=2k)"),
+            (
+                Step::MakeDir {
+                    path: path(),
+                    mode: 0o755,
+                },
+                "make directory /p (0755)",
+            ),
+            (
+                node(NodeKind::Char(1, 3), None),
+                "make node /p c 1:3 (0640, owner 1:2)",
+            ),
+            (
+                node(NodeKind::Block(8, 0), Some("f".to_string())),
+                "f: make node /p b 8:0 (0640, owner 1:2)",
+            ),
+            (node(NodeKind::Fifo, None), "make fifo /p (0640, owner 1:2)"),
+            (Step::BindNode { path: path() }, "bind the host's /p"),
+            (
+                Step::Symlink {
+                    target: "t",
+                    path: path(),
+                },
+                "link /p -> t",
+            ),
+            (
+                Step::ReadOnly { path: path() },
+                "make /p and all below it read-only",
+            ),
+            (Step::Mask { path: path() }, "mask /p"),
+            (
+                Step::Seal { path: path() },
+                "make the mount at /p read-only",
+            ),
+        ];
+        for (step, text) in cases {
+            assert_eq!(step.to_string(), text);
+        }
+    }
+}

@@ -82,3 +82,100 @@ impl fmt::Display for Sysctl {
         write!(f, "sysctl {} = {}", self.name, self.value)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::plan::tests::{fault, plan, user_namespace};
+
+    fn only(name: &str) -> (&'static str, Value) {
+        ("/linux/sysctl", json!({name: "1"}))
+    }
+
+    #[test]
+    fn names_become_files() {
+        let cases = [
+            ("net.ipv4.ip_forward", "net/ipv4/ip_forward"),
+            (
+                "net/ipv4/conf/eno2.100/forwarding",
+                "net/ipv4/conf/eno2.100/forwarding",
+            ),
+            ("net.ipv4.conf.eno2/100.x", "net/ipv4/conf/eno2/100/x"),
+            ("kernel.shm_rmid_forced", "kernel/shm_rmid_forced"),
+            ("kernel.domainname", "kernel/domainname"),
+            ("fs.mqueue.msg_max", "fs/mqueue/msg_max"),
+        ];
+        for (name, file) in cases {
+            let list = plan(&[only(name)]).sysctl;
+            assert_eq!(list[0].file, PathBuf::from(file), "{name}");
+        }
+        let list = plan(&[("/linux/sysctl", json!({"net.b": "2", "net.a": "x y"}))]).sysctl;
+        let texts: Vec<String> = list.iter().map(ToString::to_string).collect();
+        assert_eq!(texts, ["sysctl net.a = x y", "sysctl net.b = 2"]);
+    }
+
+    #[test]
+    fn what_belongs_to_no_namespace_is_refused() {
+        for name in [
+            "kernel.core_pattern",
+            "vm.swappiness",
+            "fs.file-max",
+            "net",
+            "kernel.msgmaxx",
+            "fs.mqueue",
+            "",
+        ] {
+            let fault = fault(&[only(name)]);
+            assert!(
+                fault.starts_with(&format!("linux.sysctl.{name}: ")),
+                "{name}: {fault}"
+            );
+        }
+        let fault = fault(&[only("kernel.hostname")]);
+        assert!(
+            fault.ends_with("is set by the config's hostname"),
+            "{fault}"
+        );
+    }
+
+    #[test]
+    fn names_cannot_lead_elsewhere() {
+        for name in [
+            "net/../kernel/core_pattern",
+            "net.ipv4..x",
+            "net//x",
+            "net/./x",
+            "/net/x",
+            "net.",
+            "net.a\0",
+        ] {
+            let fault = fault(&[only(name)]);
+            assert!(fault.ends_with("is no name of a sysctl"), "{name}: {fault}");
+        }
+    }
+
+    #[test]
+    fn each_needs_its_namespace() {
+        let cases = [
+            ("kernel.sem", "ipc"),
+            ("fs.mqueue.queues_max", "ipc"),
+            ("net.core.somaxconn", "network"),
+            ("kernel.domainname", "uts"),
+            ("user.max_user_namespaces", "user"),
+        ];
+        for (name, kind) in cases {
+            let fault = fault(&[
+                ("/linux/namespaces", json!([{"type": "mount"}])),
+                only(name),
+            ]);
+            assert!(
+                fault.contains("would change the host; add") && fault.contains(kind),
+                "{fault}"
+            );
+        }
+        let changes = [&user_namespace()[..], &[only("user.max_user_namespaces")]].concat();
+        assert_eq!(plan(&changes).sysctl.len(), 1);
+    }
+}

@@ -8,6 +8,7 @@ pub mod clone;
 pub mod cred;
 pub mod mount;
 pub mod net;
+pub mod netlink;
 pub mod path;
 pub mod process;
 pub mod seccomp;

@@ -162,6 +162,21 @@ pub fn set_personality(domain: u64) -> Result<()> {
     check(result.into(), || format!("personality({domain:#x})")).map(drop)
 }
 
+/// Where this process's memory comes from; no nodes for the modes that take none.
+pub fn set_memory_policy(mode: i32, nodes: &[u64]) -> Result<()> {
+    // The kernel takes one off the number of bits (mm/mempolicy.c, get_nodes), set_mempolicy(2) does not say so.
+    let (mask, bits) = match nodes.len() * u64::BITS as usize {
+        0 => (null(), 0),
+        bits => (nodes.as_ptr(), bits + 1),
+    };
+    // SAFETY: the mask outlives the call and has one bit less than is said, which the kernel knows.
+    let result = unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, bits) };
+    check(result, || {
+        format!("set_mempolicy({mode:#x}, {nodes:x?}, {bits})")
+    })
+    .map(drop)
+}
+
 /// Makes the common signals end this process even where it is the first of its pid namespace, which
 /// otherwise ignores those that it has no handler for (pid_namespaces(7)). exec undoes it.
 pub fn die_of_signals() {

@@ -13,6 +13,18 @@ fn annotated(mut c: Bundle, name: &str, value: &str) -> Bundle {
     c
 }
 
+/// A connection, which must come soon.
+fn accepted(listener: &UnixListener) -> UnixStream {
+    listener.set_nonblocking(true).expect("non-blocking");
+    let mut stream = None;
+    wait_until("somebody connects", || {
+        stream = listener.accept().ok();
+        stream.is_some()
+    });
+    let (stream, _) = stream.expect("a connection");
+    stream
+}
+
 /// The text of one message, and how many descriptors came with it.
 fn receive(stream: &UnixStream) -> (String, usize) {
     let mut text = vec![0; 1 << 16];
@@ -54,7 +66,7 @@ fn notifying(listener: Option<&str>) -> Value {
 
 fn is_handed_over(c: &Bundle, agent: &UnixListener, metadata: &str) {
     let run = c.call_new("run", &[]).spawn();
-    let (stream, _) = agent.accept().expect("a connection");
+    let stream = accepted(agent);
     let (text, descriptors) = receive(&stream);
     assert_eq!(descriptors, 1);
     let message: Value = serde_json::from_str(&text).expect("JSON");
@@ -102,8 +114,7 @@ fn a_pidfd_goes_to_its_receiver() {
     let receiver = UnixListener::bind(&path).expect("bind");
     let c = annotated(c, "run.oci.pidfd_receiver", &path);
     c.run().exits(5);
-    let (stream, _) = receiver.accept().expect("a connection");
-    assert_eq!(receive(&stream).1, 1);
+    assert_eq!(receive(&accepted(&receiver)).1, 1);
 }
 
 #[test]

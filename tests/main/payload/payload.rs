@@ -104,6 +104,7 @@ fn answer(command: &str, args: &[&str]) -> String {
         "env" => std::env::var(arg(0)).unwrap_or_else(|_| "unset".into()),
         "clock" => clock(arg(0)),
         "keyring" => keyring(),
+        "mempolicy" => memory_policy(),
         "tty" => tty(),
         "stdin" => {
             let mut all = Vec::new();
@@ -347,6 +348,18 @@ fn keyring() -> String {
         last()
     } else {
         text(&buffer[..(length as usize).min(256) - 1])
+    }
+}
+
+/// `MODE NODES`, both hexadecimal: get_mempolicy(2).
+fn memory_policy() -> String {
+    let (mut mode, mut nodes) = (0 as c_int, [0u64; 16]);
+    let (none, bits) = (0 as c_long, 1025 as c_long);
+    let result = unsafe { syscall(239, &raw mut mode, nodes.as_mut_ptr(), bits, none, none) };
+    if result < 0 {
+        last()
+    } else {
+        format!("{mode:x} {:x}", nodes[0])
     }
 }
 
