@@ -13,7 +13,7 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use crate::plan::rootfs::{Overlay, Root as Plan, Rootfs};
 use crate::plan::step::{Propagation, Source};
 use crate::sys::mount::{self, Configuration};
-use crate::sys::named;
+use crate::sys::{self, named};
 
 /// The root being furnished, and what the steps share.
 pub struct Root {
@@ -184,7 +184,7 @@ fn assemble(overlay: &Overlay, anchor: &Path) -> Result<OwnedFd> {
     if overlay.user_attributes {
         filesystem.flag("userxattr")?;
     }
-    let mounted = filesystem.mount(0).with_context(|| explain(overlay));
+    let mounted = filesystem.mount(0).map_err(|error| explain(error, overlay));
     drop(scratch);
     mounted
 }
@@ -224,18 +224,21 @@ fn scratch_upper(filesystem: &Configuration, anchor: &Path) -> Result<OwnedFd> {
     Ok(scratch)
 }
 
-fn explain(overlay: &Overlay) -> String {
+/// Two refusals of overlayfs whose errno misleads.
+fn explain(error: anyhow::Error, overlay: &Overlay) -> anyhow::Error {
     let names: Vec<String> = overlay
         .lower
         .iter()
         .map(|layer| layer.display().to_string())
         .collect();
-    let layers = format!("overlay of {}", names.join(", "));
-    if overlay.user_attributes && overlay.lower.iter().any(|layer| layer == Path::new("/")) {
-        return format!(
-            "{layers}: in a user namespace the kernel refuses a layer with mounts below it, as / has; \
-             take one without, such as /usr"
-        );
-    }
-    layers
+    let is_root = overlay.lower.iter().any(|layer| layer == Path::new("/"));
+    let reason = match sys::errno(&error) {
+        Some(Errno::ELOOP) => ": one directory lies inside another; they must lie apart",
+        Some(Errno::EINVAL) if overlay.user_attributes && is_root => {
+            ": in a user namespace the kernel refuses a layer with mounts below it, as / has; take one \
+             without, such as /usr"
+        }
+        _ => "",
+    };
+    error.context(format!("overlay of {}{reason}", names.join(", ")))
 }
