@@ -4,7 +4,9 @@
 //! relay joins what is to be joined and then makes init as its sibling, so that it is the parent's child.
 
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -16,7 +18,7 @@ use crate::container::{State, Status, report};
 use crate::host::Host;
 use crate::init::{self, Materials};
 use crate::plan::Plan;
-use crate::plan::namespaces::{Join, Namespaces};
+use crate::plan::namespaces::Join;
 use crate::plan::rdt::Groups;
 use crate::plan::step::{Idmap, Tree};
 use crate::sys::clone::{self, Side};
@@ -62,7 +64,7 @@ impl Launch<'_> {
         } = self;
         process::keep_children();
         let trees = open_trees(plan, host)?;
-        let joins = open_joins(&plan.namespaces)?;
+        let joins = open_joins(plan)?;
         let devices = netdev::find(&plan.net_devices)?;
         let (parent, child) = channel::pair()?;
         let refused = target.as_ref().is_some_and(|target| !target.prepare());
@@ -299,9 +301,42 @@ fn map_owners(tree: &OwnedFd, idmap: &Idmap, host: &Host) -> Result<()> {
 }
 
 /// Opened before anything is joined: afterwards the paths may be out of reach.
-fn open_joins(namespaces: &Namespaces) -> Result<Vec<(&Join, OwnedFd)>> {
-    let open = |join| open_join(join).map(|opened| (join, opened));
-    namespaces.join.iter().map(open).collect()
+fn open_joins(plan: &Plan) -> Result<Vec<(&Join, OwnedFd)>> {
+    let open = |join| {
+        let opened = open_join(join)?;
+        refuse_host_changes(plan, join, &opened)?;
+        Ok((join, opened))
+    };
+    plan.namespaces.join.iter().map(open).collect()
+}
+
+/// A path may lead to the host's own namespace, in which no setting is the container's.
+fn refuse_host_changes(plan: &Plan, join: &Join, namespace: &OwnedFd) -> Result<()> {
+    let flag = join.kind.flag;
+    let sysctl = plan.sysctl.iter().find(|sysctl| sysctl.namespace == flag);
+    let name = plan
+        .hostname
+        .as_ref()
+        .or(plan.domainname.as_ref())
+        .filter(|_| flag == clone::NEWUTS);
+    let Some(what) = sysctl
+        .map(ToString::to_string)
+        .or(name.map(|name| format!("hostname {name}")))
+    else {
+        return Ok(());
+    };
+    let own = Path::new("/proc/self/ns").join(join.kind.file);
+    let own = sys::io(std::fs::metadata(&own)).with_context(|| format!("stat {own:?}"))?;
+    let joined = sys::named(nix::sys::stat::fstat(namespace), || {
+        "fstat(namespace)".to_string()
+    })?;
+    ensure!(
+        (own.dev(), own.ino()) != (joined.st_dev, joined.st_ino),
+        "{what}: would change the host: {}: {:?} is the host's own namespace",
+        join.field,
+        join.path
+    );
+    Ok(())
 }
 
 fn open_join(join: &Join) -> Result<OwnedFd> {
@@ -351,6 +386,11 @@ fn join_and_clone(
     // The processes in there must not be able to look into this one; but who writes the maps of a new
     // user namespace without privilege must be.
     process::set_dumpable(plan.namespaces.creates(clone::NEWUSER))?;
+    // Afterwards /proc may be the container's.
+    let offsets = match plan.namespaces.time_offsets.is_empty() {
+        true => None,
+        false => Some(open_time_offsets()?),
+    };
     let (user, others): (Vec<_>, Vec<_>) = joins
         .into_iter()
         .partition(|(join, _)| join.kind.flag == clone::NEWUSER);
@@ -374,8 +414,8 @@ fn join_and_clone(
         clone::setns(&namespace, join.kind.flag).with_context(|| join.field.clone())?;
     }
     let mut flags = plan.namespaces.create & !clone::NEWCGROUP;
-    if !plan.namespaces.time_offsets.is_empty() {
-        make_time_namespace(plan)?;
+    if let Some(offsets) = offsets {
+        make_time_namespace(plan, offsets)?;
         flags &= !clone::NEWTIME;
     }
     clone::clone3(flags | clone::PARENT, None).context("make the container's init")
@@ -383,14 +423,19 @@ fn join_and_clone(
 
 /// time_namespaces(7): offsets are set after the namespace is made and before anybody is in it; the next
 /// child will be.
-fn make_time_namespace(plan: &Plan) -> Result<()> {
+fn make_time_namespace(plan: &Plan, file: File) -> Result<()> {
     clone::unshare(clone::NEWTIME)?;
     for offset in &plan.namespaces.time_offsets {
         let line = format!("{} {} {}", offset.clock, offset.seconds, offset.nanoseconds);
-        write_proc("self", "timens_offsets", &line)
-            .with_context(|| format!("linux.timeOffsets.{}", offset.clock))?;
+        sys::io((&file).write_all(line.as_bytes()))
+            .with_context(|| format!("linux.timeOffsets.{}: write {line:?}", offset.clock))?;
     }
     Ok(())
+}
+
+fn open_time_offsets() -> Result<File> {
+    let path = "/proc/self/timens_offsets";
+    sys::io(File::options().write(true).open(path)).with_context(|| format!("open {path}"))
 }
 
 fn set_oom_score(pid: i32, score: i32) -> Result<()> {

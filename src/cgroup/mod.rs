@@ -328,27 +328,39 @@ fn make(plan: &CgroupPlan) -> Result<Cgroup> {
         kept: true,
     };
     if existed {
-        cgroup.check_unused()?;
+        cgroup.check_unpopulated()?;
     }
+    cgroup.kept = existed;
+    cgroup.check_thawed()?;
     cgroup.kept = false;
     Ok(cgroup)
 }
 
 impl Cgroup {
     /// Another's processes would share the container's limits, and die with it.
-    fn check_unused(&self) -> Result<()> {
-        let events = self.read("cgroup.events")?.unwrap_or_default();
-        if events.lines().any(|line| line == "populated 1") {
-            let count = self.processes()?.len();
+    fn check_unpopulated(&self) -> Result<()> {
+        if self.has_event("populated 1")? {
+            let count = self.all_processes()?.len();
             bail!(
                 "container's cgroup is not empty: {count} process(es) found; choose another linux.cgroupsPath"
             );
         }
+        Ok(())
+    }
+
+    /// Whoever is born in a frozen cgroup, or below one, does not move; and nobody would notice.
+    fn check_thawed(&self) -> Result<()> {
         ensure!(
-            !self.is_frozen()?,
-            "container's cgroup is unexpectedly frozen; write 0 to its cgroup.freeze, or choose another linux.cgroupsPath"
+            !self.is_frozen()? && !self.has_event("frozen 1")?,
+            "container's cgroup is unexpectedly frozen, or one above it is; write 0 to cgroup.freeze there, \
+             or choose another linux.cgroupsPath"
         );
         Ok(())
+    }
+
+    fn has_event(&self, event: &str) -> Result<bool> {
+        let events = self.read("cgroup.events")?.unwrap_or_default();
+        Ok(events.lines().any(|line| line == event))
     }
 }
 

@@ -36,12 +36,12 @@ pub fn enter(plan: &Rootfs, trees: Vec<OwnedFd>) -> Result<Root> {
     let directory = match &plan.root {
         Plan::InPlace(path) => open(path)?,
         Plan::Tree(source) => {
-            prepare_host_tree(plan)?;
-            attach(open_tree(source, &mut trees)?, &plan.anchor)?
+            let anchor = prepare_host_tree(plan)?;
+            attach(open_tree(source, &mut trees)?, anchor)?
         }
         Plan::Overlay(overlay) => {
-            prepare_host_tree(plan)?;
-            attach(assemble(overlay, &plan.anchor)?, &plan.anchor)?
+            let anchor = prepare_host_tree(plan)?;
+            attach(assemble(overlay, anchor)?, anchor)?
         }
     };
     Ok(Root {
@@ -58,7 +58,10 @@ pub fn leave_the_old(plan: &Rootfs, root: Root) -> Result<()> {
     })?;
     if matches!(plan.root, Plan::InPlace(_)) || !plan.pivot {
         named(nix::unistd::chroot("."), || "chroot(\".\")".to_string())?;
-        return to_root();
+        to_root()?;
+        return plan
+            .propagation
+            .map_or(Ok(()), |propagation| propagate("/", propagation));
     }
     let old = open(Path::new("/"))?;
     mount::pivot_to_current_directory()?;
@@ -124,14 +127,20 @@ pub fn trusted_proc() -> Result<OwnedFd> {
     Ok(proc)
 }
 
-/// The copied mounts of the host must not tell the host what happens to them.
-fn prepare_host_tree(plan: &Rootfs) -> Result<()> {
+/// The copied mounts of the host must not tell the host what happens to them. Gives the place for the new root.
+fn prepare_host_tree(plan: &Rootfs) -> Result<&Path> {
     propagate("/", plan.host_propagation)?;
-    if plan.host_propagation.kind == libc::MS_SHARED {
-        make_private(&plan.anchor)
+    // The user of a user namespace may not reach it, and an overlay may name one that is not there; `/`
+    // will do then.
+    let anchor = if open(&plan.anchor).is_ok() {
+        &plan.anchor
     } else {
-        Ok(())
+        Path::new("/")
+    };
+    if plan.host_propagation.kind == libc::MS_SHARED {
+        make_private(anchor)?;
     }
+    Ok(anchor)
 }
 
 /// Makes the mount that holds `path` private: it is at `path` or at one of its parents.

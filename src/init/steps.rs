@@ -28,7 +28,7 @@ fn perform(step: &Step, root: &mut Root) -> Result<()> {
         Step::Remount(step) => remount(step, root),
         Step::MakeDir { path, mode } => make_dir(path, *mode, root),
         Step::MakeNode(node) => make_node(node, root),
-        Step::BindNode { path } => bind_node(path, root),
+        Step::BindNode(node) => bind_node(node, root),
         Step::Symlink { target, path } => symlink(target, path, root),
         Step::ReadOnly { path } => read_only(path, root),
         Step::Mask { path } => mask(path, root),
@@ -178,11 +178,7 @@ fn make_dir(path: &Path, mode: u32, root: &Root) -> Result<()> {
 
 fn make_node(node: &Node, root: &Root) -> Result<()> {
     let (parent, name) = path::make_parent(root, &node.path)?;
-    let (kind, device) = match node.kind {
-        NodeKind::Char(major, minor) => (SFlag::S_IFCHR, makedev(major.into(), minor.into())),
-        NodeKind::Block(major, minor) => (SFlag::S_IFBLK, makedev(major.into(), minor.into())),
-        NodeKind::Fifo => (SFlag::S_IFIFO, 0),
-    };
+    let (kind, device) = identity_of(node);
     match mknodat(
         &parent,
         name,
@@ -193,7 +189,7 @@ fn make_node(node: &Node, root: &Root) -> Result<()> {
         Ok(()) => {}
         Err(Errno::EEXIST) => return check_node(node, kind, device, &parent, Path::new(name)),
         // A sandbox without mknod(2) has the host's nodes at least.
-        Err(Errno::EPERM) if kind != SFlag::S_IFIFO => return bind_node(&node.path, root),
+        Err(Errno::EPERM) if kind != SFlag::S_IFIFO => return bind_node(node, root),
         Err(errno) => return named(Err(errno), || format!("mknodat({name:?})")),
     }
     if (node.uid, node.gid) == (0, 0) {
@@ -218,10 +214,24 @@ fn check_node(node: &Node, kind: SFlag, device: u64, parent: &OwnedFd, name: &Pa
 }
 
 /// In a user namespace no node can be made, but one of the host can be bound.
-fn bind_node(path: &Path, root: &Root) -> Result<()> {
-    let tree = mount::clone_tree(path, false)?;
-    let target = path::make_file(root, path)?;
+fn bind_node(node: &Node, root: &Root) -> Result<()> {
+    let tree = mount::clone_tree(&node.path, false)?;
+    let (kind, device) = identity_of(node);
+    let meta = stat(&tree)?;
+    let same =
+        SFlag::from_bits_truncate(meta.st_mode & libc::S_IFMT) == kind && meta.st_rdev == device;
+    ensure!(same, "what the host has there is another device");
+    let target = path::make_file(root, &node.path)?;
     mount::move_mount(&tree, &target)
+}
+
+/// What mknod(2) would be told.
+fn identity_of(node: &Node) -> (SFlag, u64) {
+    match node.kind {
+        NodeKind::Char(major, minor) => (SFlag::S_IFCHR, makedev(major.into(), minor.into())),
+        NodeKind::Block(major, minor) => (SFlag::S_IFBLK, makedev(major.into(), minor.into())),
+        NodeKind::Fifo => (SFlag::S_IFIFO, 0),
+    }
 }
 
 /// Left alone where the image brings its own; only `ptmx` must be this link and nothing else.

@@ -44,7 +44,7 @@ pub struct Rootfs {
     pub root: Root,
     /// What the copied tree of the host's mounts is set to before anything else.
     pub host_propagation: Propagation,
-    /// Where the new root is attached until it becomes `/`.
+    /// Where the new root is attached until it becomes `/`: the rootfs directory, as hooks expect.
     pub anchor: PathBuf,
     /// Trees that the parent opens; steps refer to them by their index.
     pub trees: Vec<Tree>,
@@ -74,7 +74,7 @@ pub fn rootfs(
         .transpose()?;
     let plan = mounts::mounts(bundle, host, namespaces)?;
     let mut trees = plan.trees;
-    let (root, anchor) = root(bundle, host, namespaces, wanted, &mut trees)?;
+    let (root, anchor) = root(bundle, host, namespaces, &mut trees)?;
     if namespaces.creates(clone::NEWNS) {
         ensure_no_conflict(no_pivot, wanted)?;
     } else {
@@ -116,7 +116,6 @@ fn root(
     bundle: &Bundle,
     host: &Host,
     namespaces: &Namespaces,
-    wanted: Option<Propagation>,
     trees: &mut Vec<Tree>,
 ) -> Result<(Root, PathBuf)> {
     let new_mounts = namespaces.creates(clone::NEWNS);
@@ -130,20 +129,19 @@ fn root(
             user_attributes,
             ..overlay.clone()
         };
-        return Ok((Root::Overlay(overlay), PathBuf::from("/")));
+        let anchor = if bundle.root().is_some() {
+            bundle.rootfs()?
+        } else {
+            PathBuf::from("/")
+        };
+        return Ok((Root::Overlay(overlay), anchor));
     }
     let path = bundle.rootfs()?;
     if !new_mounts {
         return Ok((Root::InPlace(path.clone()), path));
     }
-    // Attached over `/`, which everybody may reach. But a shared `/` would show it to the host, so
-    // then it goes over the rootfs directory, whose mount is made private first.
-    let shared = wanted.is_some_and(|propagation| propagation.kind == MS_SHARED);
-    let anchor = if shared {
-        path.clone()
-    } else {
-        PathBuf::from("/")
-    };
+    // Hooks look for the container's mounts there.
+    let anchor = path.clone();
     let tree = Tree {
         path,
         recursive: true,
@@ -182,6 +180,13 @@ fn check_in_place(bundle: &Bundle, linux: &Linux) -> Result<()> {
     ensure!(
         !is_read_only(bundle),
         "root.readonly: true: needs a new mount namespace; without one it would change the host's own tree"
+    );
+    ensure!(
+        linux
+            .rootfs_propagation()
+            .as_ref()
+            .is_none_or(String::is_empty),
+        "linux.rootfsPropagation: needs a new mount namespace; without one it would change the host's own tree"
     );
     let hides = [
         ("linux.maskedPaths", linux.masked_paths()),
@@ -250,7 +255,7 @@ fn devices(linux: &Linux, namespaces: &Namespaces) -> Result<Vec<Step>> {
     // mknod(2) of a device needs CAP_MKNOD in the initial user namespace.
     let bound = namespaces.has(clone::NEWUSER);
     let step = |node: Node| match node.kind {
-        NodeKind::Char(..) | NodeKind::Block(..) if bound => Step::BindNode { path: node.path },
+        NodeKind::Char(..) | NodeKind::Block(..) if bound => Step::BindNode(node),
         _ => Step::MakeNode(node),
     };
     Ok(nodes.into_iter().map(step).collect())

@@ -15,13 +15,26 @@ pub enum Step {
     Mount(Mount),
     Bind(Bind),
     Remount(Remount),
-    MakeDir { path: PathBuf, mode: u32 },
+    MakeDir {
+        path: PathBuf,
+        mode: u32,
+    },
     MakeNode(Node),
-    BindNode { path: PathBuf },
-    Symlink { target: &'static str, path: PathBuf },
-    ReadOnly { path: PathBuf },
-    Mask { path: PathBuf },
-    Seal { path: PathBuf },
+    /// The host's node of this path, which must be the same device.
+    BindNode(Node),
+    Symlink {
+        target: &'static str,
+        path: PathBuf,
+    },
+    ReadOnly {
+        path: PathBuf,
+    },
+    Mask {
+        path: PathBuf,
+    },
+    Seal {
+        path: PathBuf,
+    },
 }
 
 /// A new filesystem, detached until it has all its attributes.
@@ -128,7 +141,12 @@ impl fmt::Display for Step {
                 write!(f, "make directory {} ({mode:04o})", path.display())
             }
             Step::MakeNode(node) => node.fmt(f),
-            Step::BindNode { path } => write!(f, "bind the host's {}", path.display()),
+            Step::BindNode(node) => {
+                if let Some(field) = &node.field {
+                    write!(f, "{field}: ")?;
+                }
+                write!(f, "bind the host's {}", node.path.display())
+            }
             Step::Symlink { target, path } => write!(f, "link {} -> {target}", path.display()),
             Step::ReadOnly { path } => {
                 write!(f, "make {} and all below it read-only", path.display())
@@ -335,6 +353,17 @@ mod tests {
     #[test]
     fn every_other_step_has_its_words() {
         let path = || PathBuf::from("/p");
+        let bound = |kind| {
+            let (mode, uid, gid) = (0o666, 0, 0);
+            Step::BindNode(Node {
+                field: None,
+                path: path(),
+                kind,
+                mode,
+                uid,
+                gid,
+            })
+        };
         let node = |kind, field| {
             Step::MakeNode(Node {
                 field,
@@ -374,7 +403,7 @@ mod tests {
                 "f: make node /p b 8:0 (0640, owner 1:2)",
             ),
             (node(NodeKind::Fifo, None), "make fifo /p (0640, owner 1:2)"),
-            (Step::BindNode { path: path() }, "bind the host's /p"),
+            (bound(NodeKind::Char(1, 3)), "bind the host's /p"),
             (
                 Step::Symlink {
                     target: "t",

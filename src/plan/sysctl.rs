@@ -15,6 +15,8 @@ pub struct Sysctl {
     /// Below /proc/sys.
     pub file: PathBuf,
     pub value: String,
+    /// Clone flag of the namespace that holds it.
+    pub namespace: u64,
 }
 
 /// Settings of the System V part of an ipc namespace (ipc_namespaces(7)).
@@ -37,11 +39,12 @@ pub fn sysctl(linux: &Linux, namespaces: &Namespaces) -> Result<Vec<Sysctl>> {
         let plain =
             file.split('/').all(|part| !matches!(part, "" | "." | "..")) && !file.contains('\0');
         ensure!(plain, "{field}: is no name of a sysctl");
-        check(&file, &field, namespaces)?;
+        let namespace = check(&file, &field, namespaces)?;
         list.push(Sysctl {
             name: name.clone(),
             file: PathBuf::from(file),
             value: value.clone(),
+            namespace,
         });
     }
     list.sort_by(|a, b| a.name.cmp(&b.name));
@@ -59,7 +62,7 @@ fn file(name: &str) -> String {
 }
 
 /// Anything else would change the host.
-fn check(file: &str, field: &str, namespaces: &Namespaces) -> Result<()> {
+fn check(file: &str, field: &str, namespaces: &Namespaces) -> Result<u64> {
     let (what, kind) = match file {
         _ if IPC.contains(&file) || file.starts_with("fs/mqueue/") => ("ipc", clone::NEWIPC),
         _ if file.starts_with("net/") => ("network", clone::NEWNET),
@@ -74,7 +77,7 @@ fn check(file: &str, field: &str, namespaces: &Namespaces) -> Result<()> {
         namespaces.has(kind),
         "{field}: would change the host; add {{\"type\": \"{what}\"}} to linux.namespaces"
     );
-    Ok(())
+    Ok(kind)
 }
 
 impl fmt::Display for Sysctl {
