@@ -57,6 +57,9 @@ pub struct State {
     /// Groups of resctrl that its processes are in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rdt: Option<Groups>,
+    /// Where a container without a mount namespace has mounted something in the caller's, in this order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mounts_in_place: Vec<PathBuf>,
     /// Killing its init then kills every process of the container.
     pub private_pids: bool,
     pub hooks: Hooks,

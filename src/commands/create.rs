@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result, ensure};
 use nix::fcntl::{FcntlArg, fcntl};
+use nix::mount::{MntFlags, umount2};
 use nix::sys::socket::SockType;
 
 use crate::bundle::Bundle;
@@ -129,7 +130,7 @@ impl Request<'_> {
             Ok(()) => Ok(made),
             Err(error) => {
                 let Made { state, .. } = made;
-                run_poststop_hooks(&state);
+                take_down(&state);
                 Err(error)
             }
         }
@@ -172,7 +173,7 @@ impl Request<'_> {
             Ok(init) => Ok((init, cgroup, rdt)),
             Err(error) => {
                 drop((cgroup, rdt));
-                run_poststop_hooks(state);
+                take_down(state);
                 Err(error)
             }
         }
@@ -214,6 +215,10 @@ impl Request<'_> {
             annotations: self.bundle.annotations(),
             cgroup: plan.cgroup.as_ref().map(|cgroup| cgroup.path.clone()),
             rdt: plan.rdt.as_ref().map(|rdt| rdt.groups.clone()),
+            mounts_in_place: match (&plan.rootfs, plan.namespaces.joins(clone::NEWNS)) {
+                (Some(rootfs), false) => rootfs.mounts_in_place(),
+                _ => Vec::new(),
+            },
             private_pids: plan.namespaces.creates(clone::NEWPID),
             hooks: plan.hooks.clone(),
             notify: plan
@@ -284,8 +289,10 @@ impl Sockets {
     }
 }
 
-/// What createRuntime hooks have set up, poststop hooks take down: runtime.md, "Lifecycle", step 13.
-pub fn run_poststop_hooks(state: &State) {
+/// After the last process: mounts in the caller's tree go, and poststop hooks take down what createRuntime
+/// hooks have set up (runtime.md, "Lifecycle", step 13).
+pub fn take_down(state: &State) {
+    unmount_in_place(state);
     let list = &state.hooks.poststop;
     if list.is_empty() {
         return;
@@ -295,6 +302,15 @@ pub fn run_poststop_hooks(state: &State) {
     match report(state, Status::Stopped, 0).line() {
         Ok(json) => hooks::run_all(list, "poststop", &json, directory.unwrap_or(Path::new("/"))),
         Err(error) => log::warn(&format!("poststop hooks: {error:#}")),
+    }
+}
+
+/// Without a mount namespace nobody else would.
+fn unmount_in_place(state: &State) {
+    let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
+    for target in state.mounts_in_place.iter().rev() {
+        // What was not reached is not mounted.
+        umount2(target, flags).ok();
     }
 }
 

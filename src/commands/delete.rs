@@ -6,7 +6,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use super::create::run_poststop_hooks;
+use super::create::take_down;
 use crate::cli;
 use crate::container::{Container, State, Status, Store, boot_id};
 use crate::intelrdt;
@@ -50,7 +50,7 @@ pub fn remove(container: &Container) -> Result<()> {
         remove_unclaimed_cgroup(container);
     }
     remove_rdt_groups(&container.state)?;
-    run_poststop_hooks(&container.state);
+    take_down(&container.state);
     container.forget()
 }
 

@@ -326,6 +326,22 @@ fn paths(list: &Option<Vec<String>>, field: &str) -> Result<Vec<PathBuf>> {
 }
 
 impl Rootfs {
+    /// What is mounted in the caller's own tree, for want of a mount namespace.
+    pub fn mounts_in_place(&self) -> Vec<PathBuf> {
+        let Root::InPlace(root) = &self.root else {
+            return Vec::new();
+        };
+        let target = |step: &Step| match step {
+            Step::Mount(mount) => Some(mount.target.clone()),
+            Step::Bind(bind) => Some(bind.target.clone()),
+            _ => None,
+        };
+        let targets = self.furnish.iter().filter_map(target);
+        targets
+            .map(|target| root.join(target.strip_prefix("/").unwrap_or(&target)))
+            .collect()
+    }
+
     /// What init does up to the hooks, for the printed plan.
     pub fn write_furnish(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "{}", self.root)?;

@@ -455,3 +455,18 @@ fn wrong_limits_are_refused() {
         c.assert_gone();
     }
 }
+
+#[test]
+fn below_a_frozen_cgroup_nothing_is_created() {
+    let c = bundle!();
+    let parent = c.cgroup().with_extension("parent");
+    fs::create_dir_all(&parent).expect("mkdir");
+    fs::write(parent.join("cgroup.freeze"), "1").expect("freeze");
+    let path = c.spec["linux"]["cgroupsPath"].as_str().expect("a path");
+    let below = format!("{path}.parent/leaf");
+    let mut c = c;
+    c.spec["linux"]["cgroupsPath"] = json!(below);
+    c.create().fails_naming("frozen");
+    assert!(!parent.join("leaf").exists());
+    fs::remove_dir(&parent).expect("rmdir");
+}

@@ -454,3 +454,41 @@ fn without_a_mount_namespace_the_root_is_only_changed() {
         output.describe()
     );
 }
+
+#[test]
+fn without_a_mount_namespace_no_mount_stays() {
+    let c = bundle!()
+        .without("/linux/namespaces", "type", "mount")
+        .remove("/linux/maskedPaths")
+        .remove("/linux/readonlyPaths")
+        .asks(&["stat /proc/1"]);
+    let stays = |c: &Bundle| {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+        mounts.contains(&c.rootfs().display().to_string())
+    };
+    c.run().ok();
+    assert!(!stays(&c), "after run");
+    c.create().ok();
+    assert!(stays(&c), "while created");
+    c.delete(&[]).ok();
+    assert!(!stays(&c), "after delete");
+    let c = c.set("/process/args", json!(["/nonesuch"]));
+    c.create().fails();
+    assert!(!stays(&c), "after a failed create");
+}
+
+#[test]
+fn joined_host_namespaces_are_not_changed() {
+    let path = "/proc/self/ns/net";
+    let c = bundle!()
+        .without("/linux/namespaces", "type", "network")
+        .push(
+            "/linux/namespaces",
+            json!({"type": "network", "path": path}),
+        )
+        .set("/linux/sysctl", json!({"net.ipv4.ip_default_ttl": "63"}));
+    c.create().fails_naming("net.ipv4.ip_default_ttl");
+    c.assert_gone();
+    let ttl = fs::read_to_string("/proc/sys/net/ipv4/ip_default_ttl").expect("read");
+    assert_ne!(ttl.trim(), "63");
+}
