@@ -10,19 +10,12 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use crate::plan::hooks::Hooks;
 use crate::plan::{mempolicy, namespaces, options, seccomp};
 
 /// The newest spec that this runtime follows.
 pub const SPEC_VERSION: &str = "1.3.0";
 
-const HOOKS: [&str; 6] = [
-    "prestart",
-    "createRuntime",
-    "createContainer",
-    "startContainer",
-    "poststart",
-    "poststop",
-];
 const SYSTEMD_CGROUP: bool = false;
 const APPARMOR: bool = true;
 const SELINUX: bool = true;
@@ -49,7 +42,7 @@ fn features() -> Value {
     json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": SPEC_VERSION,
-        "hooks": HOOKS,
+        "hooks": Hooks::default().lists().map(|(name, _)| name),
         "mountOptions": sorted(options::names()),
         "linux": {
             "namespaces": sorted(namespaces::KINDS.map(|kind| kind.name)),
