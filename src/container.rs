@@ -151,7 +151,7 @@ impl Store {
                 Ok(slot)
             }
             Err(error) => {
-                std::fs::remove_dir(&dir).ok();
+                forget(&dir).ok();
                 sys::io(Err(error))
                     .with_context(|| format!("make the state of the container in {dir:?}"))
             }

@@ -37,6 +37,8 @@ use container::Store;
 
 fn main() -> ExitCode {
     sys::process::ignore_backtraces();
+    // What is made must be usable whatever the caller's is; hooks get this one too.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     std::panic::set_hook(Box::new(|panic| {
         log::error(&format!("internal error: {panic}"))
     }));

@@ -3,6 +3,7 @@
 //! Files are opened below the directory's descriptor and through no links; the inode tells the
 //! container's own directory from one that somebody else has put there since.
 
+mod controllers;
 pub mod devices;
 
 use std::fs::File;
@@ -83,7 +84,7 @@ impl Cgroup {
 
     /// Writes the limits and attaches the device program.
     pub fn apply(&self, plan: &CgroupPlan) -> Result<()> {
-        enable_controllers(plan)?;
+        controllers::enable(plan)?;
         for setting in &plan.resources.settings {
             self.set(setting)?;
         }
@@ -320,7 +321,13 @@ fn make(plan: &CgroupPlan) -> Result<Cgroup> {
             Err(errno) => return named(Err(errno), || format!("mkdirat({name:?})")),
         };
         let flags = libc::O_RDONLY | libc::O_DIRECTORY;
-        directory = path::open_strict(&directory, Path::new(name), flags)?;
+        directory = match path::open_strict(&directory, Path::new(name), flags) {
+            Err(error) if !existed => {
+                unlinkat(&directory, name, UnlinkatFlags::RemoveDir).ok();
+                return Err(error);
+            }
+            opened => opened?,
+        };
     }
     let mut cgroup = Cgroup {
         path: plan.path.clone(),
@@ -362,77 +369,6 @@ impl Cgroup {
         let events = self.read("cgroup.events")?.unwrap_or_default();
         Ok(events.lines().any(|line| line == event))
     }
-}
-
-/// Controllers are handed down from the root, each level by its parent; nothing is written that is so already.
-fn enable_controllers(plan: &CgroupPlan) -> Result<()> {
-    let wanted = plan.resources.controllers();
-    let Some(parent) = plan.path.parent().filter(|_| !wanted.is_empty()) else {
-        return Ok(());
-    };
-    if missing(parent, "cgroup.subtree_control", &wanted)?.is_empty() {
-        return Ok(());
-    }
-    check_available(plan, &wanted)?;
-    let below = parent.strip_prefix(&plan.mount).unwrap_or(parent);
-    let mut level = plan.mount.clone();
-    for component in std::iter::once(Path::new("")).chain(below.iter().map(Path::new)) {
-        level = if component.as_os_str().is_empty() {
-            level
-        } else {
-            level.join(component)
-        };
-        let missing = missing(&level, "cgroup.subtree_control", &wanted)?;
-        if !missing.is_empty() {
-            let words: Vec<String> = missing.iter().map(|name| format!("+{name}")).collect();
-            let directory = open_directory(&level)?;
-            write_at(&directory, "cgroup.subtree_control", &words.join(" ")).with_context(
-                || {
-                    format!(
-                        "give {} controllers of {:?} to its children",
-                        missing.join(", "),
-                        level
-                    )
-                },
-            )?;
-        }
-    }
-    Ok(())
-}
-
-fn check_available(plan: &CgroupPlan, wanted: &[&str]) -> Result<()> {
-    let missing = missing(&plan.mount, "cgroup.controllers", wanted)?;
-    let Some(controller) = missing.first() else {
-        return Ok(());
-    };
-    let needs = |setting: &&Setting| setting.controller == *controller;
-    let field = plan
-        .resources
-        .settings
-        .iter()
-        .find(needs)
-        .map_or("", |setting| &setting.field);
-    let mount = plan.mount.display();
-    let v1 = Path::new("/sys/fs/cgroup").join(controller);
-    let place = if v1.is_dir() {
-        format!("it is mounted as cgroup v1 at {}", v1.display())
-    } else {
-        "the kernel offers it nowhere".to_string()
-    };
-    bail!(
-        "{field}: controller {controller} is not available in {mount}: {place}; remove the limit, or boot with cgroup v2 alone"
-    )
-}
-
-fn missing<'a>(directory: &Path, file: &str, wanted: &[&'a str]) -> Result<Vec<&'a str>> {
-    let file = directory.join(file);
-    let text = sys::io(std::fs::read_to_string(&file)).with_context(|| format!("read {file:?}"))?;
-    let have: Vec<&str> = text.split_whitespace().collect();
-    Ok(wanted
-        .iter()
-        .copied()
-        .filter(|name| !have.contains(name))
-        .collect())
 }
 
 fn open_directory(directory: &Path) -> Result<OwnedFd> {
