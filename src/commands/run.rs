@@ -138,7 +138,11 @@ fn layered(args: &cli::Run) -> Result<Bundle> {
     merge(&mut config, "/root/readonly", json!(false));
     let here = sys::io(std::env::current_dir()).context("the current directory")?;
     let mut bundle = Bundle::of_config(here, &config)?;
-    let upper = args.upper.as_deref().map(upper).transpose()?;
+    let upper = args
+        .upper
+        .as_deref()
+        .map(|dir| upper(dir, args.flags.dry_run))
+        .transpose()?;
     bundle.overlay = Some(Overlay {
         lower,
         upper,
@@ -154,16 +158,17 @@ fn merge(config: &mut Value, pointer: &str, value: Value) {
 }
 
 /// Overlay needs a work directory on the same filesystem, and not inside: it is put beside.
-fn upper(dir: &Path) -> Result<Upper> {
-    let make = |dir: &Path| {
-        let made = std::fs::create_dir_all(dir).and_then(|()| std::fs::canonicalize(dir));
-        sys::io(made).with_context(|| format!("--upper: {}", dir.display()))
-    };
-    let dir = make(dir)?;
+fn upper(dir: &Path, dry_run: bool) -> Result<Upper> {
+    let dir = sys::io(std::path::absolute(dir)).context("--upper")?;
     let mut work = dir.clone().into_os_string();
     work.push(".work");
-    Ok(Upper {
-        work: make(Path::new(&work))?,
+    let upper = Upper {
+        work: PathBuf::from(work),
         dir,
-    })
+    };
+    for dir in [&upper.dir, &upper.work].into_iter().filter(|_| !dry_run) {
+        sys::io(std::fs::create_dir_all(dir))
+            .with_context(|| format!("--upper: {}", dir.display()))?;
+    }
+    Ok(upper)
 }

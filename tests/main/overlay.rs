@@ -304,3 +304,21 @@ fn nothing_of_the_old_root_is_left() {
         assert!(!text.contains(" /sys/fs/cgroup/unified "), "{text}");
     }
 }
+
+#[test]
+fn a_dry_run_makes_no_upper_directory() {
+    let c = layers(bundle!());
+    let (layer, upper) = (c.path("bottom"), c.path("elsewhere"));
+    let flags = [
+        "run",
+        "--dry-run",
+        "--layer",
+        &layer,
+        "--upper",
+        &upper,
+        &c.id,
+    ];
+    let plan = c.call(&flags).finish().ok().stdout();
+    assert!(plan.contains("elsewhere.work"), "{plan}");
+    assert!(!c.dir.join("elsewhere").exists());
+}
