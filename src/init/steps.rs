@@ -209,13 +209,17 @@ fn check_node(node: &Node, kind: SFlag, device: u64, parent: &OwnedFd, name: &Pa
     if !same_kind || meta.st_rdev != device {
         bail!("something else is there already");
     }
+    if meta.st_dev != stat(parent)?.st_dev {
+        // Mounted here from elsewhere: it is somebody else's.
+        return Ok(());
+    }
     change_owner(&found, node.uid, node.gid)?;
     change_mode(&found, node.mode)
 }
 
 /// In a user namespace no node can be made, but one of the host can be bound.
 fn bind_node(node: &Node, root: &Root) -> Result<()> {
-    let tree = mount::clone_tree(&node.path, false)?;
+    let tree = hosts_node(&node.path)?;
     let (kind, device) = identity_of(node);
     let meta = stat(&tree)?;
     let same =
@@ -223,6 +227,20 @@ fn bind_node(node: &Node, root: &Root) -> Result<()> {
     ensure!(same, "what the host has there is another device");
     let target = path::make_file(root, &node.path)?;
     mount::move_mount(&tree, &target)
+}
+
+/// A device on a read-only mount can be used, but not given another mode or owner: those are the host's.
+fn hosts_node(path: &Path) -> Result<OwnedFd> {
+    let tree = mount::clone_tree(path, false)?;
+    let set = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
+    mount::set_attributes(
+        &tree,
+        Attributes {
+            set,
+            ..Attributes::default()
+        },
+    )?;
+    Ok(tree)
 }
 
 /// What mknod(2) would be told.
@@ -289,7 +307,7 @@ fn mask(path: &Path, root: &mut Root) -> Result<()> {
 
 /// The host's /dev/null, if it is what it should be.
 fn null_device() -> Result<OwnedFd> {
-    let null = mount::clone_tree(Path::new("/dev/null"), false)?;
+    let null = hosts_node(Path::new("/dev/null"))?;
     let meta = stat(&null)?;
     let real = meta.st_mode & libc::S_IFMT == libc::S_IFCHR && meta.st_rdev == makedev(1, 3);
     ensure!(real, "/dev/null: is not the null device");

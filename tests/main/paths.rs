@@ -193,3 +193,22 @@ fn paths_must_be_absolute() {
         c.spec = before;
     }
 }
+
+#[test]
+fn a_masked_file_is_no_way_to_the_device_of_the_host() {
+    use std::os::unix::fs::PermissionsExt;
+    let c = bundle!().set(
+        "/process/args",
+        json!(["/payload", "chown", "/proc/keys", "1"]),
+    );
+    let mode = || {
+        std::fs::metadata("/dev/null")
+            .expect("stat")
+            .permissions()
+            .mode()
+    };
+    let before = mode();
+    let answer = c.run().stdout();
+    assert!(answer.contains("EROFS"), "{answer}");
+    assert_eq!(mode(), before);
+}
