@@ -13,6 +13,7 @@ use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcomm
 
 use crate::argv;
 use crate::commands::features::version;
+use crate::flags::*;
 
 #[derive(Debug)]
 pub struct Cli {
@@ -45,12 +46,21 @@ pub struct Global {
     /// Write the log as text, or as one JSON object a line
     #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = ["text", "json"])]
     log_format: String,
-    /// Log every step
+    /// Log every step, as --log-level debug does
     #[arg(long)]
     debug: bool,
+    /// Log this and what is more severe [default: warning; error in a JSON log]
+    #[arg(long, value_name = "LEVEL", value_parser = ["error", "warning", "debug"])]
+    log_level: Option<String>,
+    /// Print to standard error how long each step took
+    #[arg(long, value_name = "FORMAT", value_parser = ["text", "json"])]
+    pub timings: Option<String>,
     /// Let systemd make the cgroups; linux.cgroupsPath is then SLICE:PREFIX:NAME
-    #[arg(long)]
+    #[arg(short, long)]
     pub systemd_cgroup: bool,
+    /// Who makes the cgroups: cgroupfs (this program), systemd, or disabled (nobody)
+    #[arg(long, value_name = "MANAGER")]
+    pub cgroup_manager: Option<CgroupManager>,
     /// Go on without cgroups that this user may not make; auto: only when not root
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub rootless: Rootless,
@@ -64,6 +74,13 @@ pub enum Rootless {
     True,
     False,
     Auto,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CgroupManager {
+    Cgroupfs,
+    Systemd,
+    Disabled,
 }
 
 #[derive(Debug, Subcommand)]
@@ -91,234 +108,25 @@ pub enum Command {
     Ps(Ps),
     /// List the containers
     List(List),
+    /// Change the limits of a container
+    Update(Update),
+    /// Print what a container uses, and when it runs out of memory, as JSON
+    Events(Events),
+    /// Show what containers use
+    Stats(Stats),
+    /// Add, remove or list mounts of a running container
+    Mounts(Mounts),
     /// Write a config.json to start from
     Spec(Spec),
     /// Print what this runtime supports, as JSON
     Features,
-}
-
-#[derive(Args, Debug)]
-pub struct Create {
-    #[command(flatten)]
-    pub flags: CreateFlags,
-    // Engines may send these two: create never waits, and so it adopts nobody.
-    #[arg(short, long, hide = true)]
-    detach: bool,
-    #[arg(long, hide = true)]
-    no_subreaper: bool,
-    /// Name of the new container: letters, digits, and any of _ + . -
-    pub id: String,
-}
-
-/// What create and run have in common.
-#[derive(Args, Debug)]
-pub struct CreateFlags {
-    /// The bundle
-    #[arg(short, long, value_name = "DIR", default_value = ".")]
-    pub bundle: PathBuf,
-    /// Read FILE instead of the bundle's config.json
-    #[arg(short = 'f', long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Write the process id to FILE once the container is created
-    #[arg(long, value_name = "FILE")]
-    pub pid_file: Option<PathBuf>,
-    /// Print what would be done and do nothing
-    #[arg(long)]
-    pub dry_run: bool,
-    /// Send the terminal to this unix socket, for process.terminal
-    #[arg(long, value_name = "SOCKET", help_heading = "Descriptors")]
-    pub console_socket: Option<PathBuf>,
-    /// Send a pidfd of the container to this unix socket
-    #[arg(long, value_name = "SOCKET", help_heading = "Descriptors")]
-    pub pidfd_socket: Option<PathBuf>,
-    /// Hand on N more descriptors, from 3 + $LISTEN_FDS upwards
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 0,
-        help_heading = "Descriptors"
-    )]
-    pub preserve_fds: u32,
-    /// Change the root without pivot_root, for a root file system on a ramdisk; less safe
-    #[arg(long, help_heading = "Isolation")]
-    pub no_pivot: bool,
-    /// Share the session keyring of the caller
-    #[arg(long, help_heading = "Isolation")]
-    pub no_new_keyring: bool,
-}
-
-#[derive(Args, Debug)]
-pub struct Run {
-    #[command(flatten)]
-    pub flags: CreateFlags,
-    /// Return once the program runs, do not wait for its end
-    #[arg(short, long, help_heading = "Foreground")]
-    pub detach: bool,
-    /// Leave the container when its program has ended
-    #[arg(long, help_heading = "Foreground")]
-    pub keep: bool,
-    /// Do not adopt processes that the container leaves behind
-    #[arg(long, help_heading = "Foreground")]
-    pub no_subreaper: bool,
-    /// Run on an overlay of these directories, without a bundle; once for each, top first
-    #[arg(long = "layer", value_name = "DIR", action = ArgAction::Append, help_heading = "Root file system")]
-    pub layers: Vec<PathBuf>,
-    /// Keep what the container changes above its layers in DIR [default: lost with the container]
-    #[arg(long, value_name = "DIR", help_heading = "Root file system")]
-    pub upper: Option<PathBuf>,
-    /// Name of the new container: letters, digits, and any of _ + . -
-    pub id: String,
-    /// Run this instead of process.args
-    #[arg(last = true, value_name = "COMMAND")]
-    pub command: Vec<String>,
-}
-
-#[derive(Args, Debug)]
-pub struct Start {
-    /// Name of the container
-    pub id: String,
-}
-
-#[derive(Args, Debug)]
-pub struct State {
-    /// Name of the container
-    pub id: String,
-}
-
-#[derive(Args, Debug)]
-pub struct Kill {
-    /// Signal every process of the container; no error if it has stopped
-    #[arg(short, long)]
-    pub all: bool,
-    /// Name of the container
-    pub id: String,
-    /// A number or a name, with or without SIG
-    #[arg(default_value = "SIGTERM", allow_hyphen_values = true)]
-    pub signal: String,
-}
-
-#[derive(Args, Debug)]
-pub struct Delete {
-    /// Kill the container if it runs; no error if it does not exist
-    #[arg(short, long)]
-    pub force: bool,
-    /// Name of the container
-    pub id: String,
-}
-
-#[derive(Args, Debug)]
-pub struct Exec {
-    /// Take the process from FILE, as in `process` of a config.json
-    #[arg(short, long, value_name = "FILE")]
-    pub process: Option<PathBuf>,
-    /// Give the process a terminal
-    #[arg(short, long)]
-    pub tty: bool,
-    /// Run as UID[:GID], or by name as the container's /etc/passwd has it
-    #[arg(short, long, value_name = "USER[:GROUP]")]
-    pub user: Option<String>,
-    /// Add a group, by number; may be repeated
-    #[arg(short = 'g', long, value_name = "GID", action = ArgAction::Append)]
-    pub additional_gids: Vec<u32>,
-    /// Start in this directory of the container
-    #[arg(long, value_name = "DIR")]
-    pub cwd: Option<String>,
-    /// Set a variable; may be repeated
-    #[arg(short, long, value_name = "NAME=VALUE", action = ArgAction::Append)]
-    pub env: Vec<String>,
-    /// Add a capability, such as CAP_NET_ADMIN; may be repeated
-    #[arg(short, long, value_name = "CAPABILITY", action = ArgAction::Append)]
-    pub cap: Vec<String>,
-    /// Gain no privileges by exec
-    #[arg(long)]
-    pub no_new_privs: bool,
-    /// AppArmor profile of the process
-    #[arg(long, value_name = "PROFILE")]
-    pub apparmor: Option<String>,
-    /// SELinux label of the process
-    #[arg(long, value_name = "LABEL")]
-    pub process_label: Option<String>,
-    /// Run in this cgroup below the container's
-    #[arg(long, value_name = "PATH", action = ArgAction::Append)]
-    pub cgroup: Vec<String>,
-    /// Do not wait for the end of the process
-    #[arg(short, long)]
-    pub detach: bool,
-    /// Write the number of the process to FILE
-    #[arg(long, value_name = "FILE")]
-    pub pid_file: Option<PathBuf>,
-    /// Send the master of the terminal to this socket
-    #[arg(long, value_name = "SOCKET")]
-    pub console_socket: Option<PathBuf>,
-    /// Send a pidfd of the process to this socket
-    #[arg(long, value_name = "SOCKET")]
-    pub pidfd_socket: Option<PathBuf>,
-    /// Hand on N descriptors of the caller, from 3 on
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub preserve_fds: u32,
-    /// Run in a paused container too; the process waits until it is resumed
-    #[arg(long)]
-    pub ignore_paused: bool,
-    #[arg(long, hide = true)]
-    no_subreaper: bool,
-    /// Name of the container
-    pub id: String,
-    /// Command and its arguments
-    #[arg(
-        value_name = "COMMAND",
-        trailing_var_arg = true,
-        allow_hyphen_values = true
-    )]
-    pub command: Vec<String>,
-}
-
-#[derive(Args, Debug)]
-pub struct Pause {
-    /// Name of the container
-    pub id: String,
-}
-
-#[derive(Args, Debug)]
-pub struct Ps {
-    /// Print what ps(1) prints, or an array of process numbers
-    #[arg(short, long, default_value = "table")]
-    pub format: Format,
-    /// Name of the container
-    pub id: String,
-    /// Options of ps(1)
-    #[arg(
-        value_name = "PS OPTIONS",
-        default_value = "-ef",
-        trailing_var_arg = true,
-        allow_hyphen_values = true
-    )]
-    pub ps_args: Vec<String>,
-}
-
-#[derive(Args, Debug)]
-pub struct List {
-    /// Print a table, or a JSON array of states
-    #[arg(short, long, default_value = "table")]
-    pub format: Format,
-    /// Print only the names
-    #[arg(short, long)]
-    pub quiet: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    Table,
-    Json,
-}
-
-#[derive(Args, Debug)]
-pub struct Spec {
-    /// Write it into DIR
-    #[arg(short, long, value_name = "DIR", default_value = ".")]
-    pub bundle: PathBuf,
-    /// For a user who is not root: a user namespace with this user as root in it
-    #[arg(long)]
-    pub rootless: bool,
+    /// Tell what this host offers to containers, and what it lacks
+    Check(Check),
+    /// Print the completion script of a shell
+    Completion(Completion),
+    /// Write the man pages
+    #[command(hide = true)]
+    Man(Man),
 }
 
 const EXAMPLES: &str = "\
@@ -411,7 +219,14 @@ pub fn one_verb(name: &OsStr) -> Option<clap::Command> {
         "ps" => Ps::augment_args(new("ps")),
         "list" => List::augment_args(new("list")),
         "spec" => Spec::augment_args(new("spec")),
+        "update" => Update::augment_args(new("update")),
+        "events" => Events::augment_args(new("events")),
+        "stats" => Stats::augment_args(new("stats")),
+        "mounts" => Mounts::augment_args(new("mounts")),
         "features" => new("features"),
+        "check" => Check::augment_args(new("check")),
+        "completion" => Completion::augment_args(new("completion")),
+        "man" => Man::augment_args(new("man")),
         _ => return None,
     })
 }
@@ -449,6 +264,9 @@ fn refusal(verb: &OsStr, error: &clap::Error) -> anyhow::Error {
 
 fn unknown_command(error: &clap::Error) -> anyhow::Error {
     let name = context(error, ContextKind::InvalidSubcommand);
+    if name == "checkpoint" || name == "restore" {
+        return anyhow!("unknown command {name:?}: not supported by this runtime");
+    }
     match error.get(ContextKind::SuggestedSubcommand) {
         Some(ContextValue::Strings(near)) if !near.is_empty() => {
             anyhow!("unknown command {name:?}: did you mean {:?}?", near[0])
@@ -743,7 +561,7 @@ mod tests {
             ),
             (
                 "x checkpoint --help",
-                "unknown command \"checkpoint\"; see `cofferdam --help`",
+                "unknown command \"checkpoint\": not supported by this runtime",
             ),
             (
                 "x help frobnicate",

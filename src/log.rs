@@ -144,7 +144,7 @@ struct Asked {
 }
 
 /// The global flags that do not take the next word as their value.
-pub const SWITCHES: [&str; 6] = ["debug", "systemd-cgroup", "help", "h", "version", "v"];
+pub const SWITCHES: [&str; 7] = ["debug", "systemd-cgroup", "s", "help", "h", "version", "v"];
 
 /// Reads the words before the verb; faults are left for the parse to find.
 ///

@@ -10,6 +10,7 @@ mod channel;
 mod cli;
 mod commands;
 mod container;
+mod flags;
 mod hooks;
 mod host;
 mod idmap;
@@ -86,6 +87,13 @@ fn dispatch(cli: &Cli) -> Result<i32> {
         Command::Resume(args) => commands::pause::resume(args, &store),
         Command::Ps(args) => commands::ps::run(args, &store),
         Command::List(args) => commands::list::run(args, &store),
+        Command::Update(args) => commands::update::run(args, &store),
+        Command::Events(args) => commands::events::run(args, &store),
+        Command::Stats(args) => commands::stats::run(args, &store),
+        Command::Mounts(args) => commands::mounts::run(args, &store),
+        Command::Check(args) => commands::check::run(args),
+        Command::Completion(args) => commands::completion::run(args),
+        Command::Man(args) => commands::man::run(args),
         Command::Spec(args) => commands::spec::run(args).map(|()| 0),
         Command::Features => commands::features::run().map(|()| 0),
     }

@@ -14,15 +14,16 @@ use nix::sys::socket::SockType;
 
 use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
-use crate::cli::{self, CreateFlags, Global, Rootless};
+use crate::cli::{Global, Rootless};
 use crate::container::{Slot, State, Status, Store, boot_id, report};
+use crate::flags::{self, CreateFlags};
 use crate::host::Host;
 use crate::launch::{Init, Launch};
 use crate::plan::{Flags, Plan};
 use crate::sys::{self, clone, process, socket};
 use crate::{hooks, intelrdt, log, lsm, selfexe};
 
-pub fn run(args: &cli::Create, global: &Global, store: &Store) -> Result<i32> {
+pub fn run(args: &flags::Create, global: &Global, store: &Store) -> Result<i32> {
     let flags = &args.flags;
     if !flags.dry_run {
         selfexe::protect()?;

@@ -7,15 +7,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use super::create::take_down;
-use crate::cli;
 use crate::container::{Container, State, Status, Store, boot_id};
+use crate::flags;
 use crate::intelrdt;
 use crate::sys::process;
 
 /// Milliseconds that a killed init may take; in uninterruptible sleep it does not die.
 const PATIENCE: u16 = 10_000;
 
-pub fn run(args: &cli::Delete, store: &Store) -> Result<i32> {
+pub fn run(args: &flags::Delete, store: &Store) -> Result<i32> {
     let container = match store.find(&args.id) {
         Err(error) if args.force && error.to_string().starts_with("container does not exist") => {
             return Ok(0);

@@ -10,8 +10,8 @@ use serde_json::Value;
 use super::create::{Sockets, check_preserved, listen_fds, write_pid_file};
 use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
-use crate::cli;
 use crate::container::{Container, Status, Store};
+use crate::flags;
 use crate::host::Host;
 use crate::launch::{Init, Launch, Target};
 use crate::plan::Plan;
@@ -19,7 +19,7 @@ use crate::plan::exec::{self, Changes, Saved};
 use crate::sys::{self, socket};
 use crate::{lsm, selfexe, terminal, users};
 
-pub fn run(args: &cli::Exec, store: &Store) -> Result<i32> {
+pub fn run(args: &flags::Exec, store: &Store) -> Result<i32> {
     selfexe::protect()?;
     let container = store.find(&args.id)?;
     check_status(&container, args.ignore_paused)?;
@@ -57,7 +57,7 @@ pub fn run(args: &cli::Exec, store: &Store) -> Result<i32> {
 }
 
 fn detached(
-    args: &cli::Exec,
+    args: &flags::Exec,
     container: &Container,
     sockets: Sockets,
     launch: impl FnOnce(&mut crate::container::State) -> Result<Init>,
@@ -79,7 +79,7 @@ fn detached(
 }
 
 fn foreground(
-    args: &cli::Exec,
+    args: &flags::Exec,
     container: &Container,
     launch: impl FnOnce(&mut crate::container::State) -> Result<Init>,
 ) -> Result<i32> {
@@ -106,7 +106,7 @@ fn check_status(container: &Container, ignore_paused: bool) -> Result<()> {
     }
 }
 
-fn plan(args: &cli::Exec, container: &Container, host: &Host, target: &Target) -> Result<Plan> {
+fn plan(args: &flags::Exec, container: &Container, host: &Host, target: &Target) -> Result<Plan> {
     let saved = container.saved()?;
     let process = match &args.process {
         Some(file) => exec::of_file(&saved.process, read(file)?)?,
@@ -129,7 +129,7 @@ fn read(file: &Path) -> Result<Value> {
     serde_json::from_slice(&text).with_context(|| format!("--process: {}", file.display()))
 }
 
-fn changes(args: &cli::Exec, saved: &Saved, pid: i32) -> Result<Changes> {
+fn changes(args: &flags::Exec, saved: &Saved, pid: i32) -> Result<Changes> {
     ensure!(
         !args.command.is_empty(),
         "exec: no command given; give one after the ID, or --process"
@@ -164,7 +164,7 @@ fn root_of(pid: i32) -> Result<OwnedFd> {
         .with_context(|| format!("open {path}"))
 }
 
-fn check_terminal(args: &cli::Exec, plan: &Plan) -> Result<()> {
+fn check_terminal(args: &flags::Exec, plan: &Plan) -> Result<()> {
     let (terminal, socket) = (
         plan.process.terminal.is_some(),
         args.console_socket.is_some(),

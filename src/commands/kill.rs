@@ -6,11 +6,11 @@ use anyhow::{Result, bail};
 use nix::sys::signal::Signal;
 
 use super::delete;
-use crate::cli;
 use crate::container::{Container, Status, Store};
+use crate::flags;
 use crate::sys::process;
 
-pub fn run(args: &cli::Kill, store: &Store) -> Result<i32> {
+pub fn run(args: &flags::Kill, store: &Store) -> Result<i32> {
     let signal = parse(&args.signal)?;
     let container = store.find(&args.id)?;
     match container.status()? {

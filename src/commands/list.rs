@@ -3,10 +3,10 @@
 use anyhow::{Context, Result};
 use nix::unistd::{Uid, User};
 
-use crate::cli::{self, Format};
 use crate::container::{Container, Report, Store};
+use crate::flags::{self, Format};
 
-pub fn run(args: &cli::List, store: &Store) -> Result<i32> {
+pub fn run(args: &flags::List, store: &Store) -> Result<i32> {
     let containers = store.list()?;
     if args.quiet {
         let ids = containers

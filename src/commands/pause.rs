@@ -3,10 +3,10 @@
 use anyhow::{Context, Result, ensure};
 
 use crate::cgroup::Cgroup;
-use crate::cli;
 use crate::container::{Container, Status, Store};
+use crate::flags;
 
-pub fn pause(args: &cli::Pause, store: &Store) -> Result<i32> {
+pub fn pause(args: &flags::Pause, store: &Store) -> Result<i32> {
     let container = store.find(&args.id)?;
     let status = container.status()?;
     ensure!(
@@ -16,7 +16,7 @@ pub fn pause(args: &cli::Pause, store: &Store) -> Result<i32> {
     freeze(&container, true)
 }
 
-pub fn resume(args: &cli::Pause, store: &Store) -> Result<i32> {
+pub fn resume(args: &flags::Pause, store: &Store) -> Result<i32> {
     let container = store.find(&args.id)?;
     ensure!(
         container.status()? == Status::Paused,

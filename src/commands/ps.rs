@@ -4,11 +4,11 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::cli::{self, Format};
 use crate::container::{Container, Status, Store};
+use crate::flags::{self, Format};
 use crate::sys;
 
-pub fn run(args: &cli::Ps, store: &Store) -> Result<i32> {
+pub fn run(args: &flags::Ps, store: &Store) -> Result<i32> {
     let container = store.find(&args.id)?;
     ensure!(
         container.status()? != Status::Stopped,

@@ -10,14 +10,15 @@ use serde_json::{Value, json};
 use super::create::{Made, Request, keep};
 use super::{delete, spec, start};
 use crate::bundle::Bundle;
-use crate::cli::{self, Global};
+use crate::cli::Global;
 use crate::container::{Container, Store};
+use crate::flags;
 use crate::launch::Init;
 use crate::plan::rootfs::{Overlay, Upper};
 use crate::sys::{self, process};
 use crate::{selfexe, terminal};
 
-pub fn run(args: &cli::Run, global: &Global, store: &Store) -> Result<i32> {
+pub fn run(args: &flags::Run, global: &Global, store: &Store) -> Result<i32> {
     if !args.flags.dry_run {
         selfexe::protect()?;
     }
@@ -56,7 +57,7 @@ fn detached(request: Request, store: &Store) -> Result<i32> {
     Ok(0)
 }
 
-fn foreground(args: &cli::Run, request: Request, store: &Store) -> Result<i32> {
+fn foreground(args: &flags::Run, request: Request, store: &Store) -> Result<i32> {
     let (signals, _) = terminal::block_signals()?;
     if !args.no_subreaper {
         // Processes that the container leaves to its caller's namespace come to this one.
@@ -97,7 +98,7 @@ fn on_its_own(made: Made) -> (Init, Container) {
 }
 
 /// The bundle that is named, or one made of layers; with the command that is given, if any.
-fn bundle(args: &cli::Run) -> Result<Bundle> {
+fn bundle(args: &flags::Run) -> Result<Bundle> {
     let flags = &args.flags;
     let mut bundle = if args.layers.is_empty() {
         ensure!(args.upper.is_none(), "--upper: has no use without --layer");
@@ -115,7 +116,7 @@ fn bundle(args: &cli::Run) -> Result<Bundle> {
 }
 
 /// No bundle at all: the defaults of `spec`, on an overlay.
-fn layered(args: &cli::Run) -> Result<Bundle> {
+fn layered(args: &flags::Run) -> Result<Bundle> {
     let absolute = |dir: &PathBuf| {
         sys::io(std::fs::canonicalize(dir)).with_context(|| format!("--layer: {}", dir.display()))
     };

@@ -10,10 +10,10 @@ use nix::unistd::{getegid, geteuid};
 use serde_json::{Value, json};
 
 use super::features::SPEC_VERSION;
-use crate::cli;
+use crate::flags;
 use crate::sys;
 
-pub fn run(args: &cli::Spec) -> Result<()> {
+pub fn run(args: &flags::Spec) -> Result<()> {
     let ids = (geteuid().as_raw(), getegid().as_raw());
     let text = text(&default_spec(args.rootless, ids));
     let path = args.bundle.join("config.json");
@@ -227,9 +227,9 @@ mod tests {
     fn an_existing_file_stays() {
         let bundle = std::env::temp_dir().join(format!("cofferdam-spec-{}", std::process::id()));
         std::fs::create_dir(&bundle).unwrap();
-        let args = cli::Spec {
+        let args = flags::Spec {
             bundle: bundle.clone(),
-            rootless: false,
+            ..Default::default()
         };
         run(&args).unwrap();
         let before = std::fs::read(bundle.join("config.json")).unwrap();

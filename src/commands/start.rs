@@ -6,11 +6,11 @@ use anyhow::{Context, Result, bail};
 
 use super::delete;
 use crate::channel::ParentEnd;
-use crate::cli;
 use crate::container::{Container, Status, Store};
+use crate::flags;
 use crate::{hooks, launch};
 
-pub fn run(args: &cli::Start, store: &Store) -> Result<i32> {
+pub fn run(args: &flags::Start, store: &Store) -> Result<i32> {
     let container = store.find(&args.id)?;
     match container.status()? {
         Status::Created => {}

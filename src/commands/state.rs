@@ -2,10 +2,10 @@
 
 use anyhow::Result;
 
-use crate::cli;
 use crate::container::Store;
+use crate::flags;
 
-pub fn run(args: &cli::State, store: &Store) -> Result<i32> {
+pub fn run(args: &flags::State, store: &Store) -> Result<i32> {
     let container = store.find(&args.id)?;
     super::print(&format!(
         "{}\n",
