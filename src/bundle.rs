@@ -8,7 +8,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use oci_spec::runtime::{Capability, Root, Spec};
+use oci_spec::runtime::{Capability, LinuxResources, Root, Spec};
 use serde_json::Value;
 
 use crate::plan::rootfs::{Overlay, Upper};
@@ -148,6 +148,16 @@ impl Bundle {
         }
         Ok(())
     }
+}
+
+/// `linux.resources` alone, as `update` is given it.
+pub fn resources(value: &Value) -> Result<LinuxResources> {
+    let config = serde_json::json!({"ociVersion": "1.0.0", "linux": {"resources": value}});
+    let (spec, _) = parse(&serde_json::to_vec(&config)?)?;
+    let linux = spec.linux().as_ref();
+    Ok(linux
+        .and_then(|linux| linux.resources().clone())
+        .unwrap_or_default())
 }
 
 /// A directory of its own, not a link that someone could turn.

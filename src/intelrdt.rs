@@ -89,6 +89,22 @@ pub fn make(root: &Path, plan: &Rdt) -> Result<Made> {
     Ok(made)
 }
 
+/// Gives the container's group new schemata, line by line; after a refusal it has the old ones.
+pub fn update(root: &Path, groups: &Groups, schemata: &[Schema]) -> Result<()> {
+    let _lock = lock(root)?;
+    let class = root.join(&groups.class);
+    let file = class.join("schemata");
+    let before =
+        sys::io(std::fs::read_to_string(&file)).with_context(|| format!("read {file:?}"))?;
+    write_schemata(root, &class, schemata).inspect_err(|_| {
+        let old = before.lines().map(|line| Schema {
+            field: String::new(),
+            line: line.trim().to_string(),
+        });
+        write_schemata(root, &class, &old.collect::<Vec<_>>()).ok();
+    })
+}
+
 /// Puts a process in. Its children will be in the same groups.
 pub fn enter(root: &Path, groups: &Groups, pid: i32) -> Result<()> {
     // In this order: a monitoring group takes only tasks of the class above it.

@@ -5,22 +5,21 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 
 use super::{open_directory, write_at};
-use crate::plan::cgroup::CgroupPlan;
-use crate::plan::resources::Setting;
+use crate::plan::resources::{Resources, Setting};
 use crate::sys;
 
 /// Controllers are handed down from the root, each level by its parent; nothing is written that is so already.
-pub fn enable(plan: &CgroupPlan) -> Result<()> {
-    let wanted = plan.resources.controllers();
-    let Some(parent) = plan.path.parent().filter(|_| !wanted.is_empty()) else {
+pub fn enable(mount: &Path, path: &Path, resources: &Resources) -> Result<()> {
+    let wanted = resources.controllers();
+    let Some(parent) = path.parent().filter(|_| !wanted.is_empty()) else {
         return Ok(());
     };
     if missing(parent, "cgroup.subtree_control", &wanted)?.is_empty() {
         return Ok(());
     }
-    check_available(plan, &wanted)?;
-    let below = parent.strip_prefix(&plan.mount).unwrap_or(parent);
-    let mut level = plan.mount.clone();
+    check_available(mount, resources, &wanted)?;
+    let below = parent.strip_prefix(mount).unwrap_or(parent);
+    let mut level = mount.to_path_buf();
     for component in std::iter::once(Path::new("")).chain(below.iter().map(Path::new)) {
         level = if component.as_os_str().is_empty() {
             level
@@ -45,19 +44,18 @@ pub fn enable(plan: &CgroupPlan) -> Result<()> {
     Ok(())
 }
 
-fn check_available(plan: &CgroupPlan, wanted: &[&str]) -> Result<()> {
-    let missing = missing(&plan.mount, "cgroup.controllers", wanted)?;
+fn check_available(mount: &Path, resources: &Resources, wanted: &[&str]) -> Result<()> {
+    let missing = missing(mount, "cgroup.controllers", wanted)?;
     let Some(controller) = missing.first() else {
         return Ok(());
     };
     let needs = |setting: &&Setting| setting.controller == *controller;
-    let field = plan
-        .resources
+    let field = resources
         .settings
         .iter()
         .find(needs)
         .map_or("", |setting| &setting.field);
-    let mount = plan.mount.display();
+    let mount = mount.display();
     let v1 = Path::new("/sys/fs/cgroup").join(controller);
     let place = if v1.is_dir() {
         format!("it is mounted as cgroup v1 at {}", v1.display())

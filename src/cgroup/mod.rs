@@ -3,8 +3,9 @@
 //! Files are opened below the directory's descriptor and through no links; the inode tells the
 //! container's own directory from one that somebody else has put there since.
 
-mod controllers;
+pub mod controllers;
 pub mod devices;
+mod update;
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -84,7 +85,7 @@ impl Cgroup {
 
     /// Writes the limits and attaches the device program.
     pub fn apply(&self, plan: &CgroupPlan) -> Result<()> {
-        controllers::enable(plan)?;
+        controllers::enable(&plan.mount, &plan.path, &plan.resources)?;
         for setting in &plan.resources.settings {
             self.set(setting)?;
         }
@@ -100,23 +101,20 @@ impl Cgroup {
     }
 
     fn set(&self, setting: &Setting) -> Result<()> {
-        if let Some((file, value)) = &setting.alternative
-            && self.exists(file)
-        {
-            return self
-                .write(file, value)
-                .with_context(|| setting.field.clone());
-        }
-        let Setting {
-            file,
-            value,
-            field,
-            optional,
-            ..
-        } = setting;
+        let (file, value) = self.target(setting);
         match self.write(file, value) {
-            Err(error) if *optional && is_gone(&error) => Ok(()),
-            result => result.with_context(|| format!("{field}: write {value:?} to {file}")),
+            Err(error) if setting.optional && is_gone(&error) => Ok(()),
+            result => {
+                result.with_context(|| format!("{}: write {value:?} to {file}", setting.field))
+            }
+        }
+    }
+
+    /// The file that is there, and its value.
+    fn target<'a>(&self, setting: &'a Setting) -> (&'a str, &'a str) {
+        match &setting.alternative {
+            Some((file, value)) if self.exists(file) => (file, value),
+            _ => (&setting.file, &setting.value),
         }
     }
 

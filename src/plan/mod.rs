@@ -22,6 +22,7 @@ pub mod step;
 pub mod sysctl;
 #[cfg(test)]
 pub mod tests;
+pub mod update;
 
 use std::fmt;
 

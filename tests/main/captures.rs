@@ -49,7 +49,7 @@ fn a_missing_command_is_told_in_the_words_that_engines_look_for() {
 }
 
 /// A config of an engine on a rootfs of ours, without what only its own machine has.
-fn stand_in(mut c: Bundle, config: &Path) -> Bundle {
+pub fn stand_in(mut c: Bundle, config: &Path) -> Bundle {
     let ours = std::mem::replace(&mut c.spec, parse(config));
     c.spec["root"]["path"] = ours["root"]["path"].clone();
     c.spec["linux"]["cgroupsPath"] = ours["linux"]["cgroupsPath"].clone();
@@ -71,7 +71,7 @@ fn stand_in(mut c: Bundle, config: &Path) -> Bundle {
 }
 
 /// Takes out what this machine cannot grant, and names it: programs and profiles are the engine's own.
-fn take_out(spec: &mut Value) -> Vec<String> {
+pub fn take_out(spec: &mut Value) -> Vec<String> {
     let mut missing = limit_to_host(spec);
     for (parent, key) in [("", "hooks"), ("/process", "apparmorProfile")] {
         let parent = spec.pointer_mut(parent).and_then(Value::as_object_mut);

@@ -29,8 +29,10 @@ mod netdev; // devices of the host that move into the container
 mod overlay; // a root file system from layers
 mod paths; // masked, read-only, read-only root
 mod process; // environment, directory, limits, files, signals
+mod replay; // whole sequences of calls as engines make them
 mod run; // run in the foreground and detached
 mod samples; // config-samples as their readers run them
 mod seccomp; // filters as the payload feels them
 mod security; // attacks of the past
 mod terminal; // console socket and the foreground terminal
+mod update; // limits that change while the container lives

@@ -65,6 +65,12 @@ impl Call {
         self
     }
 
+    /// Exactly these variables.
+    pub fn only_env(mut self, variables: Vec<(String, String)>) -> Call {
+        self.env = variables;
+        self
+    }
+
     pub fn cwd(mut self, dir: &Path) -> Call {
         self.cwd = dir.into();
         self
