@@ -94,12 +94,13 @@ impl Bundle {
     }
 
     /// The config of a process alone, without a root.
-    pub fn of_process(dir: PathBuf, spec: Spec) -> Result<Bundle> {
+    pub fn of_process(dir: PathBuf, config: &Value) -> Result<Bundle> {
+        let (spec, unknown_capabilities) = parse(&serde_json::to_vec(config)?)?;
         let bundle = Bundle {
             dir,
             spec,
             overlay: None,
-            unknown_capabilities: Vec::new(),
+            unknown_capabilities,
         };
         bundle.check_process()?;
         Ok(bundle)
@@ -253,6 +254,11 @@ fn tolerate(value: &mut Value) -> Vec<String> {
         if let Some((_, read)) = SCHEDULER_FLAGS.iter().find(|(name, _)| flag == name) {
             *flag = Value::from(*read);
         }
+    }
+    let affinity = value.pointer_mut("/process/execCPUAffinity");
+    if let Some(lists) = affinity.and_then(Value::as_object_mut) {
+        // config.md: omitted or empty.
+        lists.retain(|_, list| list != "");
     }
     let mut unknown = Vec::new();
     for set in [

@@ -16,7 +16,7 @@ use crate::host::Host;
 use crate::launch::{Init, Launch, Target};
 use crate::plan::Plan;
 use crate::plan::exec::{self, Changes, Saved};
-use crate::sys::{self, socket};
+use crate::sys::{self, process, socket};
 use crate::{lsm, selfexe, terminal, users};
 
 pub fn run(args: &flags::Exec, store: &Store) -> Result<i32> {
@@ -37,6 +37,11 @@ pub fn run(args: &flags::Exec, store: &Store) -> Result<i32> {
     lsm::check(&plan.process.labels)?;
     let sockets = Sockets::connect(&args.console_socket, &args.pidfd_socket)?;
     let cgroup = cgroup(&container, &host, &args.cgroup)?;
+    let initial = &plan.process.scheduling.affinity.initial;
+    if !initial.is_empty() {
+        // Inherited by the process, which is born in the container's cgroup.
+        process::set_affinity(initial).context("process.execCPUAffinity.initial")?;
+    }
     let launch = |state: &mut _| {
         let (plan, host, cgroup) = (&plan, &host, cgroup.as_ref());
         Launch {
@@ -112,14 +117,13 @@ fn plan(args: &flags::Exec, container: &Container, host: &Host, target: &Target)
         Some(file) => exec::of_file(&saved.process, read(file)?)?,
         None => exec::of_changes(&saved.process, changes(args, &saved, container.state.pid)?)?,
     };
-    let spec = serde_json::json!({
+    let config = serde_json::json!({
         "ociVersion": container.state.oci_version,
+        "process": process,
         "linux": saved.linux,
         "annotations": container.state.annotations,
     });
-    let mut spec: oci_spec::runtime::Spec = serde_json::from_value(spec)?;
-    spec.set_process(Some(process));
-    let bundle = Bundle::of_process(container.state.bundle.clone(), spec)?;
+    let bundle = Bundle::of_process(container.state.bundle.clone(), &config)?;
     let flags = exec::flags(&args.id, args.preserve_fds, listen_fds(), &saved);
     Plan::exec(&bundle, host, &flags, target.flags)
 }

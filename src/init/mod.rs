@@ -26,6 +26,7 @@ use crate::lsm;
 use crate::plan::Plan;
 use crate::plan::hooks::Hook;
 use crate::plan::rootfs::Rootfs;
+use crate::plan::scheduling::Affinity;
 use crate::sys::{clone, cred, named, net, path, process, socket};
 
 /// What the parent has opened for the child.
@@ -89,7 +90,7 @@ fn set_up(plan: &Plan, channel: &ChildEnd, materials: Materials) -> Result<exec:
     process::set_dumpable(false)?;
     named(nix::unistd::setsid(), || "setsid()".to_string())?;
     nix::sys::stat::umask(nix::sys::stat::Mode::empty());
-    process::reset_affinity()?;
+    set_affinity(plan)?;
     if plan.namespaces.creates(clone::NEWCGROUP) {
         // Not at the clone: the namespace is rooted at the cgroup that its maker is in.
         clone::unshare(clone::NEWCGROUP)?;
@@ -218,6 +219,18 @@ fn join_keyring(plan: &Plan) -> Result<()> {
             }
             _ => Err(error),
         },
+    }
+}
+
+/// What the caller was bound to does not count. With a wish for the time before only, the kernel decides (config.md).
+fn set_affinity(plan: &Plan) -> Result<()> {
+    let Affinity { initial, last } = &plan.process.scheduling.affinity;
+    match plan.rootfs.is_none() {
+        true if !last.is_empty() => {
+            process::set_affinity(last).context("process.execCPUAffinity.final")
+        }
+        true if !initial.is_empty() => Ok(()),
+        _ => process::set_affinity(&process::ALL_PROCESSORS),
     }
 }
 

@@ -5,14 +5,15 @@
 
 use std::fmt;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use oci_spec::runtime::{
     LinuxMemoryPolicy, MemoryPolicyFlagType as Flag, MemoryPolicyModeType as Mode,
 };
 
+use super::ranges;
+
 /// The largest kernels have 1 << CONFIG_NODES_SHIFT nodes, which is 10 at most.
 const MOST_NODES: usize = 1024;
-const WORD: usize = u64::BITS as usize;
 
 const RELATIVE: i32 = 1 << 14;
 const STATIC: i32 = 1 << 15;
@@ -46,7 +47,8 @@ pub struct MemoryPolicy {
 
 pub fn memory_policy(spec: &LinuxMemoryPolicy) -> Result<MemoryPolicy> {
     let text = spec.nodes().as_deref().unwrap_or_default().trim();
-    let nodes = node_mask(text).with_context(|| format!("linux.memoryPolicy.nodes: {text:?}"))?;
+    let nodes = ranges::bits(text, MOST_NODES)
+        .with_context(|| format!("linux.memoryPolicy.nodes: {text:?}"))?;
     let given = spec.flags().as_deref().unwrap_or_default();
     let given: Vec<_> = FLAGS.iter().filter(|row| given.contains(&row.0)).collect();
     let flags = given.iter().fold(0, |bits, row| bits | row.2);
@@ -102,37 +104,6 @@ fn check_flags(mode: Mode, flags: i32, nodes: &[u64]) -> Result<()> {
     Ok(())
 }
 
-/// A list like "0-3,7", as the kernel's own files have it; blanks and empty parts do no harm.
-fn node_mask(list: &str) -> Result<Vec<u64>> {
-    let mut mask = Vec::new();
-    let parts = list.split(',').map(str::trim);
-    for part in parts.filter(|part| !part.is_empty()) {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last) = (node(first)?, node(last)?);
-        ensure!(first <= last, "{part}: the first is above the last");
-        for node in first..=last {
-            set(&mut mask, node);
-        }
-    }
-    Ok(mask)
-}
-
-fn node(text: &str) -> Result<usize> {
-    let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    match text.parse() {
-        Ok(node) if plain && node < MOST_NODES => Ok(node),
-        _ => {
-            bail!("{text:?}: is no node; give numbers below {MOST_NODES}, and ranges, as in 0-3,7")
-        }
-    }
-}
-
-fn set(mask: &mut Vec<u64>, node: usize) {
-    let word = node / WORD;
-    mask.resize(mask.len().max(word + 1), 0);
-    mask[word] |= 1 << (node % WORD);
-}
-
 impl fmt::Display for MemoryPolicy {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "memory policy {}", self.text)
@@ -146,25 +117,6 @@ mod tests {
 
     fn policy(spec: Value) -> Result<MemoryPolicy> {
         memory_policy(&serde_json::from_value(spec).unwrap())
-    }
-
-    #[test]
-    fn lists_of_nodes() {
-        let mask = |list: &str| node_mask(list).unwrap();
-        assert_eq!(mask(""), Vec::<u64>::new());
-        assert_eq!(mask("0"), [1]);
-        assert_eq!(mask("0-3,7"), [0b1000_1111]);
-        assert_eq!(mask("7, 0-3,,2-2"), [0b1000_1111]);
-        assert_eq!(mask("63"), [1 << 63]);
-        assert_eq!(mask("63-64"), [1 << 63, 1]);
-        assert_eq!(mask("64,0"), [1, 1]);
-        assert_eq!(mask("0-1023"), [u64::MAX; 16]);
-        for bad in [
-            "a", "-", "1-", "-1", "3-1", "+1", "0x1", "1-2-3", "1024", "0-1024", "1;2",
-        ] {
-            assert!(node_mask(bad).is_err(), "{bad}");
-        }
-        assert!(node_mask("99999999999999999999").is_err());
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod namespaces;
 pub mod netdev;
 pub mod options;
 pub mod process;
+pub mod ranges;
 pub mod rdt;
 pub mod resources;
 pub mod rootfs;

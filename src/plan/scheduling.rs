@@ -2,13 +2,14 @@
 
 use std::fmt;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use oci_spec::runtime::{
     IOPriorityClass, Linux, LinuxIOPriority, LinuxPersonalityDomain, LinuxSchedulerFlag,
     LinuxSchedulerPolicy, Process, Scheduler as Spec,
 };
 
 use super::mempolicy::{MemoryPolicy, memory_policy};
+use super::ranges;
 
 #[derive(Debug, Default)]
 pub struct Scheduling {
@@ -18,6 +19,16 @@ pub struct Scheduling {
     /// As personality(2) takes it.
     pub personality: Option<u64>,
     pub memory_policy: Option<MemoryPolicy>,
+    /// Of a process that joins a container; init runs wherever its cgroup lets it.
+    pub affinity: Affinity,
+}
+
+/// Bits of the processors to run on, the lowest first; none stands for no wish.
+#[derive(Debug, Default, PartialEq)]
+pub struct Affinity {
+    /// While the process is not in the container's cgroup yet.
+    pub initial: Vec<u64>,
+    pub last: Vec<u64>,
 }
 
 /// `struct sched_attr` (sched_setattr(2)).
@@ -58,6 +69,24 @@ pub fn scheduling(process: &Process, linux: Option<&Linux>) -> Result<Scheduling
             .and_then(|linux| linux.memory_policy().as_ref())
             .map(memory_policy)
             .transpose()?,
+        affinity: affinity(process)?,
+    })
+}
+
+fn affinity(process: &Process) -> Result<Affinity> {
+    // sched_setaffinity(2): more than CONFIG_NR_CPUS of any kernel.
+    const MOST: usize = 8192;
+    let spec = process.exec_cpu_affinity().as_ref();
+    let bits = |name: &str, list: Option<&String>| {
+        let list = list.map_or("", String::as_str);
+        let field = || format!("process.execCPUAffinity.{name}: {list:?}");
+        ranges::bits(list, MOST).with_context(field)
+    };
+    let initial = spec.and_then(|spec| spec.initial().as_ref());
+    let last = spec.and_then(|spec| spec.cpu_affinity_final().as_ref());
+    Ok(Affinity {
+        initial: bits("initial", initial)?,
+        last: bits("final", last)?,
     })
 }
 

@@ -127,19 +127,17 @@ pub fn reset_signals() {
     }
 }
 
-/// Lets the process run on every processor that its cgroup allows, whatever its caller was bound to.
-pub fn reset_affinity() -> Result<()> {
-    let all = [u64::MAX; 128];
+/// Every processor that the cgroup allows.
+pub const ALL_PROCESSORS: [u64; 128] = [u64::MAX; 128];
+
+/// Lets this process run on the processors whose bits are set, those that the kernel does not have apart.
+pub fn set_affinity(processors: &[u64]) -> Result<()> {
+    let size = size_of_val(processors);
     // SAFETY: the mask outlives the call and its size is given.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_sched_setaffinity,
-            0,
-            size_of_val(&all),
-            all.as_ptr(),
-        )
-    };
-    check(result, || "sched_setaffinity(all)".to_string()).map(drop)
+    let result =
+        unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size, processors.as_ptr()) };
+    let name = || format!("sched_setaffinity({:#x})", processors.first().unwrap_or(&0));
+    check(result, name).map(drop)
 }
 
 pub fn set_scheduler(attributes: &Scheduler) -> Result<()> {

@@ -403,3 +403,49 @@ fn signals_reach_the_process_of_a_foreground_exec() {
     running.wait().ok();
     assert_eq!(c.status(), "running");
 }
+
+#[test]
+fn a_process_that_joins_runs_on_its_processors() {
+    let processors = std::thread::available_parallelism().expect("a count");
+    needs!(processors.get() > 1, "needs two processors");
+    let c = up(bundle!().set("/process/execCPUAffinity", json!({"final": "1"})));
+    let allowed = |flags: &[&str]| exec(&c, flags, "status Cpus_allowed_list").ok().stdout();
+    // init is not meant, and what a file does not say is as in the config.
+    let init = fs::read_to_string(format!("/proc/{}/status", c.pid())).expect("status");
+    assert!(!init.contains("Cpus_allowed_list:\t1\n"));
+    assert!(allowed(&[]).ends_with("=> 1\n"));
+    for (affinity, want) in [
+        (json!({"initial": "0"}), "=> 0\n"),
+        (json!({"initial": "0", "final": "1"}), "=> 1\n"),
+        (json!({"initial": "0", "final": ""}), "=> 0\n"),
+        (Value::Null, "=> 1\n"),
+    ] {
+        let changes = [
+            ("execCPUAffinity", affinity.clone()),
+            ("args", json!(["/payload", "status", "Cpus_allowed_list"])),
+        ];
+        let file = process_file(&c, &changes);
+        let output = c.call(&["exec", "--process", &file, &c.id]).finish().ok();
+        assert!(
+            output.stdout().ends_with(want),
+            "{affinity}: {}",
+            output.stdout()
+        );
+    }
+}
+
+#[test]
+fn bad_lists_of_processors_are_refused() {
+    let mut c = bundle!();
+    for (name, list) in [
+        ("initial", "1-"),
+        ("final", "a"),
+        ("final", "3-1"),
+        ("initial", "99999"),
+    ] {
+        c = c.set("/process/execCPUAffinity", json!({name: list}));
+        c.create()
+            .fails_naming(&format!("process.execCPUAffinity.{name}: "));
+        c.assert_gone();
+    }
+}
