@@ -1,9 +1,245 @@
-//! `man`
+//! `man`: the manual pages, one for the program and one for each verb.
+//!
+//! Run by the parent without a container, for `make install`. What a verb takes comes from the definition
+//! that the parser reads; here are the sections that it cannot know. Must not look at the host.
 
-use anyhow::{Result, bail};
+use std::path::Path;
 
+use anyhow::{Context, Result};
+use clap_mangen::Man;
+use clap_mangen::roff::{Roff, bold, roman};
+
+use crate::cli;
 use crate::flags;
+use crate::sys;
 
-pub fn run(_args: &flags::Man) -> Result<i32> {
-    bail!("man: not there yet")
+const SECTION: &str = "8";
+
+/// Verb and an example of it; a line without `#` is what is printed. Those of `--help` come first.
+const EXAMPLES: &[(&str, &str)] = &[
+    ("check", "# cofferdam check | grep -A1 missing"),
+    ("check", "$ cofferdam check --format json | jq .usable"),
+    (
+        "completion",
+        "$ cofferdam completion bash > ~/.local/share/bash-completion/completions/cofferdam",
+    ),
+    (
+        "create",
+        "# cofferdam create --bundle /srv/web --pid-file /run/web.pid web",
+    ),
+    (
+        "create",
+        "# cofferdam create --bundle /srv/web --dry-run web",
+    ),
+    ("delete", "# cofferdam delete --force web"),
+    ("events", "# cofferdam events --stats web"),
+    ("exec", "# cofferdam exec web ls /"),
+    (
+        "exec",
+        "# cofferdam exec --tty --user 1000:1000 --env TERM=xterm web sh",
+    ),
+    ("kill", "# cofferdam kill web KILL"),
+    ("list", "# cofferdam list --quiet"),
+    ("ps", "# cofferdam ps web -o pid,comm"),
+    ("spec", "# cofferdam spec --bundle /srv/web"),
+    (
+        "spec",
+        "$ cofferdam spec --rootless --hostname web -- sh -c 'echo hi'",
+    ),
+    (
+        "update",
+        "# cofferdam update --memory 512m --pids-limit 100 web",
+    ),
+];
+
+const EXIT_STATUS: &str =
+    "0 on success. 1 on failure, with one line on standard error that says why.";
+
+/// Verbs whose exit status says more.
+const EXIT_STATUSES: &[(&str, &str)] = &[
+    (
+        "check",
+        "0 if containers can run for this user. 1 if not, or if the check itself fails.",
+    ),
+    (
+        "exec",
+        "That of the process, or 128 and the number of the signal that killed it. 255 if it could not be run. \
+         With --detach 0 once it runs.",
+    ),
+    (
+        "run",
+        "That of the program, or 128 and the number of the signal that killed it. 1 if it could not be run. \
+         With --detach 0 once it runs.",
+    ),
+];
+
+const FILES: &[(&str, &str)] = &[
+    (
+        "/run/cofferdam",
+        "The containers' records, a directory each; --root names another place.",
+    ),
+    (
+        "$XDG_RUNTIME_DIR/cofferdam",
+        "The same for a user who is not root.",
+    ),
+    (
+        "config.json",
+        "In a bundle: what the container is to be, as the OCI runtime specification defines it.",
+    ),
+];
+
+const ENVIRONMENT: &[(&str, &str)] = &[
+    (
+        "XDG_RUNTIME_DIR",
+        "Where records are kept without root and without --root.",
+    ),
+    (
+        "LISTEN_FDS",
+        "How many descriptors, from 3 on, create and run hand on to the container (sd_listen_fds(3)).",
+    ),
+];
+
+/// Makes `dir` if it is not there, and writes the pages into it.
+pub fn run(args: &flags::Man) -> Result<i32> {
+    let dir = &args.dir;
+    sys::io(std::fs::create_dir_all(dir)).with_context(|| format!("make {}", dir.display()))?;
+    for (name, text) in pages()? {
+        let path = Path::new(dir).join(&name);
+        sys::io(std::fs::write(&path, text))
+            .with_context(|| format!("write {}", path.display()))?;
+    }
+    Ok(0)
+}
+
+/// File names and texts.
+fn pages() -> Result<Vec<(String, Vec<u8>)>> {
+    let mut all = cli::every_verb();
+    all.build();
+    let verbs: Vec<clap::Command> = all
+        .get_subcommands()
+        .filter(|verb| !verb.is_hide_set())
+        .cloned()
+        .collect();
+    let mut pages = vec![(format!("cofferdam.{SECTION}"), page(all)?)];
+    for verb in verbs {
+        let name = format!("cofferdam-{}.{SECTION}", verb.get_name());
+        pages.push((name, page(verb)?));
+    }
+    Ok(pages)
+}
+
+fn page(mut command: clap::Command) -> Result<Vec<u8>> {
+    let (verb, examples) = (command.get_name().to_string(), examples(&command));
+    let title = command.get_display_name().unwrap_or(&verb).to_uppercase();
+    let usage = command.render_usage().to_string();
+    let usage = usage.trim_start_matches("Usage: ").to_string();
+    let is_program = command.has_subcommands();
+    let man = Man::new(command.override_usage(usage))
+        .title(title)
+        .section(SECTION)
+        .source(concat!("cofferdam ", env!("CARGO_PKG_VERSION")))
+        .manual("System Administration");
+    let mut text = Vec::new();
+    man.render_title(&mut text)?;
+    man.render_name_section(&mut text)?;
+    man.render_synopsis_section(&mut text)?;
+    man.render_description_section(&mut text)?;
+    man.render_options_section(&mut text)?;
+    if is_program {
+        man.render_subcommands_section(&mut text)?;
+    }
+    more(&verb, is_program, &examples).to_writer(&mut text)?;
+    Ok(text)
+}
+
+/// The sections that the definition does not have.
+fn more(verb: &str, is_program: bool, examples: &[String]) -> Roff {
+    let mut roff = Roff::new();
+    let own = EXIT_STATUSES.iter().find(|(name, _)| *name == verb);
+    let status = own.map_or(EXIT_STATUS, |(_, text)| text);
+    roff.control("SH", ["EXIT STATUS"]).text([roman(status)]);
+    if is_program {
+        definitions(&mut roff, "FILES", FILES);
+        definitions(&mut roff, "ENVIRONMENT", ENVIRONMENT);
+    }
+    if !examples.is_empty() {
+        roff.control("SH", ["EXAMPLES"]).control("nf", []);
+        for line in examples {
+            roff.text([roman(line.as_str())]);
+        }
+        roff.control("fi", []);
+    }
+    let others = match is_program {
+        true => "https://github.com/opencontainers/runtime-spec",
+        false => "cofferdam(8)",
+    };
+    roff.control("SH", ["SEE ALSO"]).text([roman(others)]);
+    roff
+}
+
+fn definitions(roff: &mut Roff, heading: &str, entries: &[(&str, &str)]) {
+    roff.control("SH", [heading]);
+    for (name, meaning) in entries {
+        roff.control("TP", [])
+            .text([bold(*name)])
+            .text([roman(*meaning)]);
+    }
+}
+
+/// Those below `Examples:` in the help of the verb, and those of the table.
+fn examples(command: &clap::Command) -> Vec<String> {
+    let help = command.get_after_help().map(ToString::to_string);
+    let help = help.unwrap_or_default();
+    let lines = help.lines().skip_while(|line| *line != "Examples:").skip(1);
+    let in_help = lines.take_while(|line| !line.is_empty()).map(str::trim);
+    let name = command.get_name();
+    let table = EXAMPLES.iter().filter(|(verb, _)| *verb == name);
+    let in_table = table.map(|(_, line)| *line);
+    in_help.chain(in_table).map(str::to_string).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tables_name_verbs_that_exist() {
+        for (verb, example) in EXAMPLES {
+            assert!(cli::one_verb(verb.as_ref()).is_some(), "{verb}");
+            assert!(example.contains(&format!("cofferdam {verb}")), "{example}");
+        }
+        for (verb, _) in EXIT_STATUSES {
+            assert!(cli::one_verb(verb.as_ref()).is_some(), "{verb}");
+        }
+    }
+
+    #[test]
+    fn the_examples_parse() {
+        for (_, example) in EXAMPLES {
+            let call = example.trim_start_matches(['$', '#', ' ']);
+            let call = call.split([';', '|', '>', '\'']).next().unwrap().trim();
+            let words = call.split(' ').map(Into::into);
+            assert!(
+                matches!(cli::parse(words), Ok(cli::Parsed::Command(_))),
+                "{call}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_shown_flag_has_its_place_and_no_other() {
+        let pages = pages().unwrap();
+        for verb in cli::every_verb().get_subcommands() {
+            let name = format!("cofferdam-{}.8", verb.get_name());
+            let page = pages.iter().find(|(file, _)| *file == name);
+            assert_eq!(page.is_none(), verb.is_hide_set(), "{name}");
+            let Some((_, text)) = page else { continue };
+            let text = String::from_utf8_lossy(text);
+            for arg in verb.get_arguments() {
+                let Some(long) = arg.get_long() else { continue };
+                let header = format!("\\-\\-{}\\fR", long.replace('-', "\\-"));
+                assert_eq!(text.contains(&header), !arg.is_hide_set(), "{name} {long}");
+            }
+        }
+    }
 }
