@@ -6,6 +6,16 @@ BINARY := $(or $(CARGO_TARGET_DIR),target)/x86_64-unknown-linux-gnu/release/coff
 SOURCES := Cargo.toml Cargo.lock .cargo/config.toml $(shell find src -name '*.rs')
 COMMIT := $(or $(shell git rev-parse --short HEAD 2>/dev/null),unknown)
 
+# Where install puts what. Each verb has its man page; a test compares the list with the program.
+BIN := $(DESTDIR)$(PREFIX)/bin
+SHARE := $(DESTDIR)$(PREFIX)/share
+COMPLETIONS := $(SHARE)/bash-completion/completions/cofferdam $(SHARE)/zsh/site-functions/_cofferdam \
+	$(SHARE)/fish/vendor_completions.d/cofferdam.fish
+MAN := $(SHARE)/man/man8
+VERBS := check completion create delete events exec features kill list mounts pause ps resume run spec start state \
+	stats update
+PAGES := $(MAN)/cofferdam.8 $(VERBS:%=$(MAN)/cofferdam-%.8)
+
 # A C linker, the C library and libseccomp as static archives, and what cargo checks its registry by.
 PACKAGES := ca-certificates gcc libc6-dev libseccomp-dev
 # `cofferdam ps` calls ps(1).
@@ -57,11 +67,17 @@ oracle: setup ## prove the black-box tests: run them on runc and crun
 		RUNTIME=$$(PATH=$$PATH:/usr/sbin command -v $$name) cargo test --locked --test main || failed="$$failed $$name"; \
 	done; [ -z "$$failed" ] || { echo "make: tests fail on:$$failed" >&2; exit 1; }
 
-install: $(BINARY) ## install to $(DESTDIR)$(PREFIX)/bin, PREFIX being /usr/local if not given
-	install -D -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/cofferdam
+install: $(BINARY) ## install program, completions, man pages below $(DESTDIR)$(PREFIX), by default /usr/local
+	install -D -m 755 $(BINARY) $(BIN)/cofferdam
+	install -d $(dir $(COMPLETIONS)) $(MAN)
+	$(BINARY) completion bash >$(word 1,$(COMPLETIONS))
+	$(BINARY) completion zsh >$(word 2,$(COMPLETIONS))
+	$(BINARY) completion fish >$(word 3,$(COMPLETIONS))
+	$(BINARY) man $(MAN)
+	chmod 644 $(COMPLETIONS) $(PAGES)
 
 uninstall: ## remove what install has installed
-	rm -f $(DESTDIR)$(PREFIX)/bin/cofferdam
+	rm -f $(BIN)/cofferdam $(COMPLETIONS) $(PAGES)
 
 clean: ## remove all that was built
 	cargo clean

@@ -14,6 +14,7 @@ mod capabilities; // users, groups, capabilities
 mod captures; // what engines have sent, on a rootfs that stands in for theirs
 mod cgroup; // the leaf, its limits, and which cgroups are refused
 mod cli; // flags as engines send them, and the commands that need no container
+mod completion; // scripts for shells, man pages, what make installs
 mod devices; // nodes, links and the device rules of the cgroup
 mod exec; // processes that join a running container
 
