@@ -1,21 +1,27 @@
-//! `spec`: a config.json to start from.
+//! `spec`: a config.json to start from, with what the flags say in place of the defaults.
 //!
-//! Run by the parent without a container. Writes one new file, and never over one that exists.
+//! Run by the parent without a container. Writes one new file, and never over one that exists. What a
+//! flag sets must be what `create` accepts.
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::unistd::{getegid, geteuid};
 use serde_json::{Value, json};
 
 use super::features::SPEC_VERSION;
 use crate::flags;
-use crate::sys;
+use crate::{sys, users};
+
+/// The kernel's limit (uname(2)).
+const LONGEST_HOSTNAME: usize = 64;
 
 pub fn run(args: &flags::Spec) -> Result<()> {
     let ids = (geteuid().as_raw(), getegid().as_raw());
-    let text = text(&default_spec(args.rootless, ids));
+    let mut spec = default_spec(args.rootless, ids);
+    adapt(&mut spec, args)?;
+    let text = text(&spec);
     let path = args.bundle.join("config.json");
     let path = path.strip_prefix(".").unwrap_or(&path);
     match OpenOptions::new().write(true).create_new(true).open(path) {
@@ -31,6 +37,91 @@ pub fn run(args: &flags::Spec) -> Result<()> {
         }
         Err(error) => Err(error).with_context(|| format!("create {}", path.display())),
     }
+}
+
+fn adapt(spec: &mut Value, args: &flags::Spec) -> Result<()> {
+    if let Some(name) = &args.hostname {
+        ensure!(
+            (1..=LONGEST_HOSTNAME).contains(&name.len()),
+            "--hostname: {name:?}: must have 1 to {LONGEST_HOSTNAME} bytes"
+        );
+        spec["hostname"] = json!(name);
+    }
+    if let Some(dir) = &args.rootfs {
+        ensure!(!dir.is_empty(), "--rootfs: must not be empty");
+        spec["root"]["path"] = json!(dir);
+    }
+    adapt_process(&mut spec["process"], args)
+}
+
+fn adapt_process(process: &mut Value, args: &flags::Spec) -> Result<()> {
+    for variable in &args.env {
+        set_variable(&mut process["env"], variable)?;
+    }
+    if let Some(dir) = &args.cwd {
+        ensure!(
+            dir.starts_with('/'),
+            "--cwd: {dir:?}: must be an absolute path"
+        );
+        process["cwd"] = json!(dir);
+    }
+    if let Some(text) = &args.user {
+        let (uid, gid) = user(text, args.rootless)?;
+        process["user"] = json!({"uid": uid, "gid": gid});
+    }
+    if let Some(command) = command(args)? {
+        process["args"] = json!(command);
+        // Its output can then be piped, and `create` needs no --console-socket.
+        process["terminal"] = json!(false);
+    }
+    Ok(())
+}
+
+/// Replaces a variable of the same name.
+fn set_variable(env: &mut Value, variable: &str) -> Result<()> {
+    let name = variable.split_once('=').map_or("", |(name, _)| name);
+    ensure!(!name.is_empty(), "--env: {variable:?}: must be NAME=VALUE");
+    let is_other = |entry: &&Value| {
+        let entry = entry.as_str().and_then(|entry| entry.split_once('='));
+        entry.is_none_or(|(other, _)| other != name)
+    };
+    let others = env.as_array().into_iter().flatten().filter(is_other);
+    *env = others.cloned().chain([json!(variable)]).collect();
+    Ok(())
+}
+
+/// Names would have to be looked up in a root filesystem that need not be there yet.
+fn user(text: &str, rootless: bool) -> Result<(u32, u32)> {
+    let (uid, gid) = text.split_once(':').unwrap_or((text, "0"));
+    let id = |text| users::number(text, "--user")?.context("--user: must be UID[:GID], by number");
+    let (uid, gid) = (id(uid)?, id(gid)?);
+    ensure!(
+        !rootless || (uid, gid) == (0, 0),
+        "--user: {text}: --rootless maps no user but 0"
+    );
+    Ok((uid, gid))
+}
+
+fn command(args: &flags::Spec) -> Result<Option<&[String]>> {
+    ensure!(
+        args.args.is_empty() || args.command.is_empty(),
+        "--args: {:?}: cannot be used with a command after --",
+        args.args[0]
+    );
+    let words = match args.command.is_empty() {
+        true => &args.args,
+        false => &args.command,
+    };
+    let Some(program) = words.first() else {
+        return Ok(None);
+    };
+    let flag = if args.command.is_empty() {
+        "--args"
+    } else {
+        "--"
+    };
+    ensure!(!program.is_empty(), "{flag}: \"\": is no program");
+    Ok(Some(words))
 }
 
 /// What one changes first comes first.
@@ -221,6 +312,84 @@ mod tests {
         let sets = spec["process"]["capabilities"].as_object().unwrap();
         let names: Vec<&String> = sets.keys().collect();
         assert_eq!(names, ["bounding", "effective", "permitted"]);
+    }
+
+    fn adapted(change: impl FnOnce(&mut flags::Spec)) -> Result<Value> {
+        let mut args = flags::Spec::default();
+        change(&mut args);
+        let mut spec = default_spec(args.rootless, (1000, 100));
+        adapt(&mut spec, &args).map(|()| spec)
+    }
+
+    #[test]
+    fn a_command_has_no_terminal() {
+        let words = || vec!["sh".to_string(), "-c".to_string(), "id".to_string()];
+        let shell = adapted(|_| ()).unwrap();
+        assert_eq!(shell["process"]["terminal"], true);
+        let after = adapted(|args| args.command = words()).unwrap();
+        let by_flag = adapted(|args| args.args = words()).unwrap();
+        assert_eq!(after, by_flag);
+        assert_eq!(after["process"]["args"], json!(["sh", "-c", "id"]));
+        assert_eq!(after["process"]["terminal"], false);
+    }
+
+    #[test]
+    fn the_last_value_of_a_variable_stays() {
+        let given = ["A=1", "PATH=/bin", "A=b=c", "E="].map(String::from);
+        let spec = adapted(|args| args.env = given.to_vec()).unwrap();
+        let expected = json!(["TERM=xterm", "PATH=/bin", "A=b=c", "E="]);
+        assert_eq!(spec["process"]["env"], expected);
+    }
+
+    #[test]
+    fn users_are_numbers() {
+        let user = |text: &str, rootless| {
+            let text = Some(text.to_string());
+            let spec = adapted(|args| (args.user, args.rootless) = (text, rootless));
+            spec.map(|spec| spec["process"]["user"].clone())
+        };
+        let ids = |uid, gid| json!({"uid": uid, "gid": gid});
+        assert_eq!(user("7", false).unwrap(), ids(7, 0));
+        assert_eq!(user("7:8", false).unwrap(), ids(7, 8));
+        assert_eq!(user("0:0", true).unwrap(), ids(0, 0));
+        for (text, rootless) in [("ann", false), ("1:", false), ("-1", false), ("7", true)] {
+            let error = format!("{:#}", user(text, rootless).unwrap_err());
+            assert!(error.starts_with("--user: "), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_value_names_its_flag() {
+        let long = "x".repeat(65);
+        let wrong = |change: fn(&mut flags::Spec, String), value: &str| {
+            let error = adapted(|args| change(args, value.to_string())).unwrap_err();
+            format!("{error:#}")
+        };
+        let hostname: fn(&mut flags::Spec, String) = |args, text| args.hostname = Some(text);
+        let table = [
+            (wrong(hostname, ""), "--hostname: \"\": must"),
+            (wrong(hostname, &long), "--hostname: \"xxx"),
+            (wrong(|args, text| args.rootfs = Some(text), ""), "--rootfs"),
+            (
+                wrong(|args, text| args.cwd = Some(text), "tmp"),
+                "--cwd: \"tmp\"",
+            ),
+            (wrong(|args, text| args.env.push(text), "A"), "--env: \"A\""),
+            (
+                wrong(|args, text| args.env.push(text), "=1"),
+                "--env: \"=1\"",
+            ),
+            (wrong(|args, text| args.args.push(text), ""), "--args: \"\""),
+            (wrong(|args, text| args.command.push(text), ""), "--: \"\""),
+        ];
+        for (error, start) in table {
+            assert!(error.starts_with(start), "{error}");
+        }
+        let both = adapted(|args| {
+            args.args.push("a".into());
+            args.command.push("b".into());
+        });
+        assert!(both.is_err());
     }
 
     #[test]

@@ -1,56 +1,36 @@
 //! Completion scripts, man pages, and `make install`, which puts them where shells and man(1) look.
 
-use crate::support::{Call, Runtime, binary, runtime, say_skipped};
+use crate::support::{Bundle, binary, say_skipped};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// A directory of a test's own, removed with it.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(test: &str) -> Folder {
-        let name = format!("cofferdam-test-{test}-{}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir_all(&path).expect("mkdir");
-        Folder(path)
-    }
-
-    fn call(&self, args: &[&str]) -> Call {
-        Call::new(&self.0, args.to_vec())
-    }
-
-    /// All files below, relative, sorted.
-    fn files(&self) -> Vec<String> {
-        let mut found = vec![];
-        let mut pending = vec![self.0.clone()];
-        while let Some(next) = pending.pop() {
-            for entry in fs::read_dir(next).expect("read").flatten() {
-                match entry.path() {
-                    path if path.is_dir() => pending.push(path),
-                    path => found.push(below(&path, &self.0)),
-                }
+/// All files below a directory, relative to it, sorted.
+fn files(folder: &Path) -> Vec<String> {
+    let mut found = vec![];
+    let mut pending = vec![folder.to_path_buf()];
+    while let Some(next) = pending.pop() {
+        for entry in fs::read_dir(next).expect("read").flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                pending.push(path);
+            } else {
+                found.push(
+                    path.strip_prefix(folder)
+                        .expect("below")
+                        .display()
+                        .to_string(),
+                );
             }
         }
-        found.sort();
-        found
     }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-fn below(path: &Path, folder: &Path) -> String {
-    let path = path.strip_prefix(folder).expect("below");
-    path.display().to_string()
+    found.sort();
+    found
 }
 
 /// The verbs that `--help` shows.
-fn verbs(folder: &Folder) -> Vec<String> {
-    let help = folder.call(&["--help"]).finish().ok().stdout();
+fn verbs(c: &Bundle) -> Vec<String> {
+    let help = c.call(&["--help"]).finish().ok().stdout();
     let lines = help.lines().skip_while(|line| *line != "Commands:").skip(1);
     let rows = lines.take_while(|line| !line.is_empty());
     let words = rows.filter_map(|row| row.split_whitespace().next());
@@ -70,27 +50,16 @@ fn installed(test: &str, program: &str) -> bool {
     found.is_ok()
 }
 
-fn is_ours() -> bool {
-    let ours = runtime() == Runtime::Cofferdam;
-    if !ours {
-        say_skipped(module_path!(), "other runtimes have no such verbs");
-    }
-    ours
-}
-
 #[test]
 fn shells_accept_their_completion_scripts() {
-    if !is_ours() {
-        return;
-    }
-    let folder = Folder::new("shells");
-    let verbs = verbs(&folder);
+    let c = bundle!();
+    let verbs = verbs(&c);
     assert!(
         verbs.len() > 15 && !verbs.contains(&"man".to_string()),
         "{verbs:?}"
     );
     for shell in ["bash", "zsh", "fish"] {
-        let script = folder
+        let script = c
             .call(&["completion", shell])
             .finish()
             .ok()
@@ -102,7 +71,7 @@ fn shells_accept_their_completion_scripts() {
         if !installed("shells_accept_their_completion_scripts", shell) {
             continue;
         }
-        let file = folder.0.join(shell);
+        let file = c.dir.join(shell);
         fs::write(&file, script).expect("write");
         let output = Command::new(shell)
             .arg("-n")
@@ -118,12 +87,12 @@ fn shells_accept_their_completion_scripts() {
 
 #[test]
 fn bash_completes_verbs_and_flags() {
-    if !is_ours() || !installed("bash_completes_verbs_and_flags", "bash") {
+    if !installed("bash_completes_verbs_and_flags", "bash") {
         return;
     }
-    let folder = Folder::new("bash");
-    let file = folder.0.join("script");
-    let script = folder.call(&["completion", "bash"]).finish().ok().stdout();
+    let c = bundle!();
+    let file = c.dir.join("script");
+    let script = c.call(&["completion", "bash"]).finish().ok().stdout();
     fs::write(&file, script).expect("write");
     let complete = |words: &str| {
         let last = words.split(' ').count() - 1;
@@ -154,25 +123,18 @@ fn bash_completes_verbs_and_flags() {
 
 #[test]
 fn an_unknown_shell_is_refused() {
-    if !is_ours() {
-        return;
-    }
-    let folder = Folder::new("unknown");
-    folder
-        .call(&["completion", "tcsh"])
+    let c = bundle!();
+    c.call(&["completion", "tcsh"])
         .finish()
         .fails_naming("tcsh");
 }
 
 #[test]
 fn the_man_pages_render_without_a_warning() {
-    if !is_ours() {
-        return;
-    }
-    let folder = Folder::new("man");
-    let pages = folder.0.join("deep/man8").display().to_string();
-    folder.call(&["man", &pages]).finish().ok().silent();
-    for verb in verbs(&folder) {
+    let c = bundle!();
+    let pages = c.path("deep/man8");
+    c.call(&["man", &pages]).finish().ok().silent();
+    for verb in verbs(&c) {
         let text = fs::read_to_string(format!("{pages}/cofferdam-{verb}.8")).expect(&verb);
         for section in ["NAME", "SYNOPSIS", "\"EXIT STATUS\"", "\"SEE ALSO\""] {
             assert!(
@@ -201,11 +163,11 @@ fn the_man_pages_render_without_a_warning() {
 
 #[test]
 fn what_install_installs_uninstall_removes() {
-    if !is_ours() || !installed("what_install_installs_uninstall_removes", "make") {
+    let c = bundle!();
+    if !installed("what_install_installs_uninstall_removes", "make") {
         return;
     }
-    let wanted = verbs(&Folder::new("verbs"));
-    let folder = Folder::new("install");
+    let root = c.dir.join("root");
     let make = |target: &str| {
         let binary = binary().display().to_string();
         let mut make = Command::new("make");
@@ -213,41 +175,32 @@ fn what_install_installs_uninstall_removes() {
             .args(["-s", "-o", &binary, target, "PREFIX=/usr"])
             .args([
                 format!("BINARY={binary}"),
-                format!("DESTDIR={}", folder.0.display()),
+                format!("DESTDIR={}", root.display()),
             ])
             .env_remove("MAKEFLAGS");
         let output = make.output().expect("run make");
         assert!(output.status.success(), "{output:?}");
     };
     make("install");
-    let mut expected: Vec<String> = [
-        "usr/bin/cofferdam",
-        "usr/share/bash-completion/completions/cofferdam",
-        "usr/share/fish/vendor_completions.d/cofferdam.fish",
-        "usr/share/man/man8/cofferdam.8",
-        "usr/share/zsh/site-functions/_cofferdam",
-    ]
-    .map(String::from)
-    .to_vec();
-    expected.extend(
-        wanted
-            .iter()
-            .map(|verb| format!("usr/share/man/man8/cofferdam-{verb}.8")),
-    );
+    let others = [
+        "bin/cofferdam",
+        "share/bash-completion/completions/cofferdam",
+        "share/fish/vendor_completions.d/cofferdam.fish",
+        "share/man/man8/cofferdam.8",
+        "share/zsh/site-functions/_cofferdam",
+    ];
+    let page = |verb: &String| format!("share/man/man8/cofferdam-{verb}.8");
+    let pages: Vec<String> = verbs(&c).iter().map(page).collect();
+    let all = others.iter().map(|name| name.to_string()).chain(pages);
+    let mut expected: Vec<String> = all.map(|name| format!("usr/{name}")).collect();
     expected.sort();
-    let installed = folder.files();
-    installed
-        .iter()
-        .filter(|file| *file != "usr/bin/cofferdam")
-        .for_each(|file| {
-            assert!(
-                !fs::read(folder.0.join(file)).expect("read").is_empty(),
-                "{file}"
-            );
-        });
-    assert_eq!(installed, expected);
-    let foreign = folder.0.join("usr/share/man/man8/cofferdam-shim.8");
-    fs::write(&foreign, "another's").expect("write");
+    assert_eq!(files(&root), expected);
+    for file in &expected {
+        let size = fs::metadata(root.join(file)).expect("stat").len();
+        assert_ne!(size, 0, "{file}");
+    }
+    let foreign = "usr/share/man/man8/cofferdam-shim.8";
+    fs::write(root.join(foreign), "another's").expect("write");
     make("uninstall");
-    assert_eq!(folder.files(), [below(&foreign, &folder.0)]);
+    assert_eq!(files(&root), [foreign]);
 }

@@ -35,5 +35,6 @@ mod run; // run in the foreground and detached
 mod samples; // config-samples as their readers run them
 mod seccomp; // filters as the payload feels them
 mod security; // attacks of the past
+mod spec; // the config that spec writes from its flags
 mod terminal; // console socket and the foreground terminal
 mod update; // limits that change while the container lives
