@@ -116,6 +116,10 @@ pub struct Report<'a> {
 }
 
 impl Store {
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     pub fn new(root: PathBuf) -> Store {
         Store { root }
     }

@@ -40,7 +40,7 @@ impl Host {
 }
 
 impl Hierarchy {
-    fn probe() -> Result<Hierarchy> {
+    pub fn probe() -> Result<Hierarchy> {
         let mounts = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
         let is_v2 = |path: &&&str| {
             statfs(**path).is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC)

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -66,14 +67,16 @@ fn write_file(pid: i32, file: &str, text: &str) -> Result<()> {
     sys::io(std::fs::write(&path, text)).with_context(named)
 }
 
+/// Where newuidmap(1) or newgidmap(1) is installed.
+pub fn helper(program: &str) -> Option<PathBuf> {
+    let places = ["/usr/bin", "/bin", "/usr/local/bin", "/usr/sbin"];
+    let mut paths = places.iter().map(|place| Path::new(place).join(program));
+    paths.find(|path| path.exists())
+}
+
 /// newuidmap(1) and newgidmap(1) may map what /etc/subuid and /etc/subgid grant the user.
 fn map_by_helper(program: &str, pid: i32, maps: &[IdMap]) -> Result<()> {
-    let places = ["/usr/bin", "/bin", "/usr/local/bin", "/usr/sbin"];
-    let path = places
-        .iter()
-        .map(|place| std::path::Path::new(place).join(program))
-        .find(|path| path.exists());
-    let Some(path) = path else {
+    let Some(path) = helper(program) else {
         bail!(
             "{program}: not installed; mapping more than one's own id without privilege needs it (package uidmap)"
         );

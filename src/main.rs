@@ -91,7 +91,7 @@ fn dispatch(cli: &Cli) -> Result<i32> {
         Command::Events(args) => commands::events::run(args, &store),
         Command::Stats(args) => commands::stats::run(args, &store),
         Command::Mounts(args) => commands::mounts::run(args, &store),
-        Command::Check(args) => commands::check::run(args),
+        Command::Check(args) => commands::check::run(args, &store),
         Command::Completion(args) => commands::completion::run(args),
         Command::Man(args) => commands::man::run(args),
         Command::Spec(args) => commands::spec::run(args).map(|()| 0),

@@ -10,6 +10,7 @@ pub mod mount;
 pub mod net;
 pub mod netlink;
 pub mod path;
+pub mod probe;
 pub mod process;
 pub mod seccomp;
 pub mod socket;

@@ -13,6 +13,7 @@ mod binds; // bind mounts, recursive attributes, id maps, what may be covered
 mod capabilities; // users, groups, capabilities
 mod captures; // what engines have sent, on a rootfs that stands in for theirs
 mod cgroup; // the leaf, its limits, and which cgroups are refused
+mod check; // what this host, and poorer ones, offer to containers
 mod cli; // flags as engines send them, and the commands that need no container
 mod completion; // scripts for shells, man pages, what make installs
 mod devices; // nodes, links and the device rules of the cgroup
