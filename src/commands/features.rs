@@ -22,12 +22,15 @@ const SELINUX: bool = true;
 const INTEL_RDT: bool = true;
 const NET_DEVICES: bool = true;
 
-/// Annotations in config.json that can give a container more power; a final dot ends a prefix.
-const UNSAFE_ANNOTATIONS: [&str; 4] = [
-    "bundle",
-    "org.systemd.property.",
-    "org.criu.config",
-    "run.oci.",
+const CHECKPOINT: bool = false;
+
+/// Annotations in config.json that are followed and can give a container more power, and whether they are
+/// part of this build; a final dot ends a prefix.
+const UNSAFE_ANNOTATIONS: [(&str, bool); 4] = [
+    ("dev.cofferdam.overlay.", true),
+    ("org.criu.config", CHECKPOINT),
+    ("org.systemd.property.", SYSTEMD_CGROUP),
+    ("run.oci.", true),
 ];
 
 /// Prints what this runtime supports as JSON.
@@ -71,9 +74,9 @@ fn features() -> Value {
         },
         "annotations": {
             "io.github.seccomp.libseccomp.version": libseccomp_version(),
-            "org.opencontainers.runc.checkpoint.enabled": "false",
+            "org.opencontainers.runc.checkpoint.enabled": CHECKPOINT.to_string(),
         },
-        "potentiallyUnsafeConfigAnnotations": UNSAFE_ANNOTATIONS,
+        "potentiallyUnsafeConfigAnnotations": unsafe_annotations(),
     })
 }
 
@@ -87,6 +90,11 @@ fn seccomp_features() -> Value {
         "knownFlags": flags,
         "supportedFlags": flags,
     })
+}
+
+fn unsafe_annotations() -> Vec<&'static str> {
+    let followed = UNSAFE_ANNOTATIONS.iter().filter(|(_, built)| *built);
+    followed.map(|(name, _)| *name).collect()
 }
 
 fn capabilities() -> Vec<String> {
@@ -146,10 +154,6 @@ mod tests {
         assert!(lists("/mountOptions", "rro"));
         assert!(lists("/linux/namespaces", "user"));
         assert!(lists("/linux/seccomp/archs", "SCMP_ARCH_X86_64"));
-        assert!(lists(
-            "/potentiallyUnsafeConfigAnnotations",
-            "org.systemd.property."
-        ));
         assert_eq!(document["linux"]["cgroup"]["v2"], true);
     }
 
@@ -175,5 +179,96 @@ mod tests {
     #[test]
     fn nothing_is_null() {
         assert!(!features().to_string().contains("null"));
+    }
+
+    fn list(pointer: &str) -> Vec<String> {
+        serde_json::from_value(features().pointer(pointer).unwrap().clone()).unwrap()
+    }
+
+    #[test]
+    fn lists_are_sorted_and_name_nothing_twice() {
+        for pointer in [
+            "/mountOptions",
+            "/linux/namespaces",
+            "/linux/seccomp/actions",
+            "/linux/seccomp/operators",
+            "/linux/seccomp/archs",
+            "/linux/seccomp/knownFlags",
+            "/linux/memoryPolicy/modes",
+            "/linux/memoryPolicy/flags",
+            "/potentiallyUnsafeConfigAnnotations",
+        ] {
+            let names = list(pointer);
+            assert!(!names.is_empty() && names.is_sorted(), "{pointer}");
+            assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{pointer}");
+        }
+    }
+
+    /// Whether the config takes each of these names for a `T`.
+    fn all_are<T: serde::de::DeserializeOwned>(pointer: &str) {
+        for name in list(pointer) {
+            let taken = serde_json::from_value::<T>(json!(name));
+            assert!(taken.is_ok(), "{pointer}: {name}");
+        }
+    }
+
+    #[test]
+    fn what_is_listed_is_what_the_config_takes() {
+        use oci_spec::runtime as oci;
+        all_are::<oci::LinuxSeccompAction>("/linux/seccomp/actions");
+        all_are::<oci::LinuxSeccompOperator>("/linux/seccomp/operators");
+        all_are::<oci::Arch>("/linux/seccomp/archs");
+        all_are::<oci::LinuxSeccompFilterFlag>("/linux/seccomp/supportedFlags");
+        all_are::<oci::LinuxNamespaceType>("/linux/namespaces");
+        all_are::<oci::MemoryPolicyModeType>("/linux/memoryPolicy/modes");
+        all_are::<oci::MemoryPolicyFlagType>("/linux/memoryPolicy/flags");
+        all_are::<oci::Capability>("/linux/capabilities");
+        for option in list("/mountOptions") {
+            let parsed = options::Options::parse(std::slice::from_ref(&option));
+            assert!(parsed.data.is_empty(), "{option}");
+        }
+        for hook in list("/hooks") {
+            let hooks: oci::Hooks =
+                serde_json::from_value(json!({hook: [{"path": "/h"}]})).unwrap();
+            assert_ne!(hooks, oci::Hooks::default());
+        }
+    }
+
+    /// Every annotation that the source names, apart from those that `features` itself gives.
+    fn annotations() -> Vec<String> {
+        let prefixes = ["run.oci.", "dev.cofferdam.", "org.systemd.", "org.criu."];
+        let mut found = Vec::new();
+        let mut pending = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+        while let Some(next) = pending.pop() {
+            for path in std::fs::read_dir(next)
+                .unwrap()
+                .map(|entry| entry.unwrap().path())
+            {
+                if path.is_dir() {
+                    pending.push(path);
+                } else if !path.ends_with("commands/features.rs") {
+                    let text = std::fs::read_to_string(path).unwrap();
+                    let words = text.split('"').map(String::from);
+                    found.extend(words.filter(|word| prefixes.iter().any(|p| word.starts_with(p))));
+                }
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn annotations_that_are_followed_are_listed() {
+        let listed = list("/potentiallyUnsafeConfigAnnotations");
+        let followed = annotations();
+        let covers = |listed: &String, name: &String| match listed.ends_with('.') {
+            true => name.starts_with(listed.as_str()),
+            false => name == listed,
+        };
+        for name in &followed {
+            assert!(listed.iter().any(|entry| covers(entry, name)), "{name}");
+        }
+        for entry in &listed {
+            assert!(followed.iter().any(|name| covers(entry, name)), "{entry}");
+        }
     }
 }

@@ -61,7 +61,7 @@ fn check(result: i32) -> io::Result<()> {
     Ok(())
 }
 
-fn become_nobody() -> io::Result<()> {
+pub fn become_nobody() -> io::Result<()> {
     // SAFETY: plain calls; no group list is passed.
     unsafe {
         check(libc::setgroups(0, std::ptr::null()))?;
@@ -78,7 +78,7 @@ fn without(limit: &str) -> io::Result<()> {
     fs::write(format!("/proc/sys/user/max_{limit}_namespaces"), "0")
 }
 
-fn cover(place: &std::ffi::CStr) -> io::Result<()> {
+pub fn cover(place: &std::ffi::CStr) -> io::Result<()> {
     let (none, kind) = (c"none".as_ptr(), c"tmpfs".as_ptr());
     let private = libc::MS_REC | libc::MS_PRIVATE;
     // SAFETY: the strings are static.

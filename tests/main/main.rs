@@ -20,6 +20,7 @@ mod devices; // nodes, links and the device rules of the cgroup
 mod exec; // processes that join a running container
 
 mod faults; // killed half-way, broken records, tiny limits
+mod features; // the same document for everybody
 mod hooks; // six kinds, their order, their state, their failures
 mod intel_rdt; // refused where the hardware or the mount is missing
 mod kill; // signals by name and number, to one and to all
