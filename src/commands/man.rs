@@ -15,40 +15,90 @@ use crate::sys;
 
 const SECTION: &str = "8";
 
-/// Verb and an example of it; a line without `#` is what is printed. Those of `--help` come first.
-const EXAMPLES: &[(&str, &str)] = &[
-    ("check", "# cofferdam check | grep -A1 missing"),
-    ("check", "$ cofferdam check --format json | jq .usable"),
+/// Verb and what it does, at more length than in `--help`.
+const DESCRIPTIONS: &[(&str, &str)] = &[
     (
-        "completion",
-        "$ cofferdam completion bash > ~/.local/share/bash-completion/completions/cofferdam",
+        "check",
+        "Tries out what containers of this user need: calls of the kernel, namespaces, ids, cgroups, file \
+         systems, programs. Each line has a name, ok, limited or missing, and what was found; where something \
+         can be done about it, the next line says what. All is tried in children and in a cgroup that are gone \
+         afterwards.",
+    ),
+    (
+        "cofferdam",
+        "Runs containers from OCI bundles, called by engines such as containerd, Docker or podman, or by hand. \
+         Options of the program go before the command, those of a command after it.",
     ),
     (
         "create",
-        "# cofferdam create --bundle /srv/web --pid-file /run/web.pid web",
+        "Makes the container that the config.json of a bundle describes: namespaces, root file system, cgroup \
+         and limits. Its program does not run yet, but waits for cofferdam-start(8). Of a container that \
+         cannot be made nothing is left.",
     ),
     (
-        "create",
-        "# cofferdam create --bundle /srv/web --dry-run web",
+        "delete",
+        "Removes the cgroup of a container, its record, and what else was made for it, then runs its poststop \
+         hooks. The container must have stopped, or not have been started yet.",
     ),
-    ("delete", "# cofferdam delete --force web"),
-    ("events", "# cofferdam events --stats web"),
-    ("exec", "# cofferdam exec web ls /"),
     (
         "exec",
-        "# cofferdam exec --tty --user 1000:1000 --env TERM=xterm web sh",
+        "Runs another process in the namespaces and the cgroup of a container, with the environment, user and \
+         capabilities of the container's own process, but for what the options change.",
     ),
-    ("kill", "# cofferdam kill web KILL"),
-    ("list", "# cofferdam list --quiet"),
-    ("ps", "# cofferdam ps web -o pid,comm"),
-    ("spec", "# cofferdam spec --bundle /srv/web"),
+    (
+        "run",
+        "Does what create, start and delete do, in the foreground: signals go to the program, and its standard \
+         streams are those of the caller, or a terminal where process.terminal is true. With --layer no \
+         bundle is needed.",
+    ),
     (
         "spec",
-        "$ cofferdam spec --rootless --hostname web -- sh -c 'echo hi'",
+        "Writes a config.json for a shell on a terminal. With a command, process.terminal is false: its output \
+         can be piped, and create needs no --console-socket. A file that is there already is left alone.",
+    ),
+    (
+        "start",
+        "Lets the program of a created container run, after the startContainer hooks, and returns when it runs. \
+         Where a hook fails or the program cannot be executed, start fails and says why.",
+    ),
+    (
+        "state",
+        "Prints a JSON object with the status: creating, created, running, paused or stopped. The kernel is \
+         asked for it each time.",
+    ),
+];
+
+/// Verb and an example of it. Those of `--help` come first.
+const EXAMPLES: &[(&str, &str)] = &[
+    ("check", "cofferdam check | grep -A1 missing"),
+    ("check", "cofferdam check --format json | jq .usable"),
+    (
+        "completion",
+        "cofferdam completion bash > ~/.local/share/bash-completion/completions/cofferdam",
+    ),
+    (
+        "create",
+        "cofferdam create --bundle /srv/web --pid-file /run/web.pid web",
+    ),
+    ("create", "cofferdam create --bundle /srv/web --dry-run web"),
+    ("delete", "cofferdam delete --force web"),
+    ("events", "cofferdam events --stats web"),
+    ("exec", "cofferdam exec web ls /"),
+    (
+        "exec",
+        "cofferdam exec --tty --user 1000:1000 --env TERM=xterm web sh",
+    ),
+    ("kill", "cofferdam kill web KILL"),
+    ("list", "cofferdam list --quiet"),
+    ("ps", "cofferdam ps web -o pid,comm"),
+    ("spec", "cofferdam spec --bundle /srv/web"),
+    (
+        "spec",
+        "cofferdam spec --rootless --hostname web -- sh -c 'echo hi'",
     ),
     (
         "update",
-        "# cofferdam update --memory 512m --pids-limit 100 web",
+        "cofferdam update --memory 512m --pids-limit 100 web",
     ),
 ];
 
@@ -134,7 +184,13 @@ fn page(mut command: clap::Command) -> Result<Vec<u8>> {
     let usage = command.render_usage().to_string();
     let usage = usage.trim_start_matches("Usage: ").to_string();
     let is_program = command.has_subcommands();
-    let man = Man::new(command.override_usage(usage))
+    if let Some((_, text)) = DESCRIPTIONS.iter().find(|(name, _)| *name == verb) {
+        command = command.long_about(*text);
+    }
+    let command = command
+        .override_usage(usage)
+        .subcommand_help_heading("COMMANDS");
+    let man = Man::new(command)
         .title(title)
         .section(SECTION)
         .source(concat!("cofferdam ", env!("CARGO_PKG_VERSION")))
@@ -208,16 +264,17 @@ mod tests {
             assert!(cli::one_verb(verb.as_ref()).is_some(), "{verb}");
             assert!(example.contains(&format!("cofferdam {verb}")), "{example}");
         }
-        for (verb, _) in EXIT_STATUSES {
-            assert!(cli::one_verb(verb.as_ref()).is_some(), "{verb}");
+        let program = |verb: &str| verb == "cofferdam";
+        for (verb, _) in EXIT_STATUSES.iter().chain(DESCRIPTIONS) {
+            let known = cli::one_verb(verb.as_ref()).is_some();
+            assert!(known || program(verb), "{verb}");
         }
     }
 
     #[test]
     fn the_examples_parse() {
         for (_, example) in EXAMPLES {
-            let call = example.trim_start_matches(['$', '#', ' ']);
-            let call = call.split([';', '|', '>', '\'']).next().unwrap().trim();
+            let call = example.split([';', '|', '>', '\'']).next().unwrap().trim();
             let words = call.split(' ').map(Into::into);
             assert!(
                 matches!(cli::parse(words), Ok(cli::Parsed::Command(_))),

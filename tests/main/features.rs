@@ -27,7 +27,7 @@ fn the_features_do_not_depend_on_who_asks_and_where() {
 }
 
 #[test]
-fn they_are_one_line_break_at_the_end_and_indented() {
+fn the_document_is_indented_and_ends_with_a_line() {
     let c = bundle!();
     let text = call(&c).finish().ok().stdout();
     assert!(
