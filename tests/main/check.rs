@@ -271,6 +271,27 @@ fn without_cgroups_nothing_runs() {
 }
 
 #[test]
+fn in_a_container_that_may_nothing_it_says_so() {
+    let c = bundle!()
+        .set(
+            "/process/args",
+            serde_json::json!(["/cofferdam", "check", "--format", "json"]),
+        )
+        .set("/root/readonly", serde_json::json!(true));
+    fs::copy(binary(), c.rootfs().join("cofferdam")).expect("copy the program");
+    let output = c.run().exits(1).silent();
+    let report = Report::of(&output);
+    assert_eq!(report.document["user"]["name"], "root");
+    assert_eq!(report.status("user"), "missing");
+    assert!(report.fix("user").contains("CAP_SYS_ADMIN"));
+    assert_eq!(report.fix("mount"), "see user below");
+    assert_eq!(report.fix("tmpfs"), "see namespaces above");
+    assert_eq!(report.status("delegation"), "missing");
+    assert_eq!(report.status("device rules"), "missing");
+    assert_eq!(report.fix("state directory"), "use --root DIR");
+}
+
+#[test]
 fn it_is_quick_and_leaves_nothing() {
     let c = bundle!();
     let before = roots();

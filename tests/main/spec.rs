@@ -54,9 +54,11 @@ fn every_flag_reaches_the_program() {
 #[test]
 fn without_root_a_command_runs_in_a_user_namespace() {
     let c = bundle!();
-    let spec = ["spec", "--rootless", "--", "/payload", "exit", "6"];
+    let spec = ["spec", "--rootless", "--", "/payload", "report"];
     c.call(&spec).finish().ok().silent();
-    c.call(&["run", &c.id]).finish().exits(6);
+    let report = c.call(&["run", &c.id]).finish().ok().report();
+    let map = report["uid_map"].as_str().expect("a map");
+    assert_eq!(map.split_whitespace().collect::<Vec<_>>(), ["0", "0", "1"]);
 }
 
 #[test]

@@ -166,7 +166,7 @@ fn map_owners() -> Result<String> {
         size: 65_536,
     };
     let host = Host::probe()?;
-    let namespace = idmap::namespace(&host, &[map.clone()], &[map])?;
+    let namespace = idmap::namespace(&host, &[map], &[map])?;
     let place = "/";
     let tree = mount::clone_tree(Path::new(place), false)?;
     mount::set_idmap(&tree, &namespace, false)

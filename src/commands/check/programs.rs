@@ -34,10 +34,12 @@ fn states(caller: &Caller, root: &Path) -> Finding {
         Ok(()) => Finding::ok(name, root.display().to_string()),
         Err(errno) => {
             let value = format!("{}: {}", there.display(), errno.desc());
-            Finding::missing(name, value).fix(format!(
-                "set XDG_RUNTIME_DIR=/run/user/{} where that is there, or use --root DIR",
-                caller.uid
-            ))
+            Finding::missing(name, value).fix(match caller.uid {
+                0 => "use --root DIR".to_string(),
+                uid => format!(
+                    "set XDG_RUNTIME_DIR=/run/user/{uid} where that is there, or use --root DIR"
+                ),
+            })
         }
     };
     finding.needed()

@@ -1,9 +1,11 @@
 //! Who asks, which namespaces this user can make, and which ids this user can map into one.
 
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
 use anyhow::Result;
 use nix::errno::Errno;
 use nix::unistd::{getegid, geteuid};
-use std::path::{Path, PathBuf};
 
 use super::trial::{Refusal, attempt};
 use super::{Finding, fact};
@@ -43,38 +45,52 @@ impl Caller {
     }
 }
 
+/// Static programs cannot ask for the names that are kept elsewhere.
 fn name_of(uid: u32) -> String {
     let passwd = fact("/etc/passwd").unwrap_or_default();
     let mut lines = passwd
         .lines()
         .map(|line| line.split(':').collect::<Vec<_>>());
     let line = lines.find(|fields| fields.get(2).is_some_and(|id| *id == uid.to_string()));
-    line.map_or_else(|| uid.to_string(), |fields| fields[0].to_string())
+    match line {
+        Some(fields) => fields[0].to_string(),
+        None if uid == 0 => "root".to_string(),
+        None => uid.to_string(),
+    }
 }
 
 pub fn namespaces(caller: &Caller) -> Vec<Finding> {
-    KINDS.iter().map(|kind| namespace(kind, caller)).collect()
+    let has_shell = attempt(caller.shell(), || Ok(String::new())).is_ok();
+    let found = KINDS.iter().map(|kind| match kind.flag {
+        clone::NEWUSER => namespace(kind, caller),
+        _ if has_shell => namespace(kind, caller),
+        _ => Finding::missing(kind.name, "this user needs a user namespace around it")
+            .fix("see user below"),
+    });
+    let is_needed = |kind: &Kind| match kind.flag {
+        clone::NEWNS => true,
+        clone::NEWUSER => !caller.privileged,
+        _ => false,
+    };
+    let judge = |(finding, kind): (Finding, &Kind)| match is_needed(kind) {
+        true => finding.needed(),
+        false => finding,
+    };
+    found.zip(&KINDS).map(judge).collect()
 }
 
 fn namespace(kind: &Kind, caller: &Caller) -> Finding {
-    let made = attempt(caller.shell() | kind.flag, || Ok(String::new()));
     let inside = match caller.privileged || kind.flag == clone::NEWUSER {
         true => "a new one was made",
         false => "a new one was made, in a user namespace",
     };
-    let finding = match made {
+    match attempt(caller.shell() | kind.flag, || Ok(String::new())) {
         Ok(_) => Finding::ok(kind.name, inside),
         Err(refusal) => {
             let fix = fix_for(kind, &refusal, caller);
             Finding::missing(kind.name, refusal.text).fix(fix)
         }
-    };
-    let needed = match kind.flag {
-        clone::NEWNS => true,
-        clone::NEWUSER => !caller.privileged,
-        _ => false,
-    };
-    if needed { finding.needed() } else { finding }
+    }
 }
 
 fn fix_for(kind: &Kind, refusal: &Refusal, caller: &Caller) -> String {
@@ -240,7 +256,6 @@ fn helper(name: &str) -> Finding {
 }
 
 fn privilege(path: &Path) -> Option<&'static str> {
-    use std::os::unix::fs::PermissionsExt;
     let mode = std::fs::metadata(path).ok()?.permissions().mode();
     match mode & libc::S_ISUID != 0 {
         true => Some("setuid"),
