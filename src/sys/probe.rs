@@ -1,4 +1,6 @@
 //! Questions to the kernel that change nothing, whatever the answer: for `check`.
+//!
+//! Has it a call, is Landlock enabled, does a file have capabilities of its own. Decides nothing.
 
 use std::ffi::CStr;
 use std::path::Path;

@@ -6,15 +6,23 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 const NOBODY: u32 = 65534;
 
-/// A copy of the program that everybody can reach, and a state directory that everybody may write.
+/// Copies the program to where everybody can reach it. cp(1) does it: a descriptor of ours, open for writing,
+/// could be in a child of another test's while the copy is executed.
+pub fn copy_program(to: &Path) {
+    let status = Command::new("cp").arg(binary()).arg(to).status();
+    assert!(status.expect("run cp").success());
+}
+
+/// A copy of the program, and a state directory that everybody may write.
 fn prepare(c: &Bundle) -> (PathBuf, String) {
     let (program, state) = (c.dir.join("cofferdam"), c.dir.join("writable"));
-    fs::copy(binary(), &program).expect("copy the program");
+    copy_program(&program);
     fs::create_dir_all(&state).expect("mkdir");
     fs::set_permissions(&state, fs::Permissions::from_mode(0o777)).expect("chmod");
     (program, state.display().to_string())
@@ -278,7 +286,7 @@ fn in_a_container_that_may_nothing_it_says_so() {
             serde_json::json!(["/cofferdam", "check", "--format", "json"]),
         )
         .set("/root/readonly", serde_json::json!(true));
-    fs::copy(binary(), c.rootfs().join("cofferdam")).expect("copy the program");
+    copy_program(&c.rootfs().join("cofferdam"));
     let output = c.run().exits(1).silent();
     let report = Report::of(&output);
     assert_eq!(report.document["user"]["name"], "root");

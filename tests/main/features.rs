@@ -1,12 +1,11 @@
 //! `features` is the same document for everybody, whatever the host is like; `cli` tests what is in it.
 
-use crate::check::{become_nobody, cover};
-use crate::support::{Bundle, Call, binary};
-use std::fs;
+use crate::check::{become_nobody, copy_program, cover};
+use crate::support::{Bundle, Call};
 
 fn call(c: &Bundle) -> Call {
     let program = c.dir.join("cofferdam");
-    fs::copy(binary(), &program).expect("copy the program");
+    copy_program(&program);
     Call::new(&c.dir, vec!["--root=/proc/nowhere", "features"]).program(&program)
 }
 

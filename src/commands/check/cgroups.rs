@@ -1,5 +1,8 @@
-//! Cgroups: which hierarchy the host has, which controllers, and what this user may do where containers go.
-//! Tries it with a cgroup of its own, empty, which is removed at once.
+//! `check`, cgroups: which hierarchy the host has, which controllers, and what this user may do where the
+//! cgroups of containers are made.
+//!
+//! Run by the parent. Tries it with a cgroup of its own, with no process but one that ends at once, and
+//! removes it; must not switch a controller on.
 
 use std::fs::File;
 use std::os::fd::AsFd;

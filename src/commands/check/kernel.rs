@@ -1,4 +1,7 @@
-//! The kernel itself: its version and calls, filters, security modules, keyrings.
+//! `check`, the kernel itself: its version and calls, filters, security modules, keyrings.
+//!
+//! Run by the parent; what a process cannot take back is tried in a child. Calls count as there when the
+//! kernel refuses them for another reason than that it has none.
 
 use anyhow::Result;
 use nix::errno::Errno;

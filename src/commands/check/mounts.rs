@@ -1,5 +1,7 @@
-//! File systems: which of those that a container needs this user can mount. All are mounted in a mount
-//! namespace of a child, and are gone with it.
+//! `check`, file systems: which of those that a container needs this user can mount.
+//!
+//! All are mounted by a child, in a mount namespace of its own, and are gone with it; must not mount anything
+//! that others see.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;

@@ -1,4 +1,6 @@
-//! What is not the kernel: the directory of states, systemd and its buses, programs that are called.
+//! `check`, what is not the kernel: the directory of records, systemd and its buses, programs that are called.
+//!
+//! Run by the parent. Connects to a bus and hangs up; must not make the directory, nor ask a bus for anything.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

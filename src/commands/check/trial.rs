@@ -1,4 +1,7 @@
 //! Trials: whether a thing works is found out by doing it in a child, in new namespaces, which end with it.
+//!
+//! The parent waits for the child, and gets its words through a pipe: an answer, or the errno and the reason.
+//! Must not be used for what outlives a process.
 
 use std::fs::File;
 use std::io::{Read, Write};

@@ -1,4 +1,7 @@
-//! Who asks, which namespaces this user can make, and which ids this user can map into one.
+//! `check`, users: who asks, which namespaces this user can make, which ids this user can map into one.
+//!
+//! Run by the parent, which has newuidmap and newgidmap map the ids of a child, as for a container. Must not
+//! look at anything but files where a trial tells nothing.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
