@@ -7,6 +7,7 @@
 //!        <--------------- Up::Hooks -------  only if there are hooks of the runtime's side
 //!   hooks done ---------- Down::Go ------->
 //!        <--- Up::Console + terminal ------  only with a terminal
+//!        <------ Up::Timings{text} ------  only with --timings
 //!        <--------------- Up::Ready -------  all is set up, the executable is found
 //!   state saved --------- Down::Start ---->  run: goes on to exec
 //!                   or -- Down::Wait ----->  create: waits at the gate
@@ -27,7 +28,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use crate::sys::{named, socket};
 
 /// An error text longer than this is cut: nobody reads it, and a packet must fit.
-const LONGEST: usize = 4096;
+pub const LONGEST: usize = 4096;
 
 #[derive(Debug)]
 pub enum Up {
@@ -37,6 +38,8 @@ pub enum Up {
     Ready,
     Waiting,
     Starting,
+    /// What `--timings` is to tell of the child's steps.
+    Timings(String),
     /// The number of the seccomp listener in the child's table.
     Listener(i32),
     Failed(String),
@@ -97,6 +100,7 @@ impl ParentEnd {
             (b'r', None) => Up::Ready,
             (b'w', None) => Up::Waiting,
             (b's', None) => Up::Starting,
+            (b't', None) => Up::Timings(String::from_utf8_lossy(payload).into_owned()),
             (b'l', None) => Up::Listener(i32::from_ne_bytes(payload.try_into()?)),
             (b'f', None) => Up::Failed(String::from_utf8_lossy(payload).into_owned()),
             (tag, fd) => bail!(
@@ -131,6 +135,9 @@ impl ChildEnd {
             Up::Waiting => socket::send(&self.socket, b"w", None),
             Up::Starting => socket::send(&self.socket, b"s", None),
             Up::Listener(number) => socket::send(&self.socket, &listener_packet(*number), None),
+            Up::Timings(text) => {
+                socket::send(&self.socket, &[b"t", text.as_bytes()].concat(), None)
+            }
             Up::Failed(text) => {
                 let cut = &text.as_bytes()[..text.len().min(LONGEST)];
                 socket::send(&self.socket, &[b"f", cut].concat(), None)

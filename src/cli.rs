@@ -19,6 +19,8 @@ use crate::flags::*;
 pub struct Cli {
     pub global: Global,
     pub command: Command,
+    /// The name of the command.
+    pub verb: String,
 }
 
 /// What goes before the verb.
@@ -192,6 +194,7 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Parsed> {
 fn read(mut definition: clap::Command, words: &[OsString]) -> Result<Cli, clap::Error> {
     let mut matches = definition.try_get_matches_from_mut(words)?;
     Ok(Cli {
+        verb: matches.subcommand_name().unwrap_or_default().to_string(),
         global: Global::from_arg_matches_mut(&mut matches)?,
         command: Command::from_arg_matches_mut(&mut matches)?,
     })

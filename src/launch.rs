@@ -23,7 +23,7 @@ use crate::plan::rdt::Groups;
 use crate::plan::step::{Idmap, Tree};
 use crate::sys::clone::{self, Side};
 use crate::sys::{self, cred, mount, process, tty};
-use crate::{hooks, idmap, intelrdt, netdev, notify};
+use crate::{hooks, idmap, intelrdt, netdev, notify, timings};
 
 /// What init is made from, and who is told about it.
 pub struct Launch<'a> {
@@ -92,6 +92,7 @@ impl Launch<'_> {
             init::run(plan, child, materials)
         };
         drop((child, trees, gate, joins));
+        timings::step(|| "clone init".to_string());
         let mut init = Init {
             pid,
             pidfd,
@@ -176,11 +177,17 @@ impl Init {
         loop {
             match self.channel.receive()? {
                 Some(Up::Hooks) => {
+                    timings::step(|| "wait for the root filesystem".to_string());
                     run_runtime_hooks(plan, state)?;
+                    timings::step(|| "prestart and createRuntime hooks".to_string());
                     self.channel.send(Down::Go)?;
                 }
                 Some(Up::Console(master)) => self.console = Some(master),
-                Some(Up::Ready) => return Ok(()),
+                Some(Up::Timings(piece)) => timings::add(&piece),
+                Some(Up::Ready) => {
+                    timings::step(|| "wait until init is ready".to_string());
+                    return Ok(());
+                }
                 Some(Up::Failed(text)) => bail!(text),
                 None => {
                     return Err(

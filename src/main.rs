@@ -26,10 +26,12 @@ mod selfexe;
 #[allow(unsafe_code)]
 mod sys;
 mod terminal;
+mod timings;
 mod users;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use anyhow::Result;
 
@@ -37,13 +39,14 @@ use cli::{Cli, Command, Parsed};
 use container::Store;
 
 fn main() -> ExitCode {
+    let started = Instant::now();
     sys::process::ignore_backtraces();
     // What is made must be usable whatever the caller's is; hooks get this one too.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     std::panic::set_hook(Box::new(|panic| {
         log::error(&format!("internal error: {panic}"))
     }));
-    let done = log::init(std::env::args_os()).and_then(|()| run());
+    let done = log::init(std::env::args_os()).and_then(|()| run(started));
     let code = done.unwrap_or_else(|error| {
         log::error(&format!("{error:#}"));
         1
@@ -52,13 +55,22 @@ fn main() -> ExitCode {
     ExitCode::from(code as u8)
 }
 
-fn run() -> Result<i32> {
+fn run(started: Instant) -> Result<i32> {
     match cli::parse(std::env::args_os())? {
         Parsed::Text(text) => {
             commands::print(&text)?;
             Ok(0)
         }
-        Parsed::Command(cli) => dispatch(&cli),
+        Parsed::Command(cli) => {
+            let Some(format) = &cli.global.timings else {
+                return dispatch(&cli);
+            };
+            timings::begin(started);
+            let done = dispatch(&cli);
+            timings::step(|| "end".to_string());
+            eprintln!("{}", timings::report(&cli.verb, format)?);
+            done
+        }
     }
 }
 

@@ -18,6 +18,7 @@ use nix::sys::statvfs::{FsFlags, fstatvfs};
 use crate::sys::mount::{self, Attributes};
 use crate::sys::process::{self, Pointers};
 use crate::sys::{self, named};
+use crate::timings;
 
 const SEALS: SealFlag = SealFlag::F_SEAL_SEAL
     .union(SealFlag::F_SEAL_SHRINK)
@@ -37,7 +38,9 @@ pub fn protect() -> Result<()> {
     };
     let strings = |list: Vec<CString>| Pointers::new(list);
     let argv = std::env::args_os().map(|arg| CString::new(arg.into_vec()));
+    let begun = timings::begun().map(|begun| (timings::BEGUN.into(), begun.into()));
     let envp = std::env::vars_os()
+        .chain(begun)
         .map(|(name, value)| CString::new([name.into_vec(), value.into_vec()].join(&b'=')));
     let (argv, envp) = (
         argv.collect::<Result<_, _>>()?,

@@ -21,7 +21,7 @@ use crate::host::Host;
 use crate::launch::{Init, Launch};
 use crate::plan::{Flags, Plan};
 use crate::sys::{self, clone, process, socket};
-use crate::{hooks, intelrdt, log, lsm, selfexe};
+use crate::{hooks, intelrdt, log, lsm, selfexe, timings};
 
 pub fn run(args: &flags::Create, global: &Global, store: &Store) -> Result<i32> {
     let flags = &args.flags;
@@ -51,6 +51,7 @@ pub fn run(args: &flags::Create, global: &Global, store: &Store) -> Result<i32> 
     } = made;
     // Until init has said that it waits it would die with this process, and nothing would be left behind.
     init.leave_waiting()?;
+    timings::step(|| "leave init waiting".to_string());
     keep(slot, cgroup, rdt);
     Ok(0)
 }
@@ -79,6 +80,7 @@ pub struct Made {
 impl Request<'_> {
     /// Pure but for the reading of the host's facts.
     pub fn plan(&self) -> Result<(Host, Plan)> {
+        timings::step(|| "read the config".to_string());
         let host = Host::probe()?;
         let flags = Flags {
             id: self.id.to_string(),
@@ -94,6 +96,7 @@ impl Request<'_> {
             },
         };
         let plan = Plan::create(&self.bundle, &host, &flags)?;
+        timings::step(|| "plan".to_string());
         Ok((host, plan))
     }
 
@@ -119,6 +122,7 @@ impl Request<'_> {
         let mut state = self.record(&plan, &host)?;
         slot.save(&state)?;
         slot.save_config(&self.bundle, &plan)?;
+        timings::step(|| "claim the id, write the record".to_string());
         let (init, cgroup, rdt) = self.launch(&plan, &host, &mut slot, &mut state)?;
         let mut made = Made {
             init,
@@ -154,6 +158,7 @@ impl Request<'_> {
         if let Some((cgroup, plan)) = cgroup.as_ref().zip(plan.cgroup.as_ref()) {
             slot.claim_cgroup(cgroup)?;
             cgroup.apply(plan)?;
+            timings::step(|| "make the cgroup, with limits and device rules".to_string());
         }
         let make_groups = |rdt| intelrdt::make(Path::new(intelrdt::ROOT), rdt);
         let rdt = plan.rdt.as_ref().map(make_groups).transpose()?;
@@ -184,6 +189,7 @@ impl Request<'_> {
     fn finish(&self, made: &mut Made, sockets: Sockets) -> Result<()> {
         made.state.created = log::rfc3339_nanos(SystemTime::now());
         made.slot.save(&made.state)?;
+        timings::step(|| "write the record".to_string());
         if let Some((socket, console)) = sockets
             .console
             .zip(made.init.console.take_if(|_| self.detached))

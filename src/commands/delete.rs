@@ -9,8 +9,8 @@ use std::path::Path;
 use super::create::take_down;
 use crate::container::{Container, State, Status, Store, boot_id};
 use crate::flags;
-use crate::intelrdt;
 use crate::sys::process;
+use crate::{intelrdt, timings};
 
 /// Milliseconds that a killed init may take; in uninterruptible sleep it does not die.
 const PATIENCE: u16 = 10_000;
@@ -31,6 +31,7 @@ pub fn run(args: &flags::Delete, store: &Store) -> Result<i32> {
             args.id
         ),
     }
+    timings::step(|| "find the container".to_string());
     remove(&container)?;
     Ok(0)
 }
@@ -38,6 +39,7 @@ pub fn run(args: &flags::Delete, store: &Store) -> Result<i32> {
 /// Leaves the record in place when anything survives, so that another try finds it.
 pub fn remove(container: &Container) -> Result<()> {
     kill_all(container)?;
+    timings::step(|| "kill".to_string());
     if let Some(cgroup) = container.cgroup()? {
         let path = cgroup.path.display().to_string();
         ensure!(
@@ -49,8 +51,10 @@ pub fn remove(container: &Container) -> Result<()> {
     } else if container.state.pid == 0 {
         remove_unclaimed_cgroup(container);
     }
+    timings::step(|| "remove the cgroup".to_string());
     remove_rdt_groups(&container.state)?;
     take_down(&container.state);
+    timings::step(|| "poststop hooks".to_string());
     container.forget()
 }
 

@@ -17,12 +17,13 @@ use crate::launch::{Init, Launch, Target};
 use crate::plan::Plan;
 use crate::plan::exec::{self, Changes, Saved};
 use crate::sys::{self, process, socket};
-use crate::{lsm, selfexe, terminal, users};
+use crate::{lsm, selfexe, terminal, timings, users};
 
 pub fn run(args: &flags::Exec, store: &Store) -> Result<i32> {
     selfexe::protect()?;
     let container = store.find(&args.id)?;
     check_status(&container, args.ignore_paused)?;
+    timings::step(|| "find the container".to_string());
     let init = container
         .init()?
         .context("cannot exec in a stopped container")?;
@@ -32,6 +33,7 @@ pub fn run(args: &flags::Exec, store: &Store) -> Result<i32> {
     };
     let host = Host::probe()?;
     let plan = plan(args, &container, &host, &target)?;
+    timings::step(|| "plan".to_string());
     check_terminal(args, &plan)?;
     check_preserved(plan.process.preserve_fds)?;
     lsm::check(&plan.process.labels)?;

@@ -16,7 +16,7 @@ use crate::flags;
 use crate::launch::Init;
 use crate::plan::rootfs::{Overlay, Upper};
 use crate::sys::{self, process};
-use crate::{selfexe, terminal};
+use crate::{selfexe, terminal, timings};
 
 pub fn run(args: &flags::Run, global: &Global, store: &Store) -> Result<i32> {
     if !args.flags.dry_run {
@@ -67,12 +67,14 @@ fn foreground(args: &flags::Run, request: Request, store: &Store) -> Result<i32>
     let console = init.console.take().map(terminal::attach).transpose();
     let started = console.and_then(|console| {
         init.start(&container.state)?;
+        timings::step(|| "startContainer hooks, seccomp, exec".to_string());
         start::run_poststart_hooks(&container)?;
         Ok(console)
     });
     let failed = started.is_err();
     let code = started.and_then(|console| terminal::wait(init.pidfd.as_fd(), console, &signals));
     drop(init);
+    timings::step(|| "the program".to_string());
     if failed || !args.keep {
         delete::remove(&container)?;
     }

@@ -8,7 +8,7 @@ use super::delete;
 use crate::channel::ParentEnd;
 use crate::container::{Container, Status, Store};
 use crate::flags;
-use crate::{hooks, launch};
+use crate::{hooks, launch, timings};
 
 pub fn run(args: &flags::Start, store: &Store) -> Result<i32> {
     let container = store.find(&args.id)?;
@@ -19,10 +19,12 @@ pub fn run(args: &flags::Start, store: &Store) -> Result<i32> {
         Status::Paused => bail!("cannot start a container in the paused state"),
         Status::Stopped => bail!("cannot start a container that has stopped"),
     }
+    timings::step(|| "find the container".to_string());
     let stopped = "cannot start a container that has stopped";
     let init = container.init()?.context(stopped)?;
     let gate = ParentEnd::connected(container.gate().context(stopped)?);
     launch::start_over(&gate, &container.state, init.as_fd())?;
+    timings::step(|| "startContainer hooks, seccomp, exec".to_string());
     container.close_gate()?;
     run_poststart_hooks(&container)?;
     Ok(0)
@@ -35,6 +37,7 @@ pub fn run_poststart_hooks(container: &Container) -> Result<()> {
         return Ok(());
     }
     let json = container.report(Status::Running).line()?;
-    hooks::run(list, "poststart", &json, &container.state.bundle)
-        .inspect_err(|_| drop(delete::kill_all(container)))
+    let done = hooks::run(list, "poststart", &json, &container.state.bundle);
+    timings::step(|| "poststart hooks".to_string());
+    done.inspect_err(|_| drop(delete::kill_all(container)))
 }

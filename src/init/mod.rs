@@ -18,7 +18,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use crate::channel::{ChildEnd, Down, Up};
+use crate::channel::{ChildEnd, Down, LONGEST, Up};
 use crate::container::{State, Status, report};
 use crate::hooks;
 use crate::launch::Target;
@@ -28,6 +28,7 @@ use crate::plan::hooks::Hook;
 use crate::plan::rootfs::Rootfs;
 use crate::plan::scheduling::Affinity;
 use crate::sys::{clone, cred, named, net, path, process, socket};
+use crate::timings;
 
 /// What the parent has opened for the child.
 pub struct Materials<'a> {
@@ -75,11 +76,13 @@ fn set_up(plan: &Plan, channel: &ChildEnd, materials: Materials) -> Result<exec:
         waits,
         target,
     } = materials;
+    timings::restart();
     process::set_parent_death_signal(libc::SIGKILL)?;
     process::reset_signals();
     unblock_signals()?;
     if waits {
         channel.expect(Down::Go)?;
+        timings::step(|| "wait for the parent".to_string());
     }
     if let Some(target) = target {
         target.enter()?;
@@ -101,6 +104,7 @@ fn set_up(plan: &Plan, channel: &ChildEnd, materials: Materials) -> Result<exec:
     set_names(plan)?;
     use_procfs(plan)?;
     join_keyring(plan)?;
+    timings::step(|| "namespaces, names and keyring".to_string());
 
     let terminal = match &plan.rootfs {
         Some(rootfs) => make_root(plan, rootfs, trees, channel, state)?,
@@ -114,6 +118,10 @@ fn set_up(plan: &Plan, channel: &ChildEnd, materials: Materials) -> Result<exec:
     let keep = [Some(channel.as_fd()), gate.map(AsFd::as_fd)];
     let keep: Vec<BorrowedFd> = keep.into_iter().flatten().collect();
     exec::close_all_but(&keep, plan.process.preserve_fds)?;
+    timings::step(|| "find the program, prepare its identity".to_string());
+    for piece in timings::pieces(LONGEST) {
+        channel.send(Up::Timings(piece))?;
+    }
     channel.send(Up::Ready)?;
     Ok(ready)
 }
@@ -127,6 +135,7 @@ fn make_root(
     state: &State,
 ) -> Result<Option<OwnedFd>> {
     let mut root = rootfs::enter(rootfs, trees)?;
+    timings::step(|| "attach the root".to_string());
     steps::perform_all(&rootfs.furnish, &mut root)?;
     if !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty() {
         channel.send(Up::Hooks)?;
@@ -134,12 +143,14 @@ fn make_root(
     }
     let hooks = &plan.hooks.create_container;
     run_hooks(hooks, "createContainer", state, Status::Creating)?;
+    timings::step(|| "hooks of create".to_string());
     let terminal = console::open(&root, plan, channel)?;
     if let Some(terminal) = &terminal {
         console::put_on_console(terminal, &root)?;
     }
     steps::perform_all(&rootfs.seal, &mut root)?;
     rootfs::leave_the_old(rootfs, root)?;
+    timings::step(|| "leave the old root".to_string());
     Ok(terminal)
 }
 

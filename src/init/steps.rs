@@ -14,11 +14,14 @@ use super::rootfs::{Root, open_tree};
 use crate::plan::step::{Bind, Mount, Node, NodeKind, Propagation, Remount, Step};
 use crate::sys::mount::{self, Attributes, Configuration};
 use crate::sys::{self, named, path};
+use crate::timings;
 
 pub fn perform_all(steps: &[Step], root: &mut Root) -> Result<()> {
-    steps
-        .iter()
-        .try_for_each(|step| perform(step, root).with_context(|| step.to_string()))
+    for step in steps {
+        perform(step, root).with_context(|| step.to_string())?;
+        timings::step(|| step.to_string());
+    }
+    Ok(())
 }
 
 fn perform(step: &Step, root: &mut Root) -> Result<()> {

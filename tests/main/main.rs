@@ -39,4 +39,5 @@ mod seccomp; // filters as the payload feels them
 mod security; // attacks of the past
 mod spec; // the config that spec writes from its flags
 mod terminal; // console socket and the foreground terminal
+mod timings; // how long each step took
 mod update; // limits that change while the container lives
