@@ -33,7 +33,7 @@ impl Host {
             euid: nix::unistd::geteuid().as_raw(),
             egid: nix::unistd::getegid().as_raw(),
             in_user_namespace: in_user_namespace()?,
-            capabilities: cred::permitted_capabilities()?,
+            capabilities: cred::capabilities()?.permitted,
             cgroup: Hierarchy::probe()?,
         })
     }

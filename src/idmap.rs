@@ -5,10 +5,11 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
+use crate::channel::Up;
 use crate::host::Host;
-use crate::plan::namespaces::{IdMap, is_single};
+use crate::plan::namespaces::{IdMap, Namespaces, is_single};
 use crate::sys::clone::{self, Side};
 use crate::sys::{self, process};
 
@@ -53,6 +54,89 @@ pub fn namespace(host: &Host, uids: &[IdMap], gids: &[IdMap]) -> Result<OwnedFd>
             opened.map(OwnedFd::from)
         }
     }
+}
+
+/// Refuses maps in the config that are not those of the user namespace that it has the container join.
+pub fn check_joined(plan: &Namespaces) -> Result<()> {
+    let mapped = !plan.uids.is_empty() || !plan.gids.is_empty();
+    let user = plan
+        .join
+        .iter()
+        .find(|join| join.kind.flag == clone::NEWUSER);
+    let Some(join) = user.filter(|_| mapped) else {
+        return Ok(());
+    };
+    let path = &join.path;
+    let opened =
+        sys::io(File::open(path)).with_context(|| format!("{}: open {path:?}", join.field))?;
+    let (uids, gids) = maps_of(&opened.into()).with_context(|| join.field.clone())?;
+    for (field, asked, has) in [
+        ("linux.uidMappings", &plan.uids, uids),
+        ("linux.gidMappings", &plan.gids, gids),
+    ] {
+        let (mut asked, mut has) = (asked.clone(), has);
+        asked.sort_by_key(|map| map.container);
+        has.sort_by_key(|map| map.container);
+        ensure!(
+            asked == has,
+            "{field}: [{}]: the user namespace {path:?} of {} has [{}]; give the same, or none",
+            in_words(&asked),
+            join.field,
+            in_words(&has)
+        );
+    }
+    Ok(())
+}
+
+fn in_words(maps: &[IdMap]) -> String {
+    let words = maps
+        .iter()
+        .map(|map| format!("{} {} {}", map.container, map.host, map.size));
+    words.collect::<Vec<_>>().join(", ")
+}
+
+/// The kernel shows the maps of a namespace through a process in it only: one goes there and waits.
+fn maps_of(namespace: &OwnedFd) -> Result<(Vec<IdMap>, Vec<IdMap>)> {
+    let (parent, child) = crate::channel::pair()?;
+    match clone::clone3(0, None)? {
+        Side::Child => {
+            drop(parent);
+            // The processes in there must not be able to look into this one.
+            let joined = process::set_dumpable(false)
+                .and_then(|()| clone::setns(namespace, clone::NEWUSER))
+                .and_then(|()| child.send(Up::Ready));
+            // Lives until the parent hangs up.
+            child.receive().ok();
+            process::exit(joined.is_err().into())
+        }
+        Side::Parent { pid, .. } => {
+            drop(child);
+            let maps = match parent.receive() {
+                Ok(Some(Up::Ready)) => {
+                    read_map(pid, "uid_map").and_then(|uids| Ok((uids, read_map(pid, "gid_map")?)))
+                }
+                other => other.and_then(|_| bail!("the user namespace cannot be joined")),
+            };
+            drop(parent);
+            nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None).ok();
+            maps
+        }
+    }
+}
+
+fn read_map(pid: i32, file: &str) -> Result<Vec<IdMap>> {
+    let path = format!("/proc/{pid}/{file}");
+    let text = sys::io(std::fs::read_to_string(&path)).with_context(|| format!("read {path}"))?;
+    let map = |line: &str| {
+        let mut numbers = line.split_whitespace().map(str::parse);
+        let mut next = || numbers.next()?.ok();
+        Some(IdMap {
+            container: next()?,
+            host: next()?,
+            size: next()?,
+        })
+    };
+    Ok(text.lines().filter_map(map).collect())
 }
 
 fn write_map(pid: i32, file: &str, maps: &[IdMap]) -> Result<()> {

@@ -4,7 +4,6 @@
 //! relay joins what is to be joined and then makes init as its sibling, so that it is the parent's child.
 
 use std::fs::File;
-use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -68,13 +67,14 @@ impl Launch<'_> {
         let devices = netdev::find(&plan.net_devices)?;
         let (parent, child) = channel::pair()?;
         let refused = target.as_ref().is_some_and(|target| !target.prepare());
-        let relayed = refused || !joins.is_empty() || !plan.namespaces.time_offsets.is_empty();
+        let relayed = refused || !joins.is_empty();
         let makes_user = plan.namespaces.creates(clone::NEWUSER);
         let waits = relayed || makes_user || !devices.is_empty() || state.rdt.is_some();
-        let mut flags = plan.namespaces.create & !clone::NEWCGROUP;
-        if relayed {
-            flags = 0;
-        }
+        let flags = if relayed {
+            0
+        } else {
+            plan.namespaces.at_the_clone()
+        };
         let side = clone::clone3(flags, cgroup.map(AsFd::as_fd))
             .map_err(|error| explain_clone(error, plan))?;
         let Side::Parent { pid, pidfd } = side else {
@@ -393,11 +393,6 @@ fn join_and_clone(
     // The processes in there must not be able to look into this one; but who writes the maps of a new
     // user namespace without privilege must be.
     process::set_dumpable(plan.namespaces.creates(clone::NEWUSER))?;
-    // Afterwards /proc may be the container's.
-    let offsets = match plan.namespaces.time_offsets.is_empty() {
-        true => None,
-        false => Some(open_time_offsets()?),
-    };
     let (user, others): (Vec<_>, Vec<_>) = joins
         .into_iter()
         .partition(|(join, _)| join.kind.flag == clone::NEWUSER);
@@ -420,29 +415,8 @@ fn join_and_clone(
     for (join, namespace) in refused {
         clone::setns(&namespace, join.kind.flag).with_context(|| join.field.clone())?;
     }
-    let mut flags = plan.namespaces.create & !clone::NEWCGROUP;
-    if let Some(offsets) = offsets {
-        make_time_namespace(plan, offsets)?;
-        flags &= !clone::NEWTIME;
-    }
-    clone::clone3(flags | clone::PARENT, None).context("make the container's init")
-}
-
-/// time_namespaces(7): offsets are set after the namespace is made and before anybody is in it; the next
-/// child will be.
-fn make_time_namespace(plan: &Plan, file: File) -> Result<()> {
-    clone::unshare(clone::NEWTIME)?;
-    for offset in &plan.namespaces.time_offsets {
-        let line = format!("{} {} {}", offset.clock, offset.seconds, offset.nanoseconds);
-        sys::io((&file).write_all(line.as_bytes()))
-            .with_context(|| format!("linux.timeOffsets.{}: write {line:?}", offset.clock))?;
-    }
-    Ok(())
-}
-
-fn open_time_offsets() -> Result<File> {
-    let path = "/proc/self/timens_offsets";
-    sys::io(File::options().write(true).open(path)).with_context(|| format!("open {path}"))
+    let flags = plan.namespaces.at_the_clone() | clone::PARENT;
+    clone::clone3(flags, None).context("make the container's init")
 }
 
 fn set_oom_score(pid: i32, score: i32) -> Result<()> {

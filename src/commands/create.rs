@@ -21,7 +21,7 @@ use crate::host::Host;
 use crate::launch::{Init, Launch};
 use crate::plan::{Flags, Plan};
 use crate::sys::{self, clone, process, socket};
-use crate::{hooks, intelrdt, log, lsm, selfexe, timings};
+use crate::{hooks, idmap, intelrdt, log, lsm, selfexe, timings};
 
 pub fn run(args: &flags::Create, global: &Global, store: &Store) -> Result<i32> {
     let flags = &args.flags;
@@ -105,6 +105,7 @@ impl Request<'_> {
         self.check_terminal(&plan)?;
         lsm::check(&plan.process.labels)?;
         check_rdt(&plan)?;
+        idmap::check_joined(&plan.namespaces)?;
         self.bundle.check_files()?;
         check_preserved(plan.process.preserve_fds)?;
         if log::is_verbose() {

@@ -69,7 +69,7 @@ pub fn execute(plan: &Plan, channel: &ChildEnd, ready: Ready) -> Result<Infallib
     close_all_but(&[channel.as_fd()], process.preserve_fds)?;
     set_limits(process)?;
     if needs_admin(process) {
-        identity::raise_admin(&process.identity)?;
+        identity::raise_admin()?;
     }
     if let Some(filter) = &process.seccomp {
         load(filter, channel)?;

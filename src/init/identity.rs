@@ -26,7 +26,7 @@ pub fn become_root(namespaces: &Namespaces) -> Result<()> {
 /// Takes on the identity. With `keep_admin` CAP_SYS_ADMIN stays permitted, but not effective, for
 /// loading a filter right before exec; exec computes its new sets without it.
 pub fn assume(identity: &Identity, confined: bool, keep_admin: bool) -> Result<()> {
-    let grantable = cred::permitted_capabilities()?;
+    let grantable = cred::capabilities()?.permitted;
     let sets = Sets {
         effective: identity.sets.effective & identity.sets.permitted & grantable,
         permitted: identity.sets.permitted & grantable,
@@ -51,18 +51,11 @@ pub fn assume(identity: &Identity, confined: bool, keep_admin: bool) -> Result<(
 }
 
 /// Makes the kept CAP_SYS_ADMIN effective.
-pub fn raise_admin(identity: &Identity) -> Result<()> {
-    let grantable = cred::permitted_capabilities()?;
-    let Sets {
-        effective,
-        inheritable,
-        ..
-    } = identity.sets;
-    let (effective, inheritable) = (effective | SYS_ADMIN, inheritable & grantable);
+pub fn raise_admin() -> Result<()> {
+    let now = cred::capabilities()?;
     cred::set_capabilities(Sets {
-        effective: effective & grantable,
-        permitted: grantable,
-        inheritable,
+        effective: now.effective | SYS_ADMIN & now.permitted,
+        ..now
     })
 }
 

@@ -25,6 +25,7 @@ use crate::launch::Target;
 use crate::lsm;
 use crate::plan::Plan;
 use crate::plan::hooks::Hook;
+use crate::plan::namespaces::TimeOffset;
 use crate::plan::rootfs::Rootfs;
 use crate::plan::scheduling::Affinity;
 use crate::sys::{clone, cred, named, net, path, process, socket};
@@ -87,6 +88,7 @@ fn set_up(plan: &Plan, channel: &ChildEnd, materials: Materials) -> Result<exec:
     if let Some(target) = target {
         target.enter()?;
     }
+    enter_time_namespace(plan)?;
     if plan.namespaces.creates(clone::NEWUSER) {
         identity::become_root(&plan.namespaces)?;
     }
@@ -242,6 +244,19 @@ fn set_affinity(plan: &Plan) -> Result<()> {
         }
         true if !initial.is_empty() => Ok(()),
         _ => process::set_affinity(&process::ALL_PROCESSORS),
+    }
+}
+
+/// Not as the root of a new user namespace yet: the file for offsets belongs to who this process was at its birth.
+fn enter_time_namespace(plan: &Plan) -> Result<()> {
+    let offsets = &plan.namespaces.time_offsets;
+    let line =
+        |offset: &TimeOffset| format!("{} {} {}", offset.clock, offset.seconds, offset.nanoseconds);
+    match offsets.is_empty() {
+        true => Ok(()),
+        false => {
+            clone::enter_new_time_namespace(offsets.iter().map(line)).context("linux.timeOffsets")
+        }
     }
 }
 

@@ -142,6 +142,17 @@ impl Namespaces {
         self.create & flag != 0
     }
 
+    /// Those that init is born in. The cgroup namespace is not: it is rooted at the cgroup that its maker is in. Nor is one
+    /// for time with offsets, which nobody may be in when they are set.
+    pub fn at_the_clone(&self) -> u64 {
+        let time = if self.time_offsets.is_empty() {
+            0
+        } else {
+            clone::NEWTIME
+        };
+        self.create & !clone::NEWCGROUP & !time
+    }
+
     pub fn joins(&self, flag: u64) -> bool {
         self.join.iter().any(|join| join.kind.flag == flag)
     }

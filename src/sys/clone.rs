@@ -1,10 +1,12 @@
 //! clone3(2), unshare(2) and setns(2): how processes and namespaces are made.
 
+use std::fs::File;
+use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
-use super::check;
+use super::{check, io};
 
 // libc declares some of these as c_int, which cannot hold them.
 pub const NEWTIME: u64 = 0x80;
@@ -63,6 +65,22 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd>) -> Result<Side> {
 
 fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count)
+}
+
+/// Makes a time namespace with these offsets, `clock seconds nanoseconds`, and goes into it.
+///
+/// time_namespaces(7): they are set after it is made and before anybody is in it.
+pub fn enter_new_time_namespace(offsets: impl Iterator<Item = String>) -> Result<()> {
+    unshare(NEWTIME)?;
+    let path = "/proc/self/timens_offsets";
+    let mut file =
+        io(File::options().write(true).open(path)).with_context(|| format!("open {path}"))?;
+    for line in offsets {
+        io(file.write_all(line.as_bytes())).with_context(|| format!("write {line:?}"))?;
+    }
+    let made = "/proc/self/ns/time_for_children";
+    let namespace = io(File::open(made)).with_context(|| format!("open {made}"))?;
+    setns(&namespace, NEWTIME)
 }
 
 pub fn unshare(flags: u64) -> Result<()> {

@@ -55,15 +55,20 @@ pub fn set_capabilities(sets: Sets) -> Result<()> {
     check(result, || format!("capset({sets:x?})")).map(drop)
 }
 
-/// The capabilities that this process may use or give away now.
-pub fn permitted_capabilities() -> Result<u64> {
+/// The sets of this process; what is permitted it may use or give away.
+pub fn capabilities() -> Result<Sets> {
     const VERSION_3: u32 = 0x2008_0522;
     let header = [VERSION_3, 0];
     let mut data = [[0u32; 3]; 2];
     // SAFETY: header and data have the layout of capget(2) version 3 and outlive the call.
     let result = unsafe { libc::syscall(libc::SYS_capget, header.as_ptr(), data.as_mut_ptr()) };
     check(result, || "capget()".to_string())?;
-    Ok(u64::from(data[0][1]) | u64::from(data[1][1]) << 32)
+    let set = |index: usize| u64::from(data[0][index]) | u64::from(data[1][index]) << 32;
+    Ok(Sets {
+        effective: set(0),
+        permitted: set(1),
+        inheritable: set(2),
+    })
 }
 
 /// Takes every capability that is not in `keep` out of the bounding set.

@@ -58,6 +58,27 @@ fn configs_that_are_not_objects() {
 }
 
 #[test]
+fn lists_in_the_place_of_objects() {
+    for (place, field) in [
+        ("/hooks", "hooks"),
+        ("/linux/resources", "linux.resources"),
+        ("/linux/resources/memory", "linux.resources.memory"),
+        ("/process/capabilities", "process.capabilities"),
+        ("/linux/seccomp", "linux.seccomp"),
+    ] {
+        let c = bundle!().set(place, json!([]));
+        c.create()
+            .fails_naming(&format!("{field}: must be an object, not a list"));
+        c.assert_gone();
+    }
+    // Under names of others, lists are theirs.
+    bundle!()
+        .set("/vendor", json!({"hooks": [], "linux": [1]}))
+        .run()
+        .ok();
+}
+
+#[test]
 fn text_after_the_config() {
     let mut c = bundle!();
     c.raw = Some(format!("{} trailing", c.spec));

@@ -106,6 +106,27 @@ fn ambient_without_inheritable_is_only_a_warning() {
 }
 
 #[test]
+fn a_filter_without_no_new_privileges_costs_no_capability() {
+    let filter = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+        {"names": ["swapon"], "action": "SCMP_ACT_ERRNO"},
+    ]});
+    let c = bundle!()
+        .caps(&["CAP_KILL", "CAP_NET_BIND_SERVICE"])
+        .set("/process/capabilities/permitted", json!(["CAP_KILL"]))
+        .set("/process/capabilities/effective", json!(["CAP_KILL"]))
+        .set("/process/capabilities/ambient", json!(["CAP_KILL"]))
+        .set("/process/user", json!({"uid": 1000, "gid": 1000}))
+        .set("/process/noNewPrivileges", json!(false))
+        .set("/linux/seccomp", filter);
+    let (kill, bind) = (1 << 5, 1 << 10);
+    // Inheritable, permitted, effective, bounding, ambient.
+    assert_eq!(
+        sets(&c.run().ok().report()),
+        [kill | bind, kill, kill, kill | bind, kill]
+    );
+}
+
+#[test]
 fn unknown_capabilities_are_ignored() {
     let c = bundle!().caps(&["CAP_KILL", "CAP_FROM_THE_FUTURE"]);
     assert_eq!(sets(&c.run().ok().report())[3], 1 << 5);

@@ -136,6 +136,29 @@ fn a_joined_user_namespace_with_equal_maps() {
 }
 
 #[test]
+fn maps_that_a_joined_user_namespace_does_not_have_are_refused() {
+    let c = bundle!();
+    let owner = owner("owner", Bundle::in_user_namespace);
+    let path = format!("/proc/{}/ns/user", owner.pid());
+    let mut c = c
+        .in_user_namespace()
+        .without("/linux/namespaces", "type", "user")
+        .push("/linux/namespaces", json!({"type": "user", "path": path}));
+    let equal = json!([{"containerID": 0, "hostID": 100000, "size": 65536}]);
+    let other = json!([{"containerID": 0, "hostID": 100000, "size": 1000}]);
+    for (uids, gids, field) in [
+        (&other, &equal, "linux.uidMappings: [0 100000 1000]"),
+        (&equal, &other, "linux.gidMappings: [0 100000 1000]"),
+    ] {
+        c = c
+            .set("/linux/uidMappings", uids.clone())
+            .set("/linux/gidMappings", gids.clone());
+        c.create().fails_naming(field);
+        c.assert_gone();
+    }
+}
+
+#[test]
 fn a_namespace_of_the_wrong_type_is_refused() {
     let c = bundle!();
     let c = join(c, "network", "/proc/self/ns/uts");
@@ -491,4 +514,24 @@ fn joined_host_namespaces_are_not_changed() {
     c.assert_gone();
     let ttl = fs::read_to_string("/proc/sys/net/ipv4/ip_default_ttl").expect("read");
     assert_ne!(ttl.trim(), "63");
+}
+
+/// As an ordinary user: whoever makes the user namespace first has the right to the clock of the container.
+#[test]
+fn clock_offsets_in_a_user_namespace() {
+    let c = bundle!()
+        .in_user_namespace()
+        .push("/linux/namespaces", json!({"type": "time"}))
+        .set(
+            "/linux/timeOffsets",
+            json!({"boottime": {"secs": 1_000_000, "nanosecs": 0}}),
+        )
+        .asks(&["clock boottime"]);
+    let seconds: f64 = c
+        .run()
+        .ok()
+        .answer("clock boottime")
+        .parse()
+        .expect("a number");
+    assert!(seconds > 1_000_000.0, "{seconds}");
 }

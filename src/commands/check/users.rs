@@ -37,7 +37,7 @@ impl Caller {
             uid,
             gid: getegid().as_raw(),
             name: name_of(uid),
-            privileged: cred::permitted_capabilities()? & CAP_SYS_ADMIN != 0,
+            privileged: cred::capabilities()?.permitted & CAP_SYS_ADMIN != 0,
             confined: uid != 0 || host::in_user_namespace().unwrap_or(false),
         })
     }
