@@ -76,6 +76,11 @@ impl Bundle {
         Ok(self.dir.join(root.path()))
     }
 
+    pub fn mount_label(&self) -> Option<&str> {
+        let label = self.spec.linux().as_ref()?.mount_label().as_deref();
+        label.filter(|label| !label.is_empty())
+    }
+
     pub fn annotation(&self, name: &str) -> Option<&str> {
         self.spec
             .annotations()

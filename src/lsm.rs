@@ -11,7 +11,7 @@ use crate::plan::process::Labels;
 use crate::sys::{named, path};
 
 /// A label for a module that is not there would be a promise not kept.
-pub fn check(labels: &Labels) -> Result<()> {
+pub fn check(labels: &Labels, mount_label: Option<&str>) -> Result<()> {
     if let Some(profile) = &labels.apparmor {
         let enabled = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled");
         ensure!(
@@ -19,10 +19,15 @@ pub fn check(labels: &Labels) -> Result<()> {
             "process.apparmorProfile: {profile}: AppArmor is not enabled on this host; remove the profile"
         );
     }
-    if let Some(label) = &labels.selinux {
+    let of_process = labels
+        .selinux
+        .as_deref()
+        .map(|label| ("process.selinuxLabel", label));
+    let of_mounts = mount_label.map(|label| ("linux.mountLabel", label));
+    for (field, label) in of_process.into_iter().chain(of_mounts) {
         ensure!(
             Path::new("/sys/fs/selinux/enforce").exists(),
-            "process.selinuxLabel: {label}: SELinux is not enabled on this host; remove the label"
+            "{field}: {label}: SELinux is not enabled on this host; remove the label"
         );
     }
     Ok(())

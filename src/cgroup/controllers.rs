@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::{open_directory, write_at};
 use crate::plan::resources::{Resources, Setting};
@@ -17,7 +17,6 @@ pub fn enable(mount: &Path, path: &Path, resources: &Resources) -> Result<()> {
     if missing(parent, "cgroup.subtree_control", &wanted)?.is_empty() {
         return Ok(());
     }
-    check_available(mount, resources, &wanted)?;
     let below = parent.strip_prefix(mount).unwrap_or(parent);
     let mut level = mount.to_path_buf();
     for component in std::iter::once(Path::new("")).chain(below.iter().map(Path::new)) {
@@ -44,8 +43,16 @@ pub fn enable(mount: &Path, path: &Path, resources: &Resources) -> Result<()> {
     Ok(())
 }
 
-fn check_available(mount: &Path, resources: &Resources, wanted: &[&str]) -> Result<()> {
-    let missing = missing(mount, "cgroup.controllers", wanted)?;
+/// Whether the host has what the limits need; before anything is made.
+pub fn check(mount: &Path, resources: &Resources) -> Result<()> {
+    for size in resources.page_sizes() {
+        check_page_size(size)?;
+    }
+    let wanted = resources.controllers();
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let missing = missing(mount, "cgroup.controllers", &wanted)?;
     let Some(controller) = missing.first() else {
         return Ok(());
     };
@@ -76,4 +83,22 @@ fn missing<'a>(directory: &Path, file: &str, wanted: &[&'a str]) -> Result<Vec<&
         .copied()
         .filter(|name| !have.contains(name))
         .collect())
+}
+
+/// Docs of the kernel, hugetlbpage.rst: a directory for each size, which it counts in kB.
+fn check_page_size((size, field): (&str, &str)) -> Result<()> {
+    let (number, unit) = size.split_at(size.len() - 2);
+    let factor = match unit {
+        "GB" => 1 << 20,
+        "MB" => 1 << 10,
+        _ => 1,
+    };
+    let kilobytes = number.parse::<u64>().unwrap_or(0).saturating_mul(factor);
+    let directory = Path::new("/sys/kernel/mm/hugepages");
+    let known = directory.join(format!("hugepages-{kilobytes}kB")).is_dir();
+    ensure!(
+        known || !directory.is_dir(),
+        "{field}.pageSize: {size}: the kernel has no huge pages of this size; {directory:?} lists those that it has"
+    );
+    Ok(())
 }

@@ -13,7 +13,7 @@ use nix::mount::{MntFlags, umount2};
 use nix::sys::socket::SockType;
 
 use crate::bundle::Bundle;
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, controllers};
 use crate::cli::{Global, Rootless};
 use crate::container::{Slot, State, Status, Store, boot_id, report};
 use crate::flags::{self, CreateFlags};
@@ -103,7 +103,10 @@ impl Request<'_> {
     pub fn make(self, store: &Store) -> Result<Made> {
         let (host, plan) = self.plan()?;
         self.check_terminal(&plan)?;
-        lsm::check(&plan.process.labels)?;
+        lsm::check(&plan.process.labels, self.bundle.mount_label())?;
+        if let Some(cgroup) = &plan.cgroup {
+            controllers::check(&cgroup.mount, &cgroup.resources)?;
+        }
         check_rdt(&plan)?;
         idmap::check_joined(&plan.namespaces)?;
         self.bundle.check_files()?;

@@ -36,7 +36,7 @@ pub fn run(args: &flags::Exec, store: &Store) -> Result<i32> {
     timings::step(|| "plan".to_string());
     check_terminal(args, &plan)?;
     check_preserved(plan.process.preserve_fds)?;
-    lsm::check(&plan.process.labels)?;
+    lsm::check(&plan.process.labels, None)?;
     let sockets = Sockets::connect(&args.console_socket, &args.pidfd_socket)?;
     let cgroup = cgroup(&container, &host, &args.cgroup)?;
     let initial = &plan.process.scheduling.affinity.initial;

@@ -42,7 +42,9 @@ fn change(container: &Container, asked: Value, schemata: &[Schema]) -> Result<()
     let cgroup: &Cgroup = cgroup
         .as_ref()
         .context("the container has no cgroup whose limits could be changed")?;
-    controllers::enable(&Host::probe()?.cgroup.mount, &cgroup.path, &plan)?;
+    let mount = Host::probe()?.cgroup.mount;
+    controllers::check(&mount, &plan)?;
+    controllers::enable(&mount, &cgroup.path, &plan)?;
     let written = cgroup.update(&plan.settings)?;
     set_schemata().map_err(|error| written.take_back(error))
 }

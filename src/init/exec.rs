@@ -151,10 +151,20 @@ fn raise_limits(process: &Process) -> Result<()> {
     for (index, limit) in process.rlimits.iter().enumerate() {
         let (soft, hard) = process::prlimit(0, limit.resource, None)?;
         if limit.hard > hard {
-            set_limit(index, limit, (soft, limit.hard))?;
+            process::prlimit(0, limit.resource, Some((soft, limit.hard)))
+                .with_context(|| above_hard(index, limit, hard))?;
         }
     }
     Ok(())
+}
+
+/// prlimit(2) needs the capability in the initial user namespace.
+fn above_hard(index: usize, limit: &Rlimit, hard: u64) -> String {
+    format!(
+        "process.rlimits[{index}].hard: {}: {} of the runtime is {hard}, and CAP_SYS_RESOURCE, to go above it, is missing; \
+         lower the limit in the config, or raise it for the caller",
+        limit.hard, limit.name
+    )
 }
 
 /// Not earlier: a low limit would hit the runtime's own last steps.

@@ -24,6 +24,7 @@ pub mod sysctl;
 #[cfg(test)]
 pub mod tests;
 pub mod update;
+pub mod v1;
 
 use std::fmt;
 

@@ -43,7 +43,13 @@ pub struct Scheduler {
     pub runtime: u64,
     pub deadline: u64,
     pub period: u64,
+    /// The bounds that the flags for clamping set: the config has no fields for others than none.
+    pub least_utilization: u32,
+    pub most_utilization: u32,
 }
+
+/// SCHED_CAPACITY_SCALE: as much as a processor has.
+const MOST_UTILIZATION: u32 = 1024;
 
 pub fn scheduling(process: &Process, linux: Option<&Linux>) -> Result<Scheduling> {
     let personality = linux.and_then(|linux| linux.personality().as_ref());
@@ -91,7 +97,9 @@ fn affinity(process: &Process) -> Result<Affinity> {
 }
 
 fn scheduler(spec: &Spec) -> Result<Scheduler> {
-    use LinuxSchedulerPolicy::{SchedBatch, SchedDeadline, SchedFifo, SchedOther, SchedRr};
+    use LinuxSchedulerPolicy::{
+        SchedBatch, SchedDeadline, SchedFifo, SchedIso, SchedOther, SchedRr,
+    };
     let field = "process.scheduler";
     let policy = *spec.policy();
     let (nice, priority) = (spec.nice().unwrap_or(0), spec.priority().unwrap_or(0));
@@ -117,7 +125,12 @@ fn scheduler(spec: &Spec) -> Result<Scheduler> {
         policy == SchedDeadline || times == [0; 3],
         "{field}.runtime, deadline and period are for SCHED_DEADLINE only"
     );
+    ensure!(
+        policy != SchedIso,
+        "{field}.policy: SCHED_ISO: no Linux kernel has it; use SCHED_OTHER"
+    );
     let [runtime, deadline, period] = times;
+    check_deadline(policy == SchedDeadline, times)?;
     let flags = spec
         .flags()
         .iter()
@@ -134,7 +147,21 @@ fn scheduler(spec: &Spec) -> Result<Scheduler> {
         runtime,
         deadline,
         period,
+        least_utilization: 0,
+        most_utilization: MOST_UTILIZATION,
     })
+}
+
+/// sched(7), "SCHED_DEADLINE": runtime <= deadline <= period, and at least 1024 ns, the kernel's resolution.
+fn check_deadline(wanted: bool, [runtime, deadline, period]: [u64; 3]) -> Result<()> {
+    const LEAST: u64 = 1024;
+    let period = if period == 0 { deadline } else { period };
+    ensure!(
+        !wanted || (LEAST <= runtime && runtime <= deadline && deadline <= period),
+        "process.scheduler: runtime {runtime}, deadline {deadline}, period {period}: SCHED_DEADLINE needs \
+         {LEAST} <= runtime <= deadline <= period, in nanoseconds"
+    );
+    Ok(())
 }
 
 /// sched(7); SCHED_ISO has a number, but no kernel has it.
@@ -222,8 +249,13 @@ mod tests {
 
     #[test]
     fn policies_and_flags_have_the_kernels_numbers() {
-        let policies = ["OTHER", "FIFO", "RR", "BATCH", "ISO", "IDLE", "DEADLINE"];
-        for (number, name) in policies.into_iter().enumerate() {
+        for (number, name) in [
+            (0, "OTHER"),
+            (1, "FIFO"),
+            (2, "RR"),
+            (3, "BATCH"),
+            (5, "IDLE"),
+        ] {
             let priority = if matches!(name, "FIFO" | "RR") { 1 } else { 0 };
             let config = json!({"policy": format!("SCHED_{name}"), "priority": priority});
             let scheduler = plan(&[("/process/scheduler", config)])
@@ -231,14 +263,10 @@ mod tests {
                 .scheduling
                 .scheduler
                 .unwrap();
-            assert_eq!(
-                (scheduler.policy, scheduler.size),
-                (number as u32, 48),
-                "{name}"
-            );
+            assert_eq!((scheduler.policy, scheduler.size), (number, 56), "{name}");
         }
         let config = json!({
-            "policy": "SCHED_DEADLINE", "runtime": 1, "deadline": 2, "period": 3,
+            "policy": "SCHED_DEADLINE", "runtime": 1024, "deadline": 2000, "period": 3000,
             "flags": ["SCHED_FLAG_RESET_ON_FORK", "SCHED_FLAG_DL_OVERRUN"],
         });
         let scheduler = plan(&[("/process/scheduler", config)])
@@ -246,10 +274,10 @@ mod tests {
             .scheduling
             .scheduler
             .unwrap();
-        assert_eq!(scheduler.flags, 0x05);
+        assert_eq!((scheduler.policy, scheduler.flags), (6, 0x05));
         assert_eq!(
             [scheduler.runtime, scheduler.deadline, scheduler.period],
-            [1, 2, 3]
+            [1024, 2000, 3000]
         );
     }
 

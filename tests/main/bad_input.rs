@@ -297,6 +297,14 @@ fn bad_schedulers_are_refused() {
             json!({"scheduler": {"policy": "SCHED_FIFO", "nice": 5}}),
         ),
         (
+            "process.scheduler.policy: SCHED_ISO: no Linux kernel has it",
+            json!({"scheduler": {"policy": "SCHED_ISO"}}),
+        ),
+        (
+            "process.scheduler: runtime 10, deadline 5, period 5: SCHED_DEADLINE needs",
+            json!({"scheduler": {"policy": "SCHED_DEADLINE", "runtime": 10, "deadline": 5}}),
+        ),
+        (
             "process.ioPriority",
             json!({"ioPriority": {"class": "IOPRIO_CLASS_BE", "priority": 8}}),
         ),
@@ -315,6 +323,25 @@ fn bad_schedulers_are_refused() {
 }
 
 #[test]
+fn a_hard_limit_out_of_reach_is_explained() {
+    let privileged = caps::has_cap(
+        None,
+        caps::CapSet::Effective,
+        caps::Capability::CAP_SYS_RESOURCE,
+    );
+    needs!(
+        !privileged.expect("capabilities"),
+        "needs a caller without CAP_SYS_RESOURCE"
+    );
+    let limit = json!([{"type": "RLIMIT_NPROC", "soft": 1, "hard": u64::MAX}]);
+    let c = bundle!().set("/process/rlimits", limit);
+    c.create().fails_naming(
+        "process.rlimits[0].hard: 18446744073709551615: RLIMIT_NPROC of the runtime is",
+    );
+    c.assert_gone();
+}
+
+#[test]
 fn labels_without_their_module_are_refused() {
     needs!(
         !fs::exists("/sys/kernel/security/apparmor").unwrap_or(false),
@@ -322,6 +349,13 @@ fn labels_without_their_module_are_refused() {
     );
     let c = bundle!().set("/process/apparmorProfile", json!("some-profile"));
     refused(&c, "process.apparmorProfile");
+    for (place, field) in [
+        ("/process/selinuxLabel", "process.selinuxLabel"),
+        ("/linux/mountLabel", "linux.mountLabel"),
+    ] {
+        let c = bundle!().set(place, json!("system_u:system_r:container_t:s0"));
+        refused(&c, field);
+    }
 }
 
 #[test]

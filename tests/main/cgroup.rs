@@ -255,6 +255,11 @@ fn reserved_huge_pages_are_limited_too() {
 #[test]
 fn an_unknown_size_of_huge_pages_is_refused() {
     let mut c = bundle!();
+    c = c.set(
+        "/linux/resources/hugepageLimits",
+        json!([{"pageSize": "3MB", "limit": 0}]),
+    );
+    c.create().fails_naming("linux.resources.hugepageLimits[0].pageSize: 3MB: the kernel has no huge pages of this size");
     for size in ["3MB", "2mb", "", "2MB/../x"] {
         c = c.set(
             "/linux/resources/hugepageLimits",
