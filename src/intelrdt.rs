@@ -4,6 +4,8 @@
 //! Every function takes the root of the tree. Tools that change the tree hold a lock on that directory
 //! (Documentation/filesystems/resctrl.rst, "Reading/writing the RDT data"); so does this one.
 
+pub mod usage;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{ErrorKind, Write};

@@ -5,7 +5,9 @@
 
 pub mod controllers;
 pub mod devices;
+pub mod stats;
 mod update;
+mod watch;
 
 use std::fs::File;
 use std::io::{Read, Write};
