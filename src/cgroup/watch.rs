@@ -93,3 +93,35 @@ fn reread(file: &mut File) -> Result<Option<String>> {
         read => sys::io(read).map(|_| Some(text)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn an_end_and_each_growth_of_the_count_are_told() {
+        let name = format!("cofferdam-watch-{}", std::process::id());
+        let dir = std::env::temp_dir().join(name);
+        fs::create_dir_all(&dir).expect("mkdir");
+        let write = |file: &str, text: &str| fs::write(dir.join(file), text).expect("write");
+        write("events", "populated 1\nfrozen 0\n");
+        write("memory", "max 3\noom 1\noom_kill 1\n");
+        let open = |file: &str| File::open(dir.join(file)).expect("open");
+        let mut watch = Watch {
+            events: open("events"),
+            memory: Some(open("memory")),
+            oom_kills: 0,
+        };
+        let mut look = || watch.wait(Instant::now()).expect("a look");
+        let told = |oom, ended| Happened { oom, ended };
+        assert_eq!(look(), told(true, false));
+        assert_eq!(look(), told(false, false));
+        write("memory", "max 9\noom 2\noom_kill 1\n");
+        assert_eq!(look(), told(false, false));
+        write("memory", "max 9\noom 2\noom_kill 3\n");
+        write("events", "populated 0\nfrozen 0\n");
+        assert_eq!(look(), told(true, true));
+        fs::remove_dir_all(&dir).expect("remove");
+    }
+}

@@ -1,10 +1,127 @@
-//! `stats`
+//! `stats`: what containers use, as a table for people that renews itself, or once for programs.
+//!
+//! On a terminal it goes on until `q` or ^C; everywhere else it prints once. Shares of time are those
+//! between two samples. Changes nothing.
 
-use anyhow::{Result, bail};
+mod row;
+mod screen;
 
-use crate::container::Store;
-use crate::flags;
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
 
-pub fn run(_args: &flags::Stats, _store: &Store) -> Result<i32> {
-    bail!("stats: not there yet")
+use anyhow::{Result, ensure};
+use nix::sys::signalfd::SignalFd;
+
+use crate::cgroup::stats::Stats;
+use crate::container::{Container, Status, Store};
+use crate::flags::{self, Format};
+use crate::terminal;
+use row::Row;
+use screen::{Screen, Woken};
+
+/// The first sample alone says nothing of shares: long enough for a tick of any clock, short for who waits.
+const FIRST: Duration = Duration::from_millis(200);
+const INTERVAL: Duration = Duration::from_secs(1);
+
+pub fn run(args: &flags::Stats, store: &Store) -> Result<i32> {
+    check(&args.ids, store)?;
+    let (signals, _) = terminal::block_signals()?;
+    let live = !args.no_stream && args.format == Format::Table && std::io::stdout().is_terminal();
+    if live {
+        return watch(args, store, &signals);
+    }
+    let before = sample(&args.ids, store);
+    if let Woken::Signal(signal) = screen::wait(&signals, None, Instant::now() + FIRST)? {
+        return Ok(128 + signal);
+    }
+    let rows = rows(&before, &sample(&args.ids, store));
+    let text = match args.format {
+        Format::Table => row::table(&rows),
+        Format::Json => row::objects(&rows)?,
+    };
+    super::print(&text)?;
+    Ok(0)
+}
+
+/// Until the user, or the last of the named containers, ends it.
+fn watch(args: &flags::Stats, store: &Store, signals: &SignalFd) -> Result<i32> {
+    let screen = Screen::open()?;
+    let mut before = sample(&args.ids, store);
+    let mut shown = String::new();
+    let mut next = Instant::now() + FIRST;
+    loop {
+        match screen::wait(signals, Some(&screen), next)? {
+            Woken::Quit | Woken::Signal(libc::SIGINT) => return Ok(0),
+            Woken::Signal(signal) => return Ok(128 + signal),
+            Woken::Resized => {}
+            Woken::InTime => {
+                let now = sample(&args.ids, store);
+                if now.is_empty() && !args.ids.is_empty() {
+                    return Ok(0);
+                }
+                shown = row::table(&rows(&before, &now));
+                before = now;
+                next = Instant::now() + INTERVAL;
+            }
+        }
+        screen.show(&shown)?;
+    }
+}
+
+/// Who names a container wants to know that it is not there.
+fn check(ids: &[String], store: &Store) -> Result<()> {
+    for id in ids {
+        let status = store.find(id)?.status()?;
+        ensure!(
+            status != Status::Stopped,
+            "container with id {id} is not running"
+        );
+    }
+    Ok(())
+}
+
+/// What each container has used up to a moment; by name.
+type Samples = BTreeMap<String, Sample>;
+
+struct Sample {
+    at: Instant,
+    stats: Stats,
+}
+
+/// One that ends or vanishes meanwhile is left out.
+fn sample(ids: &[String], store: &Store) -> Samples {
+    let chosen: Vec<Container> = match ids {
+        [] => store.list().unwrap_or_default(),
+        ids => ids.iter().filter_map(|id| store.find(id).ok()).collect(),
+    };
+    let wanted = |container: &Container| match container.status() {
+        Ok(Status::Running | Status::Paused) => true,
+        Ok(Status::Created) => !ids.is_empty(),
+        _ => false,
+    };
+    let sampled = |container: &Container| {
+        let stats = match container.cgroup().ok()? {
+            Some(cgroup) => cgroup.stats().ok()??,
+            // Without a cgroup nothing is counted.
+            None => Stats::default(),
+        };
+        let at = Instant::now();
+        Some((container.state.id.clone(), Sample { at, stats }))
+    };
+    chosen
+        .iter()
+        .filter(|container| wanted(container))
+        .filter_map(sampled)
+        .collect()
+}
+
+fn rows(before: &Samples, now: &Samples) -> Vec<Row> {
+    let memory = row::memory_of_host();
+    let row = |(id, now): (&String, &Sample)| {
+        let before = before.get(id);
+        let since = before.map(|before| (&before.stats, now.at - before.at));
+        Row::new(id, since, &now.stats, memory)
+    };
+    now.iter().map(row).collect()
 }

@@ -10,7 +10,7 @@ mod host;
 mod payload;
 pub mod terminal;
 
-pub use call::{Call, Output};
+pub use call::{Call, Output, Running};
 pub use host::{cgroup_root, has_controller, holds_within, node, send, wait_until};
 pub use skip::{Runtime, binary, runtime, say_skipped, skips};
 
