@@ -136,7 +136,7 @@ const HEADING: [&str; 8] = [
     "MEM %",
     "PIDS",
     "IO READ / WRITE",
-    "PRESSURE CPU/MEM/IO %",
+    "PSI CPU/MEM/IO",
     "THROTTLED",
 ];
 
@@ -155,7 +155,7 @@ pub fn table(rows: &[Row]) -> String {
             0 => format!("{cell:<width$}"),
             _ => format!("{cell:>width$}"),
         });
-        padded.collect::<Vec<_>>().join("   ") + "\n"
+        padded.collect::<Vec<_>>().join("  ") + "\n"
     };
     lines.iter().map(line).collect()
 }
@@ -166,15 +166,21 @@ fn cells(row: &Row) -> [String; 8] {
     let bytes = |count: Option<u64>| count.map_or("-".into(), bytes);
     let pressure = [row.pressure.cpu, row.pressure.memory, row.pressure.io].map(share);
     [
-        row.id.clone(),
+        short(&row.id).to_string(),
         percent(row.cpu_percent),
         format!("{} / {}", bytes(row.memory_usage), bytes(row.memory_limit)),
         percent(row.memory_percent),
         row.pids.map_or("-".into(), |count| count.to_string()),
         format!("{} / {}", bytes(row.io_read), bytes(row.io_written)),
-        pressure.join(" / "),
+        pressure.join("/"),
         percent(row.throttled_percent),
     ]
+}
+
+/// Names of engines are 64 hexadecimal digits, of which people know the first ones.
+fn short(id: &str) -> &str {
+    let made = id.len() == 64 && id.bytes().all(|digit| digit.is_ascii_hexdigit());
+    if made { &id[..12] } else { id }
 }
 
 /// Three digits or more, in the largest unit that has one before the point.
@@ -279,7 +285,7 @@ mod tests {
             .expect("a row")
             .split_whitespace()
             .collect();
-        let wanted = "web - - / - - - - / - - / - / - -";
+        let wanted = "web - - / - - - - / - -/-/- -";
         assert_eq!(words.join(" "), wanted);
         let json = objects(&[row]).expect("JSON");
         assert!(json.contains(r#""cpu_percent":null"#), "{json}");
@@ -287,13 +293,14 @@ mod tests {
 
     #[test]
     fn columns_line_up() {
-        let since = Some((&Stats::default(), Duration::from_secs(1))).map(|(_, time)| time);
         let before = Stats::default();
-        let since = since.map(|time| (&before, time));
-        let rows = ["a", "a-long-name"].map(|id| Row::new(id, since, &busy(), None));
+        let since = Some((&before, Duration::from_secs(1)));
+        let made = "0123456789abcdef".repeat(4);
+        let rows = ["a", &made].map(|id| Row::new(id, since, &busy(), None));
         let text = table(&rows);
-        let wanted = "a             150.00%   32.0MiB / 64.0MiB   50.00%      4   4.00MiB / 1.00KiB            12.3 / - / -      40.00%";
-        assert_eq!(text.lines().nth(1), Some(wanted));
+        let columns = "150.00%  32.0MiB / 64.0MiB  50.00%     4  4.00MiB / 1.00KiB        12.3/-/-     40.00%";
+        let wanted = ["a           ", "0123456789ab"].map(|id| format!("{id}  {columns}"));
+        assert_eq!(text.lines().skip(1).collect::<Vec<_>>(), wanted);
         let widths: Vec<usize> = text.lines().map(|line| line.chars().count()).collect();
         assert!(widths.iter().all(|width| *width == widths[0]), "{text}");
     }

@@ -123,6 +123,9 @@ fn answer(command: &str, args: &[&str]) -> String {
         "winch" => winch(arg(0)),
         "children" => children(number(arg(0))),
         "pause" => forever(),
+        "spin" => loop {
+            std::hint::spin_loop();
+        },
         "pause-unless" => {
             if fs::metadata(arg(0)).is_ok() {
                 "ok".into()
