@@ -41,6 +41,12 @@ const DESCRIPTIONS: &[(&str, &str)] = &[
          hooks. The container must have stopped, or not have been started yet.",
     ),
     (
+        "events",
+        "Prints what a container uses, a JSON object a line: once, or again and again until its last process \
+         ends. An object of type oom says that the kernel has killed a process for want of memory. Times are \
+         in nanoseconds.",
+    ),
+    (
         "exec",
         "Runs another process in the namespaces and the cgroup of a container, with the environment, user and \
          capabilities of the container's own process, but for what the options change.",
@@ -65,6 +71,13 @@ const DESCRIPTIONS: &[(&str, &str)] = &[
         "state",
         "Prints a JSON object with the status: creating, created, running, paused or stopped. The kernel is \
          asked for it each time.",
+    ),
+    (
+        "stats",
+        "Shows what containers use, renewed every second until q or ^C; once, where standard output is no \
+         terminal. A dash is what the kernel does not count, for want of a controller. CPU 100 % is one \
+         processor. PSI is the share of the last ten seconds in which some process waited for a processor, \
+         for memory or for IO. THROTTLED is the share of periods in which the CPU quota ran out.",
     ),
 ];
 
@@ -96,6 +109,8 @@ const EXAMPLES: &[(&str, &str)] = &[
         "spec",
         "cofferdam spec --rootless --hostname web -- sh -c 'echo hi'",
     ),
+    ("stats", "cofferdam stats"),
+    ("stats", "cofferdam stats --format json web"),
     (
         "update",
         "cofferdam update --memory 512m --pids-limit 100 web",

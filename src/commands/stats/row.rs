@@ -278,7 +278,7 @@ mod tests {
     #[test]
     fn what_is_not_counted_is_a_dash() {
         let row = Row::new("web", None, &Stats::default(), Some(1 << 30));
-        let text = table(&[row.clone()]);
+        let text = table(std::slice::from_ref(&row));
         let words: Vec<&str> = text
             .lines()
             .nth(1)
