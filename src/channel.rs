@@ -17,7 +17,7 @@
 //!        <------------- Up::Starting ------  this caller won; end of file then means that exec succeeded
 //!        <--- Up::Listener{number} --------  only with a seccomp filter that notifies
 //!        ------------------- Down::Go ---->  its agent has it
-//!        <--------- Up::Failed{text} ------  ends it at any point
+//!        <--- Up::Failed{code, errno, text}  ends it at any point
 //! ```
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -25,6 +25,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use anyhow::{Context, Result, bail};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
+use crate::fault::Coded;
 use crate::sys::{named, socket};
 
 /// An error text longer than this is cut: nobody reads it, and a packet must fit.
@@ -42,7 +43,7 @@ pub enum Up {
     Timings(String),
     /// The number of the seccomp listener in the child's table.
     Listener(i32),
-    Failed(String),
+    Failed(Coded),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +103,7 @@ impl ParentEnd {
             (b's', None) => Up::Starting,
             (b't', None) => Up::Timings(String::from_utf8_lossy(payload).into_owned()),
             (b'l', None) => Up::Listener(i32::from_ne_bytes(payload.try_into()?)),
-            (b'f', None) => Up::Failed(String::from_utf8_lossy(payload).into_owned()),
+            (b'f', None) => Up::Failed(failure(payload)),
             (tag, fd) => bail!(
                 "unexpected packet {:?} from the container's init, descriptor {fd:?}",
                 *tag as char
@@ -138,10 +139,7 @@ impl ChildEnd {
             Up::Timings(text) => {
                 socket::send(&self.socket, &[b"t", text.as_bytes()].concat(), None)
             }
-            Up::Failed(text) => {
-                let cut = &text.as_bytes()[..text.len().min(LONGEST)];
-                socket::send(&self.socket, &[b"f", cut].concat(), None)
-            }
+            Up::Failed(failure) => socket::send(&self.socket, &failure_packet(failure), None),
         }
     }
 
@@ -168,6 +166,31 @@ impl ChildEnd {
     }
 }
 
+/// The errno, the code, a zero, and as much of the text as fits.
+fn failure_packet(failure: &Coded) -> Vec<u8> {
+    let head = [
+        b"f",
+        &failure.errno.to_ne_bytes()[..],
+        failure.code.as_bytes(),
+        b"\0",
+    ]
+    .concat();
+    let left = LONGEST.saturating_sub(head.len());
+    let text = failure.text.as_bytes();
+    [&head, &text[..text.len().min(left)]].concat()
+}
+
+fn failure(payload: &[u8]) -> Coded {
+    let (errno, rest) = payload.split_first_chunk().unwrap_or((&[0; 4], payload));
+    let zero = rest.iter().position(|byte| *byte == 0).unwrap_or(0);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Coded {
+        errno: i32::from_ne_bytes(*errno),
+        code: text(&rest[..zero]),
+        text: text(rest.get(zero + 1..).unwrap_or_default()),
+    }
+}
+
 /// `Up::Listener` for one who may neither allocate nor call sendmsg(2) any more.
 pub fn listener_packet(number: i32) -> [u8; 5] {
     let [a, b, c, d] = number.to_ne_bytes();
@@ -183,6 +206,7 @@ impl AsFd for ChildEnd {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fault::coded;
 
     #[test]
     fn every_message_arrives_as_it_was_sent() {
@@ -206,11 +230,16 @@ mod tests {
     #[test]
     fn a_long_failure_is_cut_and_the_end_of_a_peer_is_seen() {
         let (parent, child) = pair().unwrap();
-        child.send(Up::Failed("x".repeat(3 * LONGEST))).unwrap();
-        let Some(Up::Failed(text)) = parent.receive().unwrap() else {
+        let long = Coded {
+            errno: libc::ENOENT,
+            ..coded("exec-format", "x".repeat(3 * LONGEST))
+        };
+        child.send(Up::Failed(long.clone())).unwrap();
+        let Some(Up::Failed(cut)) = parent.receive().unwrap() else {
             panic!("no failure")
         };
-        assert_eq!(text.len(), LONGEST);
+        assert_eq!((cut.errno, &cut.code), (long.errno, &long.code));
+        assert!(cut.text.len() > LONGEST - 20 && long.text.starts_with(&cut.text));
         drop(child);
         assert!(parent.receive().unwrap().is_none());
     }

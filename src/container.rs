@@ -11,19 +11,19 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::SockType;
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
+use crate::fault::coded;
 use crate::plan::Plan;
 use crate::plan::exec::{self, Saved};
 use crate::plan::hooks::Hooks;
@@ -131,7 +131,10 @@ impl Store {
         let dir = self.root.join(id);
         match DirBuilder::new().mode(0o711).create(&dir) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                bail!("container with given ID already exists: {id}");
+                bail!(coded(
+                    "container-exists",
+                    format!("container with given ID already exists: {id}")
+                ));
             }
             made => {
                 sys::io(made).with_context(|| format!("make the container's directory {dir:?}"))?
@@ -168,7 +171,8 @@ impl Store {
         let text = match std::fs::read(dir.join(STATE)) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                ensure!(dir.is_dir(), "container does not exist: {id}");
+                let text = format!("container does not exist: {id}");
+                ensure!(dir.is_dir(), coded("container-unknown", text));
                 Vec::new()
             }
             failed => sys::io(failed).with_context(|| format!("read the state of {id}"))?,
@@ -245,8 +249,8 @@ impl Container {
             opened => opened?,
         };
         // Compared after the pidfd was opened, so that what was compared is what it refers to.
-        let alive =
-            start_time(self.state.pid) == Some(self.state.start_time) && !has_exited(&pidfd);
+        let alive = start_time(self.state.pid) == Some(self.state.start_time)
+            && !process::has_ended(&pidfd);
         Ok(alive.then_some(pidfd))
     }
 
@@ -427,11 +431,6 @@ fn start_time(pid: i32) -> Option<u64> {
     // The name, in parentheses, may contain anything.
     let fields: Vec<&str> = stat[stat.rfind(')')? + 1..].split_whitespace().collect();
     fields.get(19)?.parse().ok()
-}
-
-fn has_exited(pidfd: &OwnedFd) -> bool {
-    let mut polled = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-    poll(&mut polled, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
 fn check_id(id: &str) -> Result<()> {

@@ -14,6 +14,7 @@ use nix::errno::Errno;
 use crate::cgroup::Cgroup;
 use crate::channel::{self, ChildEnd, Down, ParentEnd, Up};
 use crate::container::{State, Status, report};
+use crate::fault::{Coded, coded};
 use crate::host::Host;
 use crate::init::{self, Materials};
 use crate::plan::Plan;
@@ -141,7 +142,7 @@ impl Init {
     fn adopt(&mut self) -> Result<()> {
         let (pid, pidfd) = match self.channel.receive()? {
             Some(Up::Pid(pid, pidfd)) => (pid, pidfd),
-            Some(Up::Failed(text)) => bail!(text),
+            Some(Up::Failed(failure)) => bail!(failure),
             other => bail!("joining namespaces ended early: {other:?}"),
         };
         let relay = std::mem::replace(&mut self.pidfd, pidfd);
@@ -188,7 +189,7 @@ impl Init {
                     timings::step(|| "wait until init is ready".to_string());
                     return Ok(());
                 }
-                Some(Up::Failed(text)) => bail!(text),
+                Some(Up::Failed(failure)) => bail!(failure),
                 None => {
                     return Err(
                         self.death(cgroup, anyhow!("container init ended before it was ready"))
@@ -221,22 +222,24 @@ impl Init {
         self.kept = true;
     }
 
-    /// How an init ended that could not say so itself.
+    /// How an init ended that could not say so itself. One that lives is ended, for the error that is given.
     fn death(&self, cgroup: Option<&Cgroup>, error: anyhow::Error) -> anyhow::Error {
+        let ended = process::has_ended(&self.pidfd);
         process::pidfd_send_signal(&self.pidfd, libc::SIGKILL).ok();
-        let code = tty::exit_code(&self.pidfd).unwrap_or(-1);
-        if cgroup.is_some_and(|cgroup| cgroup.oom_kills() > 0) {
-            let limit = cgroup.and_then(Cgroup::limit).unwrap_or_default();
-            return error.context(format!(
-                "container init was OOM-killed (memory limit {limit} bytes is too low)"
-            ));
+        let signal = tty::exit_code(&self.pidfd).unwrap_or(-1) - 128;
+        if !ended || signal <= 0 {
+            return error;
         }
-        match code {
-            128.. => error.context(format!(
-                "container init was killed by signal {}",
-                code - 128
+        if let Some(memory) = cgroup.filter(|cgroup| cgroup.oom_kills() > 0) {
+            return error.context(coded("oom-killed", memory.out_of_memory()));
+        }
+        match signal {
+            libc::SIGSYS => error.context(coded(
+                "seccomp-killed",
+                "container init was killed by signal 31 (SIGSYS): the filter of linux.seccomp kills for a call that the \
+                 runtime itself needs; allow what the kernel's audit log names (ausearch -m SECCOMP, or dmesg)",
             )),
-            _ => error,
+            _ => error.context(coded("killed", format!("container init was killed by signal {signal}"))),
         }
     }
 }
@@ -257,7 +260,7 @@ pub fn start_over(channel: &ParentEnd, state: &State, init: BorrowedFd) -> Resul
     channel.send(Down::Start)?;
     match channel.receive()? {
         Some(Up::Starting) => {}
-        Some(Up::Failed(text)) => bail!(text),
+        Some(Up::Failed(failure)) => bail!(failure),
         None => bail!("cannot start an already running container"),
         Some(other) => bail!("unexpected {other:?} from the container's init"),
     }
@@ -268,7 +271,7 @@ pub fn start_over(channel: &ParentEnd, state: &State, init: BorrowedFd) -> Resul
                 notify::hand_over(state, init, number)?;
                 channel.send(Down::Go)?;
             }
-            Some(Up::Failed(text)) => bail!(text),
+            Some(Up::Failed(failure)) => bail!(failure),
             Some(other) => bail!("unexpected {other:?} from the container's init"),
         }
     }
@@ -375,7 +378,7 @@ fn relay(
             process::exit(if sent.is_ok() { 0 } else { 1 })
         }
         Err(error) => {
-            channel.send(Up::Failed(format!("{error:#}"))).ok();
+            channel.send(Up::Failed(Coded::of(&error))).ok();
             process::exit(1)
         }
     }

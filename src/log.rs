@@ -14,9 +14,10 @@ use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::argv;
+use crate::fault::Fault;
 
 static LOG: OnceLock<Log> = OnceLock::new();
 
@@ -48,9 +49,18 @@ pub fn init(argv: impl Iterator<Item = OsString>) -> Result<()> {
 }
 
 /// The one error of this run, as one line: to stderr for the caller, to the file for the engine.
+pub fn failure(error: &anyhow::Error) {
+    say(&format!("{error:#}"), Some(Fault::of(error)));
+}
+
+/// The same for one who has no more than words.
 pub fn error(message: &str) {
+    say(message, None);
+}
+
+fn say(message: &str, fault: Option<Fault>) {
     let log = log();
-    let line = log.line("error", message);
+    let line = log.line("error", message, fault);
     match &log.file {
         Some(file) => {
             write(file, &line);
@@ -104,8 +114,8 @@ fn log() -> &'static Log {
 impl Log {
     fn note(&self, level: &str, message: &str) {
         match &self.file {
-            Some(file) => write(file, &self.line(level, message)),
-            None if self.json => write(std::io::stderr(), &self.line(level, message)),
+            Some(file) => write(file, &self.line(level, message, None)),
+            None if self.json => write(std::io::stderr(), &self.line(level, message, None)),
             None => write(
                 std::io::stderr(),
                 &format!("{level}: {}", one_line(message)),
@@ -114,10 +124,15 @@ impl Log {
     }
 
     /// A line of the log file. containerd refuses the file if a time is not RFC 3339.
-    fn line(&self, level: &str, message: &str) -> String {
+    fn line(&self, level: &str, message: &str, fault: Option<Fault>) -> String {
         let time = rfc3339(SystemTime::now());
         if self.json {
-            return json!({"level": level, "msg": message, "time": time}).to_string();
+            let mut line = json!({"level": level, "msg": message, "time": time});
+            let keys = json!(fault);
+            if let (Some(line), Value::Object(keys)) = (line.as_object_mut(), keys) {
+                line.extend(keys);
+            }
+            return line.to_string();
         }
         format!("time={time:?} level={level} msg={message:?}")
     }
@@ -259,14 +274,14 @@ mod tests {
             json: true,
             ..Log::default()
         };
-        let line = log.line("error", "a \"quoted\"\nmessage");
+        let line = log.line("error", "a \"quoted\"\nmessage", None);
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["level"], "error");
         assert_eq!(value["msg"], "a \"quoted\"\nmessage");
         assert_eq!(value["time"].as_str().unwrap().len(), 20);
         assert!(!line.contains('\n'));
 
-        let line = Log::default().line("error", "a\nb");
+        let line = Log::default().line("error", "a\nb", None);
         assert!(line.ends_with("Z\" level=error msg=\"a\\nb\""), "{line}");
     }
 

@@ -10,6 +10,7 @@ mod channel;
 mod cli;
 mod commands;
 mod container;
+mod fault;
 mod flags;
 mod hooks;
 mod host;
@@ -37,6 +38,7 @@ use anyhow::Result;
 
 use cli::{Cli, Command, Parsed};
 use container::Store;
+use fault::coded;
 
 fn main() -> ExitCode {
     let started = Instant::now();
@@ -48,7 +50,7 @@ fn main() -> ExitCode {
     }));
     let done = log::init(std::env::args_os()).and_then(|()| run(started));
     let code = done.unwrap_or_else(|error| {
-        log::error(&format!("{error:#}"));
+        log::failure(&error);
         1
     });
     // Exit codes beyond a byte do not exist.
@@ -56,7 +58,8 @@ fn main() -> ExitCode {
 }
 
 fn run(started: Instant) -> Result<i32> {
-    match cli::parse(std::env::args_os())? {
+    let parsed = cli::parse(std::env::args_os());
+    match parsed.map_err(|error| coded("usage", format!("{error:#}")))? {
         Parsed::Text(text) => {
             commands::print(&text)?;
             Ok(0)
@@ -87,7 +90,7 @@ fn dispatch(cli: &Cli) -> Result<i32> {
         Command::Create(args) => commands::create::run(args, &cli.global, &store),
         // Callers tell a process that could not be run from one that failed.
         Command::Exec(args) => commands::exec::run(args, &store).or_else(|error| {
-            log::error(&format!("{error:#}"));
+            log::failure(&error);
             Ok(255)
         }),
         Command::Start(args) => commands::start::run(args, &store),

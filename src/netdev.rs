@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::channel::{self, Up};
+use crate::fault::Coded;
 use crate::plan::netdev::NetDevice;
 use crate::sys::clone::{self, Side};
 use crate::sys::netlink::{Address, Link, Netlink};
@@ -84,7 +85,7 @@ pub fn move_to(init: i32, pidfd: BorrowedFd, devices: &[Found]) -> Result<()> {
         Side::Child => {
             drop(parent);
             if let Err(error) = join_and_move(init, pidfd, devices) {
-                child.send(Up::Failed(format!("{error:#}"))).ok();
+                child.send(Up::Failed(Coded::of(&error))).ok();
             }
             process::exit(0)
         }
@@ -93,7 +94,7 @@ pub fn move_to(init: i32, pidfd: BorrowedFd, devices: &[Found]) -> Result<()> {
             let answer = parent.receive()?;
             let code = tty::exit_code(&helper)?;
             match answer {
-                Some(Up::Failed(text)) => bail!(text),
+                Some(Up::Failed(failure)) => bail!(failure),
                 _ => ensure!(code == 0, "moving network devices ended early: code {code}"),
             }
             Ok(())

@@ -161,11 +161,20 @@ impl Cgroup {
         count.and_then(|count| count.parse().ok()).unwrap_or(0)
     }
 
-    pub fn limit(&self) -> Option<String> {
-        self.read("memory.max")
-            .ok()
-            .flatten()
-            .map(|text| text.trim().to_string())
+    /// Where the memory went, after the kernel has killed for want of it.
+    pub fn out_of_memory(&self) -> String {
+        let number = |file: &str| {
+            self.now(file)
+                .map_or("unknown".to_string(), |text| text.trim().to_string())
+        };
+        let (limit, peak) = (number("memory.max"), number("memory.peak"));
+        let whose = match limit.as_str() {
+            "max" => "a limit of a cgroup above, or the memory of the host, is used up".to_string(),
+            _ => format!("memory limit {limit} bytes is too low"),
+        };
+        format!(
+            "container init was OOM-killed ({whose}; it used {peak} bytes at most); raise linux.resources.memory.limit"
+        )
     }
 
     /// Kills every process here and below, frozen ones too.

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use super::create::take_down;
 use crate::container::{Container, State, Status, Store, boot_id};
+use crate::fault::coded;
 use crate::flags;
 use crate::sys::process;
 use crate::{intelrdt, timings};
@@ -26,10 +27,13 @@ pub fn run(args: &flags::Delete, store: &Store) -> Result<i32> {
         Ok(Status::Stopped | Status::Created) => {}
         _ if args.force => {}
         Err(error) => return Err(error),
-        Ok(status) => bail!(
-            "cannot delete container {} that is not stopped: {status}; stop it, or use --force",
-            args.id
-        ),
+        Ok(status) => bail!(coded(
+            "container-state",
+            format!(
+                "cannot delete container {} that is not stopped: {status}; stop it, or use --force",
+                args.id
+            )
+        )),
     }
     timings::step(|| "find the container".to_string());
     remove(&container)?;

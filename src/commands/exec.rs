@@ -11,6 +11,7 @@ use super::create::{Sockets, check_preserved, listen_fds, write_pid_file};
 use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
 use crate::container::{Container, Status, Store};
+use crate::fault::coded;
 use crate::flags;
 use crate::host::Host;
 use crate::launch::{Init, Launch, Target};
@@ -24,9 +25,10 @@ pub fn run(args: &flags::Exec, store: &Store) -> Result<i32> {
     let container = store.find(&args.id)?;
     check_status(&container, args.ignore_paused)?;
     timings::step(|| "find the container".to_string());
-    let init = container
-        .init()?
-        .context("cannot exec in a stopped container")?;
+    let init = container.init()?.context(coded(
+        "container-state",
+        "cannot exec in a stopped container",
+    ))?;
     let target = Target {
         flags: foreign_namespaces(container.state.pid)?,
         pidfd: init,
@@ -106,10 +108,19 @@ fn check_status(container: &Container, ignore_paused: bool) -> Result<()> {
         Status::Created | Status::Running => Ok(()),
         Status::Paused if ignore_paused => Ok(()),
         Status::Paused => {
-            bail!("cannot exec in a paused container (use --ignore-paused to override)")
+            bail!(coded(
+                "container-state",
+                "cannot exec in a paused container (use --ignore-paused to override)"
+            ))
         }
-        Status::Creating => bail!("cannot exec in a container that is being created"),
-        Status::Stopped => bail!("cannot exec in a stopped container"),
+        Status::Creating => bail!(coded(
+            "container-state",
+            "cannot exec in a container that is being created"
+        )),
+        Status::Stopped => bail!(coded(
+            "container-state",
+            "cannot exec in a stopped container"
+        )),
     }
 }
 

@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 
 use super::delete;
 use crate::container::{Container, Status, Store};
+use crate::fault::coded;
 use crate::flags;
 use crate::sys::process;
 
@@ -20,7 +21,9 @@ pub fn run(args: &flags::Kill, store: &Store) -> Result<i32> {
             return Ok(0);
         }
         Status::Created | Status::Running | Status::Paused => {}
-        Status::Creating | Status::Stopped => bail!("container not running"),
+        Status::Creating | Status::Stopped => {
+            bail!(coded("container-state", "container not running"))
+        }
     }
     let everybody = args.all || !container.state.private_pids;
     if everybody && signal == libc::SIGKILL {
@@ -29,7 +32,7 @@ pub fn run(args: &flags::Kill, store: &Store) -> Result<i32> {
         signal_all(&container, signal)?;
     } else {
         let Some(init) = container.init()? else {
-            bail!("container not running")
+            bail!(coded("container-state", "container not running"))
         };
         process::pidfd_send_signal(init, signal)?;
     }

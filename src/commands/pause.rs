@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::cgroup::Cgroup;
 use crate::container::{Container, Status, Store};
+use crate::fault::coded;
 use crate::flags;
 
 pub fn pause(args: &flags::Pause, store: &Store) -> Result<i32> {
@@ -11,7 +12,7 @@ pub fn pause(args: &flags::Pause, store: &Store) -> Result<i32> {
     let status = container.status()?;
     ensure!(
         matches!(status, Status::Created | Status::Running),
-        "container not running"
+        coded("container-state", "container not running")
     );
     freeze(&container, true)
 }
@@ -20,7 +21,7 @@ pub fn resume(args: &flags::Pause, store: &Store) -> Result<i32> {
     let container = store.find(&args.id)?;
     ensure!(
         container.status()? == Status::Paused,
-        "container not paused"
+        coded("container-state", "container not paused")
     );
     freeze(&container, false)
 }

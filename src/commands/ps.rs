@@ -5,6 +5,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::container::{Container, Status, Store};
+use crate::fault::coded;
 use crate::flags::{self, Format};
 use crate::sys;
 
@@ -12,7 +13,7 @@ pub fn run(args: &flags::Ps, store: &Store) -> Result<i32> {
     let container = store.find(&args.id)?;
     ensure!(
         container.status()? != Status::Stopped,
-        "container not running"
+        coded("container-state", "container not running")
     );
     let pids = pids(&container)?;
     let text = match args.format {

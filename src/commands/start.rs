@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use super::delete;
 use crate::channel::ParentEnd;
 use crate::container::{Container, Status, Store};
+use crate::fault::coded;
 use crate::flags;
 use crate::{hooks, launch, timings};
 
@@ -14,14 +15,29 @@ pub fn run(args: &flags::Start, store: &Store) -> Result<i32> {
     let container = store.find(&args.id)?;
     match container.status()? {
         Status::Created => {}
-        Status::Creating => bail!("cannot start a container that is being created"),
-        Status::Running => bail!("cannot start an already running container"),
-        Status::Paused => bail!("cannot start a container in the paused state"),
-        Status::Stopped => bail!("cannot start a container that has stopped"),
+        Status::Creating => bail!(coded(
+            "container-state",
+            "cannot start a container that is being created"
+        )),
+        Status::Running => bail!(coded(
+            "container-state",
+            "cannot start an already running container"
+        )),
+        Status::Paused => bail!(coded(
+            "container-state",
+            "cannot start a container in the paused state"
+        )),
+        Status::Stopped => bail!(coded(
+            "container-state",
+            "cannot start a container that has stopped"
+        )),
     }
     timings::step(|| "find the container".to_string());
-    let stopped = "cannot start a container that has stopped";
-    let init = container.init()?.context(stopped)?;
+    let stopped = coded(
+        "container-state",
+        "cannot start a container that has stopped",
+    );
+    let init = container.init()?.context(stopped.clone())?;
     let gate = ParentEnd::connected(container.gate().context(stopped)?);
     launch::start_over(&gate, &container.state, init.as_fd())?;
     timings::step(|| "startContainer hooks, seccomp, exec".to_string());

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::cgroup::{Cgroup, controllers};
 use crate::container::{Container, Status, Store};
+use crate::fault::coded;
 use crate::flags;
 use crate::host::Host;
 use crate::plan::rdt::{self, Schema};
@@ -18,7 +19,7 @@ pub fn run(args: &flags::Update, store: &Store) -> Result<i32> {
     let container = store.find(&args.id)?;
     let status = container.status()?;
     let lives = matches!(status, Status::Created | Status::Running | Status::Paused);
-    ensure!(lives, "container not running");
+    ensure!(lives, coded("container-state", "container not running"));
     let schemata = schemata(args, &container)?;
     match &args.resources {
         Some(file) => change(&container, read(file)?, &schemata)?,

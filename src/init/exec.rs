@@ -252,24 +252,34 @@ fn find(name: &CStr, env: &[CString]) -> Result<CString> {
     }
     match refused {
         Some(error) => Err(error),
-        None => bail!("exec: {file:?}: executable file not found in $PATH"),
+        None => bail!(explain::refusal(
+            "exec-not-found",
+            Errno::ENOENT,
+            Path::new(file),
+            "executable file not found in $PATH",
+        )),
     }
 }
 
 fn check_executable(file: &Path) -> Result<()> {
     let meta = std::fs::metadata(file).map_err(|error| {
         let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
-        anyhow!("exec: {file:?}: {}", errno.desc().to_lowercase())
+        explain::refused(errno, file)
     })?;
-    ensure!(!meta.is_dir(), "exec: {file:?}: is a directory");
+    ensure!(!meta.is_dir(), explain::refused(Errno::EISDIR, file));
     let at = nix::fcntl::AT_FDCWD;
     let allowed = faccessat(at, file, AccessFlags::X_OK, AtFlags::AT_EACCESS);
     ensure!(
         allowed.is_ok() && meta.is_file(),
-        "exec: {file:?}: permission denied"
+        explain::refused(Errno::EACCES, file)
     );
     match explain::missing_interpreter(file) {
-        Some(reason) => bail!("exec: {file:?}: {reason}"),
+        Some(reason) => bail!(explain::refusal(
+            "exec-interpreter-missing",
+            Errno::ENOENT,
+            file,
+            &reason
+        )),
         None => Ok(()),
     }
 }

@@ -7,8 +7,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use anyhow::{Error, anyhow};
+use anyhow::Error;
 use nix::errno::Errno;
+
+use crate::fault::{Coded, coded};
 
 /// The kernel reads this much of a file to see what it is (BINPRM_BUF_SIZE).
 const HEAD: usize = 256;
@@ -16,13 +18,32 @@ const HEAD: usize = 256;
 /// The words for an execve(2) that failed. Under a filter that forbids looking, the errno must do.
 pub fn failed_exec(program: &CStr, errno: Errno) -> Error {
     let file = Path::new(OsStr::from_bytes(program.to_bytes()));
-    let reason = match errno {
-        Errno::ENOENT | Errno::EACCES => missing_interpreter(file),
-        Errno::ENOEXEC => Some(wrong_format(file)),
-        _ => None,
+    let (code, reason) = match errno {
+        Errno::ENOENT | Errno::EACCES => ("exec-interpreter-missing", missing_interpreter(file)),
+        Errno::ENOEXEC => ("exec-format", Some(wrong_format(file))),
+        _ => ("", None),
     };
-    let reason = reason.unwrap_or_else(|| errno.desc().to_lowercase());
-    anyhow!("exec: {file:?}: {reason}")
+    match reason {
+        Some(reason) => refusal(code, errno, file, &reason),
+        None => refused(errno, file),
+    }
+}
+
+/// A program that cannot be executed, for no other reason than the errno's.
+pub fn refused(errno: Errno, file: &Path) -> Error {
+    let code = match errno {
+        Errno::ENOENT => "exec-not-found",
+        Errno::EACCES | Errno::EISDIR => "exec-not-executable",
+        _ => "",
+    };
+    refusal(code, errno, file, &errno.desc().to_lowercase())
+}
+
+pub fn refusal(code: &str, errno: Errno, file: &Path, reason: &str) -> Error {
+    Error::new(Coded {
+        errno: errno as i32,
+        ..coded(code, format!("exec: {file:?}: {reason}"))
+    })
 }
 
 /// The interpreter that a script or a program names, if it is not there: execve(2) would say ENOENT,
@@ -36,17 +57,22 @@ pub fn missing_interpreter(file: &Path) -> Option<String> {
 }
 
 fn wrong_format(file: &Path) -> String {
-    let machine = read_head(file).and_then(|(_, head)| foreign_machine(&head));
-    match machine {
+    let head = read_head(file).map(|(_, head)| head).unwrap_or_default();
+    let is_text = !head
+        .iter()
+        .any(|byte| byte.is_ascii_control() && !byte.is_ascii_whitespace());
+    let reason = match foreign_machine(&head) {
         Some(machine) => format!(
-            "exec format error: built for {machine}, this machine is {}",
+            "built for {machine}, this machine is {}; use an image for this one, or install an emulator (binfmt_misc)",
             std::env::consts::ARCH
         ),
-        None => {
-            "exec format error: neither a program for this machine nor a script that begins with #!"
-                .to_string()
+        None if head.is_empty() => "the file is empty (0 bytes)".to_string(),
+        None if is_text => {
+            "a text without \"#!\" in its first line; begin it with #!/bin/sh, say".to_string()
         }
-    }
+        None => "neither a program for this machine nor a script that begins with #!".to_string(),
+    };
+    format!("exec format error: {reason}")
 }
 
 fn read_head(file: &Path) -> Option<(File, Vec<u8>)> {

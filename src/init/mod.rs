@@ -20,6 +20,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::channel::{ChildEnd, Down, LONGEST, Up};
 use crate::container::{State, Status, report};
+use crate::fault::Coded;
 use crate::hooks;
 use crate::launch::Target;
 use crate::lsm;
@@ -64,7 +65,7 @@ pub fn run(plan: &Plan, channel: ChildEnd, materials: Materials) -> ! {
 }
 
 fn fail(channel: &ChildEnd, error: anyhow::Error) -> ! {
-    channel.send(Up::Failed(format!("{error:#}"))).ok();
+    channel.send(Up::Failed(Coded::of(&error))).ok();
     process::exit(127)
 }
 

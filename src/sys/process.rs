@@ -8,6 +8,7 @@ use std::ptr::null;
 
 use anyhow::Result;
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::SigSet;
 
 use super::{check, check_fd};
@@ -17,6 +18,12 @@ pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
     // SAFETY: no pointers are passed.
     let result = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
     check_fd(result, || format!("pidfd_open({pid})"))
+}
+
+/// Whether the process has ended, however; it is not waited for.
+pub fn has_ended(pidfd: impl AsFd) -> bool {
+    let mut polled = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    poll(&mut polled, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
 /// Signals exactly the process that the pidfd refers to, whoever has its number now.
