@@ -291,7 +291,10 @@ fn explain_clone(error: anyhow::Error, plan: &Plan) -> anyhow::Error {
 /// Trees that init could not open itself. They receive what is mounted on the host later, and give nothing back.
 fn open_trees(plan: &Plan, host: &Host) -> Result<Vec<OwnedFd>> {
     let open = |tree: &Tree| -> Result<OwnedFd> {
-        let opened = mount::clone_tree(&tree.path, tree.recursive)?;
+        let opened = match tree.nofollow {
+            true => mount::clone_link(&tree.path, tree.recursive)?,
+            false => mount::clone_tree(&tree.path, tree.recursive)?,
+        };
         mount::set_propagation(&opened, libc::MS_SLAVE, true)?;
         if let Some(idmap) = &tree.idmap {
             map_owners(&opened, idmap, host)?;

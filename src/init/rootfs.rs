@@ -103,6 +103,7 @@ fn to_root() -> Result<()> {
 /// The tree of a bind: from the parent, or opened here.
 pub fn open_tree(source: &Source, trees: &mut [Option<OwnedFd>]) -> Result<OwnedFd> {
     match source {
+        Source::Path(tree) if tree.nofollow => mount::clone_link(&tree.path, tree.recursive),
         Source::Path(tree) => mount::clone_tree(&tree.path, tree.recursive),
         Source::Opened(slot, tree) => {
             let opened = trees.get_mut(*slot).and_then(Option::take);

@@ -76,8 +76,10 @@ impl Plan {
         let mut process = process::process(bundle, &namespaces, host, flags)?;
         let mut warnings = std::mem::take(&mut cgroup.resources.warnings);
         warnings.append(&mut process.warnings);
+        let mut rootfs = rootfs::rootfs(bundle, host, &namespaces, flags.no_pivot)?;
+        warnings.append(&mut rootfs.warnings);
         Ok(Plan {
-            rootfs: Some(rootfs::rootfs(bundle, host, &namespaces, flags.no_pivot)?),
+            rootfs: Some(rootfs),
             hostname: uts_name(bundle.spec.hostname(), "hostname", &namespaces)?,
             domainname: uts_name(bundle.spec.domainname(), "domainname", &namespaces)?,
             net_devices: netdev::net_devices(linux, &namespaces, host)?,

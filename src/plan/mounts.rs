@@ -2,12 +2,12 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use libc::{MOUNT_ATTR__ATIME as ATIME, MOUNT_ATTR_RDONLY as RDONLY};
 use oci_spec::runtime::Mount as Entry;
 
 use super::namespaces::{Namespaces, id_maps};
-use super::options::Options;
+use super::options::{self, Options};
 use super::step::{Bind, Idmap, Mount, Remount, Source, Step, Tree};
 use crate::bundle::Bundle;
 use crate::host::Host;
@@ -33,6 +33,8 @@ pub struct Mounts {
     pub steps: Vec<Step>,
     pub seals: Vec<Step>,
     pub trees: Vec<Tree>,
+    /// What the entries ask for in vain.
+    pub warnings: Vec<String>,
 }
 
 pub fn mounts(bundle: &Bundle, host: &Host, namespaces: &Namespaces) -> Result<Mounts> {
@@ -72,6 +74,8 @@ impl Planner<'_> {
         let mut options = self.options()?;
         let kind = self.entry.typ().clone().unwrap_or_default();
         self.check_proc(&target, &kind, &options)?;
+        self.check_words(&kind, &options)?;
+        plan.warnings.extend(self.idle_words(&options));
         if options.remount {
             plan.steps.push(self.remount(target, options));
             return Ok(());
@@ -140,6 +144,51 @@ impl Planner<'_> {
         Ok(())
     }
 
+    /// A bind has no filesystem to give unknown words to. One with a value, which its type would
+    /// understand, is passed over; a bare one may be meant for a flag, and `readonly` must not give a
+    /// mount that can be written. `x-` is for comments (mount(8)).
+    fn check_words(&self, kind: &str, options: &Options) -> Result<()> {
+        let field = &self.field;
+        let is_bind = options.bind.is_some();
+        ensure!(
+            !options.copy_up || kind == "tmpfs" && !is_bind && !options.remount,
+            "{field}.options: tmpcopyup: only a new tmpfs can take in what it covers"
+        );
+        for (said, word) in [
+            (options.copy_symlink, "copy-symlink"),
+            (options.source_nofollow, "src-nofollow"),
+            (options.destination_nofollow, "dest-nofollow"),
+        ] {
+            ensure!(
+                !said || is_bind && !options.remount,
+                "{field}.options: {word}: only of a bind; add \"bind\" or \"rbind\""
+            );
+        }
+        let bare = words(options).find(|word| is_bind && !is_idle(word));
+        let Some(word) = bare else {
+            return Ok(());
+        };
+        match options::nearest(&word) {
+            Some(option) => bail!(
+                "{field}.options: {word}: is no option of a bind; did you mean {option}?"
+            ),
+            None => bail!(
+                "{field}.options: {word}: is no option of a bind; \"cofferdam features\" lists them"
+            ),
+        }
+    }
+
+    fn idle_words(&self, options: &Options) -> Vec<String> {
+        let idle = words(options).filter(|_| options.bind.is_some());
+        idle.map(|word| {
+            format!(
+                "{}.options: {word}: has no effect on a bind, which has no filesystem of its own",
+                self.field
+            )
+        })
+        .collect()
+    }
+
     /// Two filesystems that the kernel refuses in some combinations of namespaces are bound from the host.
     fn stand_in(&self, kind: &str, options: &Options) -> Option<PathBuf> {
         if options.bind.is_some() {
@@ -176,11 +225,15 @@ impl Planner<'_> {
         let tree = Tree {
             path,
             recursive: options.bind == Some(true),
+            nofollow: options.source_nofollow || options.copy_symlink,
             idmap: self.idmap(&options)?,
         };
-        // The user of a user namespace may not reach the source, and only the host maps owners.
-        let parent_opens =
-            tree.idmap.is_some() || self.host.euid == 0 && self.namespaces.has(clone::NEWUSER);
+        let user = self.namespaces.has(clone::NEWUSER);
+        // The user of a user namespace may not reach the source, and only the host maps owners. In a
+        // container that runs the paths of the host are out of reach.
+        let parent_opens = tree.idmap.is_some()
+            || self.host.euid == 0 && user
+            || self.namespaces.enter & clone::NEWNS != 0;
         let source = if parent_opens {
             Source::Opened(slot, tree)
         } else {
@@ -194,6 +247,9 @@ impl Planner<'_> {
             attributes: options.attributes,
             recursive_attributes: options.recursive_attributes,
             propagation: options.propagation,
+            copy_symlink: options.copy_symlink,
+            nofollow: options.destination_nofollow,
+            locked: user,
         }))
     }
 
@@ -261,10 +317,6 @@ impl Planner<'_> {
             kind != "bind",
             "{field}.type: bind: is no filesystem; say it by the option \"bind\" or \"rbind\""
         );
-        ensure!(
-            !options.copy_up || kind == "tmpfs",
-            "{field}.options: tmpcopyup: only a tmpfs can take in what it covers, not {kind}"
-        );
         let source = self
             .entry
             .source()
@@ -330,6 +382,15 @@ fn late_seal(kind: &str, target: &Path, options: &mut Options) -> Option<Step> {
     Some(Step::Seal {
         path: target.to_path_buf(),
     })
+}
+
+/// The words that no option is made of.
+fn words(options: &Options) -> impl Iterator<Item = String> {
+    options.data.iter().flat_map(|data| split(data))
+}
+
+fn is_idle(word: &str) -> bool {
+    word.contains('=') || word.to_lowercase().starts_with("x-")
 }
 
 /// The options between the commas, but for those in quotes, as of an SELinux label's categories. Quotes
@@ -545,6 +606,34 @@ mod tests {
                 "mounts[0].options: tmpcopyup: only",
             ),
             (
+                json!({"destination": "/a", "source": "/b", "options": ["bind", "tmpcopyup"]}),
+                "mounts[0].options: tmpcopyup: only",
+            ),
+            (
+                json!({"destination": "/a", "type": "tmpfs", "options": ["remount", "tmpcopyup"]}),
+                "mounts[0].options: tmpcopyup: only",
+            ),
+            (
+                json!({"destination": "/a", "type": "tmpfs", "options": ["src-nofollow"]}),
+                "mounts[0].options: src-nofollow: only of a bind",
+            ),
+            (
+                json!({"destination": "/a", "options": ["bind", "remount", "dest-nofollow"]}),
+                "mounts[0].options: dest-nofollow: only of a bind",
+            ),
+            (
+                json!({"destination": "/a", "source": "/b", "options": ["bind", "readonly"]}),
+                "mounts[0].options: readonly: is no option of a bind; did you mean ro?",
+            ),
+            (
+                json!({"destination": "/a", "source": "/b", "options": ["bind", "a=b,nodevs"]}),
+                "mounts[0].options: nodevs: is no option of a bind; did you mean nodev?",
+            ),
+            (
+                json!({"destination": "/a", "options": ["bind", "remount", "z"]}),
+                "mounts[0].options: z: is no option of a bind; \"cofferdam features\" lists them",
+            ),
+            (
                 json!({"destination": "/a", "type": "tmpfs", "options": ["idmap"]}),
                 "mounts[0].options: idmap: only binds",
             ),
@@ -561,6 +650,36 @@ mod tests {
             let fault = fault(entry.clone());
             assert!(fault.starts_with(words), "{entry}: {fault}");
         }
+    }
+
+    #[test]
+    fn words_with_values_on_binds_are_only_warned_of() {
+        let options = ["bind", "size=1k,mode=755", "x-mount.mkdir", "ro"];
+        let entry = json!({"destination": "/a", "source": "/b", "options": options});
+        let plan = plan(&[("/mounts", json!([entry]))]);
+        let words = ["size=1k", "mode=755", "x-mount.mkdir"];
+        assert_eq!(plan.warnings.len(), words.len());
+        for (warning, word) in plan.warnings.iter().zip(words) {
+            let wanted = format!("mounts[0].options: {word}: has no effect on a bind");
+            assert!(warning.starts_with(&wanted), "{warning}");
+        }
+        assert_eq!(
+            plan.rootfs.unwrap().furnish[0].to_string(),
+            "mounts[0]: bind /b on /a (ro)"
+        );
+    }
+
+    #[test]
+    fn links_are_followed_unless_the_options_say_otherwise() {
+        let entries = json!([
+            {"destination": "/a", "source": "/b", "options": ["bind", "src-nofollow", "dest-nofollow"]},
+            {"destination": "/a", "source": "/b", "options": ["rbind", "copy-symlink", "ro"]},
+        ]);
+        let expected = [
+            "mounts[0]: bind /b on /a (src-nofollow, dest-nofollow)",
+            "mounts[1]: bind /b on /a (recursive, ro, copy-symlink)",
+        ];
+        assert_eq!(steps(entries), expected);
     }
 
     #[test]

@@ -24,6 +24,9 @@ pub struct Options {
     pub data: Vec<String>,
     pub idmap: Option<bool>,
     pub copy_up: bool,
+    pub copy_symlink: bool,
+    pub source_nofollow: bool,
+    pub destination_nofollow: bool,
 }
 
 /// What an option of the spec's table does.
@@ -42,6 +45,12 @@ enum Effect {
     Propagation(u64),
     Idmap,
     CopyUp,
+    /// A source that is a symbolic link is copied as a link, not mounted.
+    CopySymlink,
+    /// A source that is a symbolic link is bound itself, not what it points to.
+    SourceNofollow,
+    /// A destination that is a symbolic link is covered itself.
+    DestinationNofollow,
 }
 
 use Effect::{AccessTime, Clear, CopyUp, Nothing, Set, Superblock};
@@ -92,6 +101,9 @@ const OPTIONS: &[(&str, Effect, bool)] = &[
     ("idmap", Effect::Idmap, false),
     ("ridmap", Effect::Idmap, true),
     ("tmpcopyup", CopyUp, false),
+    ("copy-symlink", Effect::CopySymlink, false),
+    ("src-nofollow", Effect::SourceNofollow, false),
+    ("dest-nofollow", Effect::DestinationNofollow, false),
     ("rro", Set(RDONLY), true),
     ("rrw", Clear(RDONLY), true),
     ("rnosuid", Set(NOSUID), true),
@@ -153,8 +165,47 @@ impl Options {
             Effect::Propagation(kind) => self.propagation.push(Propagation { kind, recursive }),
             Effect::Idmap => self.idmap = Some(recursive),
             Effect::CopyUp => self.copy_up = true,
+            Effect::CopySymlink => self.copy_symlink = true,
+            Effect::SourceNofollow => self.source_nofollow = true,
+            Effect::DestinationNofollow => self.destination_nofollow = true,
         }
     }
+}
+
+/// What people write for an option whose name is another.
+const ALIASES: [(&str, &str); 6] = [
+    ("readonly", "ro"),
+    ("read-only", "ro"),
+    ("readwrite", "rw"),
+    ("read-write", "rw"),
+    ("writable", "rw"),
+    ("recursive", "rbind"),
+];
+
+/// The option that somebody may have meant by a word that is none.
+pub fn nearest(word: &str) -> Option<&'static str> {
+    let word = word.to_lowercase();
+    let alias = ALIASES.iter().find(|(alias, _)| *alias == word);
+    let close = || {
+        let near = OPTIONS.iter().map(|(name, ..)| (distance(&word, name), *name));
+        let (distance, name) = near.min_by_key(|(distance, _)| *distance)?;
+        (distance <= word.len() / 3).then_some(name)
+    };
+    alias.map(|(_, name)| *name).or_else(close)
+}
+
+/// How many letters must be put in, left out or replaced to make one word of the other.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.bytes().enumerate() {
+            let replaced = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
 }
 
 /// The last word on a flag counts.
@@ -295,6 +346,25 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), OPTIONS.len());
         assert_eq!(parse("RO unknown").data, ["RO", "unknown"]);
+    }
+
+    #[test]
+    fn a_word_that_is_no_option_is_near_to_one_or_to_none() {
+        let cases = [
+            ("readonly", Some("ro")),
+            ("RO", Some("ro")),
+            ("nosiud", Some("nosuid")),
+            ("no-exec", Some("noexec")),
+            ("rbnd", Some("rbind")),
+            ("copysymlink", Some("copy-symlink")),
+            ("z", None),
+            ("wonderful", None),
+            ("", None),
+        ];
+        for (word, option) in cases {
+            assert_eq!(nearest(word), option, "{word}");
+        }
+        assert_eq!(distance("kitten", "sitting"), 3);
     }
 
     #[test]

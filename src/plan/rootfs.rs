@@ -55,6 +55,8 @@ pub struct Rootfs {
     /// `--no-pivot`: the new root is moved over the old one.
     pub pivot: bool,
     pub propagation: Option<Propagation>,
+    /// What the mounts ask for in vain.
+    pub warnings: Vec<String>,
 }
 
 pub fn rootfs(
@@ -78,7 +80,7 @@ pub fn rootfs(
     if namespaces.creates(clone::NEWNS) {
         ensure_no_conflict(no_pivot, wanted)?;
     } else {
-        check_in_place(bundle, linux)?;
+        check_in_place(bundle, linux, namespaces.joins(clone::NEWNS))?;
     }
 
     let mut furnish = plan.steps;
@@ -109,6 +111,7 @@ pub fn rootfs(
         seal,
         pivot: !no_pivot,
         propagation: wanted,
+        warnings: plan.warnings,
     })
 }
 
@@ -145,6 +148,7 @@ fn root(
     let tree = Tree {
         path,
         recursive: true,
+        nofollow: false,
         idmap: None,
     };
     if host.euid == 0 && namespaces.has(clone::NEWUSER) {
@@ -176,17 +180,19 @@ fn ensure_no_conflict(no_pivot: bool, wanted: Option<Propagation>) -> Result<()>
     Ok(())
 }
 
-fn check_in_place(bundle: &Bundle, linux: &Linux) -> Result<()> {
+/// A joined namespace can take masks; the root itself and its propagation are as its maker left them. An
+/// inherited one is the host's own.
+fn check_in_place(bundle: &Bundle, linux: &Linux, joined: bool) -> Result<()> {
+    let reason = if joined {
+        "needs a new mount namespace; this one is joined, and its root belongs to whoever made it"
+    } else {
+        "needs a new mount namespace; without one it would change the host's own tree"
+    };
+    ensure!(!is_read_only(bundle), "root.readonly: true: {reason}");
+    let propagation = linux.rootfs_propagation().as_ref();
     ensure!(
-        !is_read_only(bundle),
-        "root.readonly: true: needs a new mount namespace; without one it would change the host's own tree"
-    );
-    ensure!(
-        linux
-            .rootfs_propagation()
-            .as_ref()
-            .is_none_or(String::is_empty),
-        "linux.rootfsPropagation: needs a new mount namespace; without one it would change the host's own tree"
+        propagation.is_none_or(String::is_empty),
+        "linux.rootfsPropagation: {reason}"
     );
     let hides = [
         ("linux.maskedPaths", linux.masked_paths()),
@@ -194,8 +200,8 @@ fn check_in_place(bundle: &Bundle, linux: &Linux) -> Result<()> {
     ];
     for (field, list) in hides {
         ensure!(
-            list.as_ref().is_none_or(Vec::is_empty),
-            "{field}: needs a new mount namespace; without one it would change the host's own tree"
+            joined || list.as_ref().is_none_or(Vec::is_empty),
+            "{field}: {reason}"
         );
     }
     Ok(())
@@ -608,6 +614,34 @@ mod tests {
         }
         let root = root_text(&[namespaces]);
         assert_eq!(root, "root is /bundle/rootfs in the caller's tree\n");
+    }
+
+    #[test]
+    fn a_joined_mount_namespace_takes_masks_but_keeps_its_root() {
+        let joined = (
+            "/linux/namespaces",
+            json!([{"type": "mount", "path": "/run/ns"}]),
+        );
+        let masked = ("/linux/maskedPaths", json!(["/a"]));
+        let read_only = ("/linux/readonlyPaths", json!(["/b"]));
+        let seal = rootfs_of(&[joined.clone(), masked, read_only]).seal;
+        assert_eq!(
+            texts(&seal),
+            ["make /b and all below it read-only", "mask /a"]
+        );
+        for (change, words) in [
+            (
+                ("/root/readonly", json!(true)),
+                "root.readonly: true: needs a new mount namespace; this one is joined",
+            ),
+            (
+                ("/linux/rootfsPropagation", json!("slave")),
+                "linux.rootfsPropagation: needs a new mount namespace; this one is joined",
+            ),
+        ] {
+            let fault = fault(&[joined.clone(), change]);
+            assert!(fault.starts_with(words), "{fault}");
+        }
     }
 
     #[test]

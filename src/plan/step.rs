@@ -62,6 +62,12 @@ pub struct Bind {
     pub propagation: Vec<Propagation>,
     /// Only a procfs may stand in for /proc.
     pub must_be_proc: bool,
+    /// A source that is a symbolic link is copied as a link.
+    pub copy_symlink: bool,
+    /// A destination that is a symbolic link is covered itself.
+    pub nofollow: bool,
+    /// In a user namespace what the mount of the source forbids stays forbidden.
+    pub locked: bool,
 }
 
 /// Where the tree of a bind comes from.
@@ -77,6 +83,8 @@ pub enum Source {
 pub struct Tree {
     pub path: PathBuf,
     pub recursive: bool,
+    /// A symbolic link at the end of the path is meant itself.
+    pub nofollow: bool,
     pub idmap: Option<Idmap>,
 }
 
@@ -179,6 +187,14 @@ impl fmt::Display for Bind {
         words.extend(tree.idmap.as_ref().map(Idmap::to_string));
         words.extend(changes(self.attributes, self.recursive_attributes));
         words.extend(self.propagation.iter().map(Propagation::to_string));
+        let source_nofollow = tree.nofollow && !self.copy_symlink;
+        let links = [
+            (self.copy_symlink, "copy-symlink"),
+            (source_nofollow, "src-nofollow"),
+            (self.nofollow, "dest-nofollow"),
+        ];
+        let said = links.iter().filter(|(said, _)| *said);
+        words.extend(said.map(|(_, word)| word.to_string()));
         let (source, target) = (tree.path.display(), self.target.display());
         write!(
             f,
@@ -272,6 +288,7 @@ mod tests {
         Tree {
             path,
             recursive,
+            nofollow: false,
             idmap,
         }
     }
@@ -288,6 +305,9 @@ mod tests {
                 recursive: true,
             }],
             must_be_proc: false,
+            copy_symlink: false,
+            nofollow: false,
+            locked: false,
         })
     }
 
@@ -348,6 +368,32 @@ mod tests {
             text,
             "mounts[1]: bind /a on /b (idmap uids 0:7:2 0:7:2 gids 0:7:2, rslave)"
         );
+    }
+
+    #[test]
+    fn binds_say_what_they_do_with_links() {
+        let none = Attributes::default();
+        let with_links = |copy_symlink, from, nofollow| {
+            let tree = Tree {
+                nofollow: from,
+                recursive: false,
+                ..tree("/a", None)
+            };
+            let Step::Bind(bind) = bind(tree, none, none) else {
+                return String::new();
+            };
+            let bind = Bind {
+                copy_symlink,
+                nofollow,
+                propagation: Vec::new(),
+                ..bind
+            };
+            bind.to_string()
+        };
+        let text = "mounts[1]: bind /a on /b (src-nofollow, dest-nofollow)";
+        assert_eq!(with_links(false, true, true), text);
+        let text = "mounts[1]: bind /a on /b (copy-symlink)";
+        assert_eq!(with_links(true, true, false), text);
     }
 
     #[test]

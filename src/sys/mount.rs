@@ -141,23 +141,28 @@ fn command_name(command: u32) -> &'static str {
 
 /// A detached copy of the mount at `path`, or of all the mounts below it too.
 pub fn clone_tree(path: &Path, recursive: bool) -> Result<OwnedFd> {
-    open_tree(libc::AT_FDCWD, Some(path), recursive)
+    open_tree(libc::AT_FDCWD, Some(path), depth(recursive))
+}
+
+/// As [`clone_tree`], but what is at the path may be a symbolic link, which is not followed.
+pub fn clone_link(path: &Path, recursive: bool) -> Result<OwnedFd> {
+    let flags = depth(recursive) | libc::AT_SYMLINK_NOFOLLOW;
+    open_tree(libc::AT_FDCWD, Some(path), flags)
 }
 
 /// A detached copy of the mount that holds `file`, with `file` as its root.
 pub fn clone_tree_at(file: impl AsFd, recursive: bool) -> Result<OwnedFd> {
-    open_tree(file.as_fd().as_raw_fd(), None, recursive)
+    let flags = depth(recursive) | AT_EMPTY_PATH;
+    open_tree(file.as_fd().as_raw_fd(), None, flags)
 }
 
-fn open_tree(at: i32, path: Option<&Path>, recursive: bool) -> Result<OwnedFd> {
+fn depth(recursive: bool) -> i32 {
+    if recursive { AT_RECURSIVE } else { 0 }
+}
+
+fn open_tree(at: i32, path: Option<&Path>, flags: i32) -> Result<OwnedFd> {
     let name = c_string(path.unwrap_or(Path::new("")))?;
-    let mut flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
-    if recursive {
-        flags |= AT_RECURSIVE as u32;
-    }
-    if path.is_none() {
-        flags |= AT_EMPTY_PATH as u32;
-    }
+    let flags = flags as u32 | libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
     // SAFETY: name is a NUL-terminated string.
     let result = unsafe { libc::syscall(libc::SYS_open_tree, at, name.as_ptr(), flags) };
     check_fd(result, || match path {
@@ -209,7 +214,7 @@ fn mount_attr(set: u64, clear: u64) -> libc::mount_attr {
 
 fn mount_setattr(mount: BorrowedFd, attr: libc::mount_attr, recursive: bool) -> Result<()> {
     let fd = mount.as_raw_fd();
-    let flags = AT_EMPTY_PATH | if recursive { AT_RECURSIVE } else { 0 };
+    let flags = AT_EMPTY_PATH | depth(recursive);
     // SAFETY: the path is empty and NUL-terminated; attr outlives the call and its size is given.
     let result: c_long = unsafe {
         libc::syscall(
@@ -226,6 +231,27 @@ fn mount_setattr(mount: BorrowedFd, attr: libc::mount_attr, recursive: bool) -> 
         format!("mount_setattr(fd {fd}, set {set:#x}, clear {clear:#x})")
     })
     .map(drop)
+}
+
+/// Whether this is the root of a mount: what is mounted, not a file or directory in it (statx(2), Linux 5.8).
+pub fn is_mount(file: impl AsFd) -> Result<bool> {
+    let info = statx(file.as_fd(), 0)?;
+    Ok(info.stx_attributes & libc::STATX_ATTR_MOUNT_ROOT as u64 != 0)
+}
+
+/// The number of the mount, as the first field of mountinfo (proc_pid_mountinfo(5)).
+pub fn id(file: impl AsFd) -> Result<u64> {
+    Ok(statx(file.as_fd(), libc::STATX_MNT_ID)?.stx_mnt_id)
+}
+
+fn statx(file: BorrowedFd, mask: u32) -> Result<libc::statx> {
+    let fd = file.as_raw_fd();
+    // SAFETY: statx is plain integers; zero is valid for each.
+    let mut info: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: the path is empty and NUL-terminated; info outlives the call.
+    let result = unsafe { libc::statx(fd, c"".as_ptr(), AT_EMPTY_PATH, mask, &raw mut info) };
+    check(result.into(), || format!("statx(fd {fd})"))?;
+    Ok(info)
 }
 
 /// Makes the current directory the root; the old root stays mounted on top of it (pivot_root(2)).
