@@ -332,9 +332,12 @@ fn refuse_host_changes(plan: &Plan, join: &Join, namespace: &OwnedFd) -> Result<
         .as_ref()
         .or(plan.domainname.as_ref())
         .filter(|_| flag == clone::NEWUTS);
+    let seals = plan.rootfs.iter().flat_map(|rootfs| &rootfs.seal);
+    let mask = seals.map(ToString::to_string).next();
     let Some(what) = sysctl
         .map(ToString::to_string)
         .or(name.map(|name| format!("hostname {name}")))
+        .or(mask.filter(|_| flag == clone::NEWNS))
     else {
         return Ok(());
     };

@@ -8,12 +8,13 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
 use nix::pty::Winsize;
-use nix::sys::stat::{FileStat, fstat, makedev};
+use nix::sys::stat::{FileStat, Mode, fstat, makedev};
 use nix::sys::statfs::{FsType, fstatfs};
 use nix::unistd::{Uid, fchown};
 
-use super::rootfs::Root;
+use super::rootfs::{Root, trusted_proc};
 use crate::channel::{ChildEnd, Up};
 use crate::plan::Plan;
 use crate::sys::{mount, named, path, process, tty};
@@ -27,13 +28,7 @@ pub fn open(root: impl AsFd, plan: &Plan, channel: &ChildEnd) -> Result<Option<O
     };
     let hint =
         "process.terminal: no usable /dev/pts/ptmx in the container; mount a devpts on /dev/pts";
-    let master = path::open(
-        root,
-        Path::new("/dev/pts/ptmx"),
-        libc::O_RDWR | libc::O_NOCTTY,
-    )
-    .context(hint)?;
-    check(&master, makedev(5, 2)).context(hint)?;
+    let master = open_multiplexer(root).context(hint)?;
     tty::unlock(&master)?;
     let terminal = tty::open_peer(&master)?;
     let minor = nix::sys::stat::minor(stat(&terminal)?.st_rdev);
@@ -49,6 +44,17 @@ pub fn open(root: impl AsFd, plan: &Plan, channel: &ChildEnd) -> Result<Option<O
     }
     channel.send(Up::Console(master))?;
     Ok(Some(terminal))
+}
+
+/// To open what is no multiplexer could already have an effect: it is looked at first (O_PATH), and the
+/// same file opened then, through a procfs that nothing in the container can stand in for.
+fn open_multiplexer(root: impl AsFd) -> Result<OwnedFd> {
+    let found = path::resolve(root, Path::new("/dev/pts/ptmx"))?;
+    check(&found, makedev(5, 2))?;
+    let name = format!("self/fd/{}", found.as_raw_fd());
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let opened = openat(trusted_proc()?, name.as_str(), flags, Mode::empty());
+    named(opened, || "open(ptmx)".to_string())
 }
 
 /// A character device of this number on a real devpts.

@@ -1,10 +1,14 @@
 //! `tmpcopyup`: a tmpfs takes in what the directory below it holds.
 
+use std::ffi::OsStr;
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use nix::dir::Dir;
+use nix::errno::Errno;
 use nix::fcntl::{AtFlags, readlinkat};
 use nix::sys::stat::{
     FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags, fchmodat, fstatat, mkdirat, mknodat,
@@ -62,7 +66,7 @@ fn copy_entry(from: &OwnedFd, to: &OwnedFd, name: &Path) -> Result<Option<(Owned
 }
 
 fn copy_contents(from: &OwnedFd, to: &OwnedFd, name: &Path) -> Result<()> {
-    let mut source = File::from(path::open_strict(from, name, libc::O_RDONLY)?);
+    let mut source = File::from(path::open_below(from, name, libc::O_RDONLY)?);
     let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
     let mut copy = File::from(path::create(to, name, flags, 0o600)?);
     std::io::copy(&mut source, &mut copy)
@@ -78,8 +82,12 @@ fn copy_attributes(
     meta: &FileStat,
 ) -> Result<()> {
     let (uid, gid) = (Uid::from_raw(meta.st_uid), Gid::from_raw(meta.st_gid));
-    let owned = fchownat(to, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW);
-    named(owned, || format!("fchownat({name:?})"))?;
+    let mut mode = mode;
+    match fchownat(to, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW) {
+        // The owner has no number in this user namespace: the copy is root's, and runs as nobody else.
+        Err(Errno::EINVAL) => mode -= Mode::S_ISUID | Mode::S_ISGID,
+        owned => named(owned, || format!("fchownat({name:?})"))?,
+    }
     if kind != SFlag::S_IFLNK {
         let changed = fchmodat(to, name, mode, FchmodatFlags::FollowSymlink);
         named(changed, || format!("fchmodat({name:?})"))?;
@@ -96,12 +104,21 @@ fn copy_attributes(
     named(timed, || format!("utimensat({name:?})"))
 }
 
+/// What is mounted below the directory is taken in too.
 fn open_directory(at: &OwnedFd, name: &Path) -> Result<OwnedFd> {
-    path::open_strict(at, name, libc::O_RDONLY | libc::O_DIRECTORY)
+    path::open_below(at, name, libc::O_RDONLY | libc::O_DIRECTORY)
 }
 
-fn entries(directory: &OwnedFd) -> Result<Vec<std::path::PathBuf>> {
-    let name = format!("/proc/self/fd/{}", directory.as_fd().as_raw_fd());
-    let list = std::fs::read_dir(name).context("read the directory")?;
-    list.map(|entry| Ok(entry?.file_name().into())).collect()
+fn entries(directory: &OwnedFd) -> Result<Vec<PathBuf>> {
+    let own = open_directory(directory, Path::new("."))?;
+    let list = named(Dir::from_fd(own), || "fdopendir(directory)".to_string())?;
+    let mut names = Vec::new();
+    for entry in list {
+        let entry = named(entry, || "readdir(directory)".to_string())?;
+        let name = entry.file_name().to_bytes();
+        if !matches!(name, b"." | b"..") {
+            names.push(PathBuf::from(OsStr::from_bytes(name)));
+        }
+    }
+    Ok(names)
 }

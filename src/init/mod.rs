@@ -9,6 +9,7 @@ mod copyup;
 mod exec;
 mod explain;
 mod identity;
+mod locks;
 mod rootfs;
 mod steps;
 

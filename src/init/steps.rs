@@ -5,12 +5,12 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
-use nix::fcntl::AtFlags;
+use nix::fcntl::{AtFlags, readlinkat};
 use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstat, makedev, mknodat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
-use super::copyup;
-use super::rootfs::{Root, open_tree};
+use super::rootfs::{Root, open_tree, trusted_proc};
+use super::{copyup, locks};
 use crate::plan::step::{Bind, Mount, Node, NodeKind, Propagation, Remount, Step};
 use crate::sys::mount::{self, Attributes, Configuration};
 use crate::sys::{self, named, path};
@@ -68,19 +68,39 @@ fn make_mount(step: &Mount, root: &Root) -> Result<()> {
 
 fn bind(step: &Bind, root: &mut Root) -> Result<()> {
     let tree = open_tree(&step.source, &mut root.trees)?;
-    let source = stat(&tree)?;
     if step.must_be_proc {
         ensure!(is_proc(&tree)?, "only a procfs may stand in for /proc");
     }
-    let is_dir = SFlag::from_bits_truncate(source.st_mode & libc::S_IFMT) == SFlag::S_IFDIR;
-    let (target, _) = target(root, &step.target, is_dir)?;
-    mount::set_attributes(&tree, step.attributes)?;
-    mount::set_attributes(&tree, step.recursive_attributes)?;
+    let kind = kind_of(&stat(&tree)?);
+    if step.copy_symlink && kind == SFlag::S_IFLNK {
+        return copy_link(&tree, &step.target, root);
+    }
+    let is_dir = kind == SFlag::S_IFDIR;
+    let target = match step.nofollow {
+        true => target_itself(root, &step.target, is_dir)?,
+        false => target(root, &step.target, is_dir)?.0,
+    };
+    let changes = [step.attributes, step.recursive_attributes];
+    locks::change(&tree, changes, step.locked)?;
     mount::move_mount(&tree, &target).map_err(|error| match sys::errno(&error) {
         Some(Errno::ENOTDIR) => error.context(mismatch(is_dir)),
         _ => error,
     })?;
     set_propagation(&tree, &step.propagation)
+}
+
+/// The link of the host is made again inside the root, whatever it points to.
+fn copy_link(link: &OwnedFd, path: &Path, root: &Root) -> Result<()> {
+    let text = named(readlinkat(link, ""), || "readlinkat(source)".to_string())?;
+    let (parent, name) = path::make_parent(root, path)?;
+    match nix::unistd::symlinkat(text.as_os_str(), &parent, name) {
+        Err(Errno::EEXIST) => {
+            let same = readlinkat(&parent, name).is_ok_and(|there| there == text);
+            ensure!(same, "something else is there already");
+            Ok(())
+        }
+        made => named(made, || format!("symlinkat({name:?})")),
+    }
 }
 
 fn mismatch(source_is_dir: bool) -> &'static str {
@@ -93,6 +113,7 @@ fn mismatch(source_is_dir: bool) -> &'static str {
 
 fn remount(step: &Remount, root: &Root) -> Result<()> {
     let target = path::resolve(root, &step.target)?;
+    ensure!(mount::is_mount(&target)?, "nothing is mounted there");
     if !step.options.is_empty() {
         let superblock = Configuration::pick(&target)?;
         for option in &step.options {
@@ -103,8 +124,8 @@ fn remount(step: &Remount, root: &Root) -> Result<()> {
         }
         superblock.reconfigure()?;
     }
-    mount::set_attributes(&target, step.attributes)?;
-    mount::set_attributes(&target, step.recursive_attributes)?;
+    let changes = [step.attributes, step.recursive_attributes];
+    locks::change(&target, changes, false)?;
     set_propagation(&target, &step.propagation)
 }
 
@@ -119,7 +140,9 @@ fn set_propagation(mounted: &OwnedFd, list: &[Propagation]) -> Result<()> {
 fn directory_target(root: &Root, path: &Path, kind: &str) -> Result<(OwnedFd, bool)> {
     if matches!(kind, "proc" | "sysfs") {
         // A link of the image would put these where the image wants them.
-        path::make_directories(root, path).context("must be an ordinary directory")?;
+        if let Err(Errno::ENOENT) = path::resolve_plainly(root, path) {
+            path::make_directories(root, path).context("must be an ordinary directory")?;
+        }
         let target = path::resolve_without_links(root, path);
         return Ok((
             target.context("must be an ordinary directory, not a symbolic link")?,
@@ -151,6 +174,25 @@ fn target(root: &Root, path: &Path, is_dir: bool) -> Result<(OwnedFd, bool)> {
             Ok((target, true))
         }
         Err(errno) => named(Err(errno), || format!("openat2({path:?})")),
+    }
+}
+
+/// The place of that name, even if it is a symbolic link.
+fn target_itself(root: &Root, path: &Path, is_dir: bool) -> Result<OwnedFd> {
+    let (parent, name) = path::make_parent(root, path)?;
+    ensure!(
+        !leads_to_proc(root, &parent)?,
+        "leads into /proc by a symbolic link"
+    );
+    let name = Path::new(name);
+    match path::resolve_link(&parent, name) {
+        Err(error) if sys::errno(&error) == Some(Errno::ENOENT) => {}
+        found => return found,
+    }
+    if is_dir {
+        path::make_directories(&parent, name)
+    } else {
+        path::make_file(&parent, name)
     }
 }
 
@@ -208,7 +250,7 @@ fn make_node(node: &Node, root: &Root) -> Result<()> {
 fn check_node(node: &Node, kind: SFlag, device: u64, parent: &OwnedFd, name: &Path) -> Result<()> {
     let found = path::resolve_link(parent, name)?;
     let meta = stat(&found)?;
-    let same_kind = SFlag::from_bits_truncate(meta.st_mode & libc::S_IFMT) == kind;
+    let same_kind = kind_of(&meta) == kind;
     if !same_kind || meta.st_rdev != device {
         bail!("something else is there already");
     }
@@ -225,8 +267,7 @@ fn bind_node(node: &Node, root: &Root) -> Result<()> {
     let tree = hosts_node(&node.path)?;
     let (kind, device) = identity_of(node);
     let meta = stat(&tree)?;
-    let same =
-        SFlag::from_bits_truncate(meta.st_mode & libc::S_IFMT) == kind && meta.st_rdev == device;
+    let same = kind_of(&meta) == kind && meta.st_rdev == device;
     ensure!(same, "what the host has there is another device");
     let target = path::make_file(root, &node.path)?;
     mount::move_mount(&tree, &target)
@@ -293,7 +334,7 @@ fn mask(path: &Path, root: &mut Root) -> Result<()> {
     let Some(place) = path::find(&*root, path)? else {
         return Ok(());
     };
-    let is_dir = stat(&place)?.st_mode & libc::S_IFMT == libc::S_IFDIR;
+    let is_dir = kind_of(&stat(&place)?) == SFlag::S_IFDIR;
     if !is_dir {
         return mount::move_mount(null_device()?, &place);
     }
@@ -312,7 +353,7 @@ fn mask(path: &Path, root: &mut Root) -> Result<()> {
 fn null_device() -> Result<OwnedFd> {
     let null = hosts_node(Path::new("/dev/null"))?;
     let meta = stat(&null)?;
-    let real = meta.st_mode & libc::S_IFMT == libc::S_IFCHR && meta.st_rdev == makedev(1, 3);
+    let real = kind_of(&meta) == SFlag::S_IFCHR && meta.st_rdev == makedev(1, 3);
     ensure!(real, "/dev/null: is not the null device");
     Ok(null)
 }
@@ -346,6 +387,10 @@ fn seal(path: &Path, root: &Root) -> Result<()> {
     mount::set_attributes(path::resolve(root, path)?, attributes)
 }
 
+fn kind_of(meta: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(meta.st_mode & libc::S_IFMT)
+}
+
 fn stat(file: &OwnedFd) -> Result<FileStat> {
     named(fstat(file), || format!("fstat(fd {})", file.as_raw_fd()))
 }
@@ -359,14 +404,20 @@ fn change_owner(file: &OwnedFd, uid: u32, gid: u32) -> Result<()> {
     named(changed, || format!("fchownat({uid}:{gid})"))
 }
 
-/// fchmod(2) refuses a descriptor opened for reference only; its name in /proc does not.
+/// fchmod(2) refuses a descriptor opened for reference only; its name in a procfs does not.
 fn change_mode(file: &OwnedFd, mode: u32) -> Result<()> {
-    let name = format!("/proc/self/fd/{}", file.as_raw_fd());
+    match path::change_mode(file, mode) {
+        // Sandboxes that do not know the call refuse it in this way or that.
+        Err(Errno::ENOSYS | Errno::EPERM) => {}
+        changed => return named(changed, || format!("fchmodat2({mode:04o})")),
+    }
+    let name = format!("self/fd/{}", file.as_raw_fd());
+    let mode = Mode::from_bits_truncate(mode);
     let changed = fchmodat(
-        nix::fcntl::AT_FDCWD,
+        trusted_proc()?,
         name.as_str(),
-        Mode::from_bits_truncate(mode),
+        mode,
         FchmodatFlags::FollowSymlink,
     );
-    named(changed, || format!("fchmodat({mode:04o})"))
+    named(changed, || format!("fchmodat({mode:?})"))
 }

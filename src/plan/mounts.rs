@@ -169,9 +169,9 @@ impl Planner<'_> {
             return Ok(());
         };
         match options::nearest(&word) {
-            Some(option) => bail!(
-                "{field}.options: {word}: is no option of a bind; did you mean {option}?"
-            ),
+            Some(option) => {
+                bail!("{field}.options: {word}: is no option of a bind; did you mean {option}?")
+            }
             None => bail!(
                 "{field}.options: {word}: is no option of a bind; \"cofferdam features\" lists them"
             ),

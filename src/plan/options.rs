@@ -187,7 +187,9 @@ pub fn nearest(word: &str) -> Option<&'static str> {
     let word = word.to_lowercase();
     let alias = ALIASES.iter().find(|(alias, _)| *alias == word);
     let close = || {
-        let near = OPTIONS.iter().map(|(name, ..)| (distance(&word, name), *name));
+        let near = OPTIONS
+            .iter()
+            .map(|(name, ..)| (distance(&word, name), *name));
         let (distance, name) = near.min_by_key(|(distance, _)| *distance)?;
         (distance <= word.len() / 3).then_some(name)
     };

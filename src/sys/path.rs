@@ -6,10 +6,11 @@
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use nix::errno::Errno;
+use nix::fcntl::readlinkat;
 use nix::sys::stat::{Mode, mkdirat};
 
 const IN_ROOT: u64 = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
@@ -18,6 +19,10 @@ const STRICT: u64 = libc::RESOLVE_BENEATH
     | libc::RESOLVE_NO_XDEV
     | libc::RESOLVE_NO_SYMLINKS
     | libc::RESOLVE_NO_MAGICLINKS;
+/// Below the directory, through no link, but into what is mounted there.
+const BELOW: u64 = STRICT & !libc::RESOLVE_NO_XDEV;
+/// As many symbolic links as the kernel follows in one path (path_resolution(7)).
+const LINKS: usize = 40;
 /// The kernel gives EAGAIN when a rename or mount raced with `..`; more than this is an attack.
 const RETRIES: usize = 64;
 
@@ -72,6 +77,11 @@ pub fn open_strict(directory: impl AsFd, path: &Path, flags: i32) -> Result<Owne
     openat2(directory.as_fd(), path, flags, 0, STRICT)
 }
 
+/// Opens what is below a directory, mounts included, through no links.
+pub fn open_below(directory: impl AsFd, path: &Path, flags: i32) -> Result<OwnedFd> {
+    openat2(directory.as_fd(), path, flags, 0, BELOW)
+}
+
 /// Makes a file below a directory, through no links.
 pub fn create(directory: impl AsFd, path: &Path, flags: i32, mode: u64) -> Result<OwnedFd> {
     openat2(
@@ -83,9 +93,13 @@ pub fn create(directory: impl AsFd, path: &Path, flags: i32, mode: u64) -> Resul
     )
 }
 
-/// The directory at `path`, made with all its parents (mode 0755) where missing.
+/// The directory at `path`, made with all its parents (mode 0755) where missing. Where a symbolic link
+/// leads nowhere, what it names is made, inside the root.
 pub fn make_directories(root: impl AsFd, path: &Path) -> Result<OwnedFd> {
-    let root = root.as_fd();
+    make_directories_over(root.as_fd(), path, LINKS)
+}
+
+fn make_directories_over(root: BorrowedFd, path: &Path, links: usize) -> Result<OwnedFd> {
     let (found, Some((parent, name))) = (find(root, path)?, path.parent().zip(path.file_name()))
     else {
         return resolve(root, path);
@@ -93,24 +107,50 @@ pub fn make_directories(root: impl AsFd, path: &Path) -> Result<OwnedFd> {
     if let Some(found) = found {
         return Ok(found);
     }
-    let parent = make_directories(root, parent)?;
-    match mkdirat(&parent, name, Mode::from_bits_truncate(0o755)) {
-        // Another process of the same rootfs may be faster; what it made is resolved like ours.
-        Ok(()) | Err(Errno::EEXIST) => resolve(root, path),
+    let parent_fd = make_directories_over(root, parent, links)?;
+    match mkdirat(&parent_fd, name, Mode::from_bits_truncate(0o755)) {
+        Ok(()) => resolve(root, path),
+        Err(Errno::EEXIST) => match link_target(&parent_fd, parent, name, links)? {
+            Some(target) => make_directories_over(root, &target, links - 1),
+            // Another process of the same rootfs was faster; what it made is resolved like ours.
+            None => resolve(root, path),
+        },
         Err(errno) => super::named(Err(errno), || format!("mkdirat({path:?})")),
     }
 }
 
-/// The file at `path`, made empty (mode 0644) where missing, with its parents.
+/// The file at `path`, made empty (mode 0644) where missing, with its parents; links as for directories.
 pub fn make_file(root: impl AsFd, path: &Path) -> Result<OwnedFd> {
-    if let Some(found) = find(&root, path)? {
+    make_file_over(root.as_fd(), path, LINKS)
+}
+
+fn make_file_over(root: BorrowedFd, path: &Path, links: usize) -> Result<OwnedFd> {
+    if let Some(found) = find(root, path)? {
         return Ok(found);
     }
-    let (parent, name) = make_parent(&root, path)?;
+    let Some((parent, name)) = path.parent().zip(path.file_name()) else {
+        bail!("{path:?} names no file");
+    };
+    let parent_fd = make_directories_over(root, parent, links)?;
     let flags = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_WRONLY;
-    match try_openat2(parent.as_fd(), Path::new(&name), flags, 0o644, IN_ROOT) {
-        Ok(_) | Err(Errno::EEXIST) => resolve(&root, path),
-        made => refused(made, parent.as_fd(), Path::new(&name)),
+    match try_openat2(parent_fd.as_fd(), Path::new(name), flags, 0o644, IN_ROOT) {
+        Ok(_) => resolve(root, path),
+        Err(Errno::EEXIST) => match link_target(&parent_fd, parent, name, links)? {
+            Some(target) => make_file_over(root, &target, links - 1),
+            None => resolve(root, path),
+        },
+        made => refused(made, parent_fd.as_fd(), Path::new(name)),
+    }
+}
+
+/// The path that a symbolic link of this name stands for, to be resolved inside the root as any other.
+fn link_target(at: &OwnedFd, parent: &Path, name: &OsStr, links: usize) -> Result<Option<PathBuf>> {
+    match readlinkat(at, name) {
+        Ok(_) if links == 0 => super::named(Err(Errno::ELOOP), || format!("follow {name:?}")),
+        // An absolute target replaces the parent.
+        Ok(target) => Ok(Some(parent.join(target))),
+        Err(Errno::EINVAL | Errno::ENOENT) => Ok(None),
+        Err(errno) => super::named(Err(errno), || format!("readlinkat({name:?})")),
     }
 }
 
@@ -121,6 +161,15 @@ pub fn make_parent(root: impl AsFd, path: &Path) -> Result<(OwnedFd, &OsStr)> {
     };
     let parent = path.parent().unwrap_or(Path::new("/"));
     Ok((make_directories(root, parent)?, name))
+}
+
+/// chmod(2) of a file opened for reference only (O_PATH); ENOSYS before Linux 6.6.
+pub fn change_mode(file: impl AsFd, mode: u32) -> Result<(), Errno> {
+    let (fd, empty) = (file.as_fd().as_raw_fd(), c"".as_ptr());
+    let flags = libc::AT_EMPTY_PATH;
+    // SAFETY: the path is an empty NUL-terminated string.
+    let result = unsafe { libc::syscall(libc::SYS_fchmodat2, fd, empty, mode, flags) };
+    Errno::result(result).map(drop)
 }
 
 fn openat2(at: BorrowedFd, path: &Path, flags: i32, mode: u64, resolve: u64) -> Result<OwnedFd> {
