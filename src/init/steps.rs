@@ -184,7 +184,8 @@ fn target_itself(root: &Root, path: &Path, is_dir: bool) -> Result<OwnedFd> {
         !leads_to_proc(root, &parent)?,
         "leads into /proc by a symbolic link"
     );
-    let name = Path::new(name);
+    // From the parent as its root, where the name is no link.
+    let name = &Path::new("/").join(name);
     match path::resolve_link(&parent, name) {
         Err(error) if sys::errno(&error) == Some(Errno::ENOENT) => {}
         found => return found,

@@ -1,8 +1,10 @@
 //! Bind mounts: sources, flags, recursive attributes, id maps, and what they may cover.
 
 use crate::mounts::{has, options_of};
+use crate::support::Bundle;
 use serde_json::json;
 use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
 
 #[test]
 fn defaults_on_a_bind_mount() {
@@ -320,4 +322,201 @@ fn proc_of_the_host_can_be_bound() {
         json!({"destination": "/proc", "type": "bind", "source": "/proc", "options": ["rbind"]});
     let line = c.run().ok().answer("mountinfo /proc");
     assert!(line.contains(" - proc "), "{line}");
+}
+
+/// A container with one bind of a file of the bundle that has this name.
+fn bound(c: Bundle, name: &str, target: &str, options: &[&str]) -> Bundle {
+    let source = c.path(name);
+    c.mount("bind", &source, target, options)
+}
+
+#[test]
+fn a_symlink_is_copied_instead_of_mounted() {
+    let c = bundle!().link("/there", "../else/where").folder("/full");
+    symlink("../else/where", c.path("link")).expect("symlink");
+    fs::write(c.path("plain"), "plain").expect("write");
+    let c = bound(c, "link", "/new/deep/link", &["bind", "copy-symlink"]);
+    let c = bound(c, "link", "/there", &["rbind", "copy-symlink", "ro"]);
+    let c = bound(c, "plain", "/plain", &["bind", "copy-symlink", "ro"]);
+    let c = c.asks(&[
+        "lstat /new/deep/link",
+        "lstat /there",
+        "read /plain",
+        "write /plain x",
+    ]);
+    let output = c.run().ok();
+    assert_eq!(
+        output.answer("lstat /new/deep/link"),
+        "link -> ../else/where"
+    );
+    assert_eq!(output.answer("lstat /there"), "link -> ../else/where");
+    assert_eq!(output.answer("read /plain"), "plain");
+    assert_eq!(output.answer("write /plain x"), "EROFS");
+    let c = bound(c, "link", "/full", &["bind", "copy-symlink"]);
+    c.create().fails_naming("something else is there already");
+    c.assert_gone();
+}
+
+#[test]
+fn a_symlink_can_be_bound_and_covered_itself() {
+    let c = bundle!().link("/covered", "/nowhere").file("/target", "T");
+    symlink("/target", c.path("link")).expect("symlink");
+    fs::write(c.path("plain"), "plain").expect("write");
+    let c = bound(c, "link", "/bound", &["bind", "src-nofollow"]);
+    let c = bound(c, "plain", "/covered", &["bind", "dest-nofollow"]);
+    let c = bound(c, "plain", "/new/one", &["bind", "dest-nofollow"]);
+    let c = c.asks(&[
+        "lstat /bound",
+        "read /bound",
+        "read /covered",
+        "lstat /nowhere",
+        "read /new/one",
+    ]);
+    let output = c.run().ok();
+    assert_eq!(output.answer("lstat /bound"), "link -> /target");
+    assert_eq!(output.answer("read /bound"), "T");
+    assert_eq!(output.answer("read /covered"), "plain");
+    assert_eq!(output.answer("lstat /nowhere"), "ENOENT");
+    assert_eq!(output.answer("read /new/one"), "plain");
+}
+
+#[test]
+fn links_of_the_host_are_copied_in_a_user_namespace_too() {
+    let c = bundle!().in_user_namespace();
+    fs::create_dir(c.path("private")).expect("mkdir");
+    fs::set_permissions(c.path("private"), PermissionsExt::from_mode(0o700)).expect("chmod");
+    symlink("text", c.path("private/link")).expect("symlink");
+    let c = bound(c, "private/link", "/link", &["bind", "copy-symlink"]);
+    let c = c.asks(&["lstat /link"]);
+    let output = c.run().ok();
+    assert_eq!(output.answer("lstat /link"), "link -> text");
+}
+
+#[test]
+fn a_misspelt_flag_of_a_bind_is_an_error() {
+    let mut c = bundle!();
+    fs::create_dir(c.path("source")).expect("mkdir");
+    let before = c.spec.clone();
+    for (word, hint) in [
+        ("readonly", "did you mean ro?"),
+        ("nosiud", "did you mean nosuid?"),
+        ("z", "cofferdam features"),
+    ] {
+        c.spec = before.clone();
+        c = bound(c, "source", "/mnt", &["bind", word]);
+        c.create()
+            .fails_naming(&format!("options: {word}: is no option of a bind"))
+            .fails_naming(hint);
+        c.assert_gone();
+    }
+}
+
+#[test]
+fn words_with_a_value_are_warned_of() {
+    let c = bundle!();
+    fs::create_dir(c.path("source")).expect("mkdir");
+    let c = bound(c, "source", "/mnt", &["bind", "size=1k", "x-comment"]);
+    let c = c.asks(&["ls /mnt"]);
+    let said = c.run().ok().stderr();
+    assert!(said.contains("size=1k: has no effect on a bind"), "{said}");
+    assert!(said.contains("x-comment: has no effect"), "{said}");
+}
+
+#[test]
+fn what_the_source_forbids_stays_forbidden_in_a_user_namespace() {
+    let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC | libc::MS_RDONLY;
+    let mut c = bundle!().in_user_namespace().with_tmpfs("source", flags);
+    let before = c.spec.clone();
+    let path = c.path("source");
+    let mut with = |options: &[&str]| {
+        c.spec = before.clone();
+        c.spec["mounts"].as_array_mut().expect("mounts").push(
+            json!({"destination": "/mnt", "source": path, "type": "bind", "options": options}),
+        );
+        c.spec["process"]["args"] = json!(["/payload", "mountinfo", "/mnt"]);
+        c.run()
+    };
+    for options in [&["bind"][..], &["rbind", "rprivate"], &["bind", "ro"]] {
+        let line = with(options).ok().answer("mountinfo /mnt");
+        let (found, _) = options_of(&line);
+        for flag in ["ro", "nosuid", "nodev", "noexec"] {
+            assert!(has(&found, flag), "{options:?}: {found:?}");
+        }
+    }
+    for (word, flag) in [
+        ("rw", "ro"),
+        ("suid", "nosuid"),
+        ("dev", "nodev"),
+        ("exec", "noexec"),
+    ] {
+        let wanted = format!("{word}: locked in a user namespace, the source is mounted {flag}");
+        with(&["rbind", word]).fails_naming(&wanted);
+    }
+}
+
+#[test]
+fn without_a_user_namespace_flags_of_the_source_can_be_lifted() {
+    let c = bundle!().with_tmpfs("source", libc::MS_NOSUID | libc::MS_RDONLY);
+    let c = bound(c, "source", "/mnt", &["bind", "rw", "suid"]);
+    let line = c
+        .asks(&["mountinfo /mnt"])
+        .run()
+        .ok()
+        .answer("mountinfo /mnt");
+    let (found, _) = options_of(&line);
+    assert!(has(&found, "rw") && !has(&found, "nosuid"), "{found:?}");
+}
+
+/// Who runs in a user namespace already gets the kernel's locks.
+#[test]
+fn locks_of_the_kernel_are_named() {
+    let c = bundle!().with_tmpfs("source", libc::MS_NOSUID);
+    let c = bound(c, "source", "/mnt", &["bind", "suid"]);
+    let call = c.call_new("run", &[]).setup(|| {
+        // SAFETY: plain calls that touch no memory of ours.
+        let done = unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS) };
+        if done < 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+        fs::write("/proc/self/setgroups", "deny")?;
+        fs::write("/proc/self/uid_map", "0 0 1")?;
+        fs::write("/proc/self/gid_map", "0 0 1")
+    });
+    call.finish()
+        .fails_naming("suid: locked in a user namespace, the source is mounted nosuid");
+}
+
+#[test]
+fn what_is_no_mount_cannot_be_remounted() {
+    for options in [&["bind", "remount"][..], &["bind", "remount", "ro"]] {
+        let c = bundle!().folder("/plain");
+        let c = c.mount("none", "none", "/plain", options);
+        c.create().fails_naming("nothing is mounted there");
+        c.assert_gone();
+    }
+}
+
+#[test]
+fn a_mount_is_remounted() {
+    let c = bundle!();
+    fs::create_dir(c.path("source")).expect("mkdir");
+    let c = bound(c, "source", "/mnt", &["bind", "nodev"])
+        .mount("none", "none", "/mnt", &["bind", "remount", "ro", "noexec"])
+        .mount("tmpfs", "tmpfs", "/t", &["size=64k"])
+        .mount("tmpfs", "tmpfs", "/t", &["remount", "size=128k"])
+        .asks(&["mountinfo /mnt", "mountinfo /t"]);
+    let output = c.run().ok();
+    let (found, _) = options_of(&output.answer("mountinfo /mnt"));
+    assert!(has(&found, "ro") && has(&found, "noexec"), "{found:?}");
+    let (_, found) = options_of(&output.answer("mountinfo /t"));
+    assert!(has(&found, "size=128k"), "{found:?}");
+}
+
+#[test]
+fn nothing_is_copied_up_into_a_bind() {
+    let c = bundle!();
+    fs::create_dir(c.path("source")).expect("mkdir");
+    let c = bound(c, "source", "/mnt", &["bind", "tmpcopyup"]);
+    c.create().fails_naming("tmpcopyup: only a new tmpfs");
+    c.assert_gone();
 }

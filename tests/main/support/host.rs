@@ -1,7 +1,9 @@
 //! The host as the tests see it: cgroups, mounts, processes, and what must not change.
 
 use super::binary;
+use std::ffi::CString;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -57,6 +59,33 @@ pub fn node(path: &str, kind: u32, major: u32, minor: u32) {
 pub fn send(pid: u32, signal: i32) {
     // SAFETY: kill touches no memory.
     assert_eq!(unsafe { libc::kill(pid as i32, signal) }, 0, "kill {pid}");
+}
+
+/// A tmpfs of the host; unmounted on drop.
+pub struct Tmpfs {
+    path: CString,
+}
+
+impl Tmpfs {
+    pub fn mount(path: &Path, flags: libc::c_ulong) -> Tmpfs {
+        fs::create_dir_all(path).expect("mkdir");
+        let path = CString::new(path.as_os_str().as_bytes()).expect("a path");
+        let (kind, none) = (c"tmpfs".as_ptr(), std::ptr::null());
+        // The flags are the mount's alone, not the file system's.
+        for flags in [0, flags | libc::MS_REMOUNT | libc::MS_BIND] {
+            // SAFETY: the strings are C strings that outlive the call.
+            let result = unsafe { libc::mount(kind, path.as_ptr(), kind, flags, none) };
+            assert_eq!(result, 0, "mount a tmpfs on {path:?}");
+        }
+        Tmpfs { path }
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        // SAFETY: the path is a C string.
+        unsafe { libc::umount2(self.path.as_ptr(), libc::MNT_DETACH) };
+    }
 }
 
 pub fn mounts_below(dir: &Path) -> Vec<String> {

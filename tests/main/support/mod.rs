@@ -32,6 +32,7 @@ pub struct Bundle {
     pub flags: Vec<String>,
     stdin: Option<String>,
     canary: host::Canary,
+    mounted: Vec<host::Tmpfs>,
 }
 
 impl Bundle {
@@ -63,6 +64,7 @@ impl Bundle {
             flags: vec![],
             stdin: None,
             canary: host::Canary::take(),
+            mounted: vec![],
         }
     }
 
@@ -140,6 +142,13 @@ impl Bundle {
     /// Gives a tree below the bundle to another owner.
     pub fn give(&self, name: &str, id: u32) {
         host::chown_tree(&self.dir.join(name), id);
+    }
+
+    /// Mounts a tmpfs on the host, in the bundle, for as long as the bundle lives.
+    pub fn with_tmpfs(mut self, name: &str, flags: libc::c_ulong) -> Bundle {
+        self.mounted
+            .push(host::Tmpfs::mount(&self.dir.join(name), flags));
+        self
     }
 
     pub fn flag(mut self, flags: &[&str]) -> Bundle {
@@ -322,6 +331,7 @@ impl Drop for Bundle {
             }
         } else {
             call.finish().ok();
+            self.mounted.clear();
             let mut left = self.leftovers();
             left.extend(self.canary.changes());
             assert!(
