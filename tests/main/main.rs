@@ -27,9 +27,10 @@ mod intel_rdt; // refused where the hardware or the mount is missing
 mod kill; // signals by name and number, to one and to all
 mod lifecycle; // create, start, state, delete: states, ids, pid files, the log
 mod memory_policy; // on which nodes memory is taken
-mod mounts; // every option, the order, and the targets that are refused
+mod mounts; // file systems, propagation, the order, and the targets that are refused
 mod namespaces; // new, joined, inherited; id maps and clock offsets
 mod netdev; // devices of the host that move into the container
+mod options; // every option of a mount, and the words that are none
 mod overlay; // a root file system from layers
 mod paths; // masked, read-only, read-only root
 mod process; // environment, directory, limits, files, signals

@@ -39,38 +39,6 @@ pub fn has(list: &[String], option: &str) -> bool {
 }
 
 #[test]
-fn every_mount_option_of_a_new_file_system() {
-    let cases: &[(&str, &str, bool)] = &[
-        ("ro", "ro", true),
-        ("rw", "rw", true),
-        ("nosuid", "nosuid", true),
-        ("suid", "nosuid", false),
-        ("nodev", "nodev", true),
-        ("dev", "nodev", false),
-        ("noexec", "noexec", true),
-        ("exec", "noexec", false),
-        ("noatime", "noatime", true),
-        ("atime", "noatime", false),
-        ("nodiratime", "nodiratime", true),
-        ("diratime", "nodiratime", false),
-        ("relatime", "relatime", true),
-        ("strictatime", "relatime", false),
-    ];
-    let mut c = bundle!();
-    for (given, shown, there) in cases {
-        c.spec["mounts"]
-            .as_array_mut()
-            .expect("mounts")
-            .retain(|m| m["destination"] != "/mnt");
-        c = c
-            .mount("tmpfs", "tmpfs", "/mnt", &[given])
-            .asks(&["mountinfo /mnt"]);
-        let (options, _) = options_of(&c.run().ok().answer("mountinfo /mnt"));
-        assert_eq!(has(&options, shown), *there, "{given}: {options:?}");
-    }
-}
-
-#[test]
 fn a_later_option_overrides_an_earlier_one() {
     let (options, _) = tmpfs(
         bundle!(),
