@@ -391,3 +391,49 @@ fn links_of_the_host_are_copied_in_a_user_namespace_too() {
     let output = c.run().ok();
     assert_eq!(output.answer("lstat /link"), "link -> text");
 }
+
+#[test]
+fn id_maps_of_the_container_and_of_the_mount() {
+    let c = bundle!().in_user_namespace();
+    let files = [("files/plain", 0), ("files/sub/deep", 3)];
+    fs::create_dir_all(c.path("files/sub")).expect("mkdir");
+    let c = c.with_tmpfs("files/sub", 0);
+    for (name, owner) in files {
+        fs::write(c.path(name), "x").expect("write");
+        std::os::unix::fs::chown(c.path(name), Some(owner), Some(owner)).expect("chown");
+    }
+    let source = c.path("files");
+    let map = json!([{"containerID": 0, "hostID": 100010, "size": 100}]);
+    let own = json!({"destination": "/own", "source": source, "options": ["rbind", "ridmap"],
+        "uidMappings": map, "gidMappings": map});
+    let silent = json!({"destination": "/silent", "source": source, "options": ["bind"],
+        "uidMappings": map, "gidMappings": map});
+    let c = c.push("/mounts", own).push("/mounts", silent);
+    let c = bound(c, "files", "/container", &["rbind", "ridmap"]);
+    let c = bound(c, "files", "/top", &["rbind", "idmap"]);
+    let c = bound(c, "files", "/none", &["rbind"]);
+    let c = c.asks(&[
+        "stat /own/plain",
+        "stat /own/sub/deep",
+        "stat /silent/plain",
+        "stat /container/plain",
+        "stat /container/sub/deep",
+        "stat /top/plain",
+        "stat /top/sub/deep",
+        "stat /none/plain",
+    ]);
+    let output = c.run().ok();
+    for (question, owner) in [
+        ("/own/plain", 10),
+        ("/own/sub/deep", 13),
+        ("/silent/plain", 10),
+        ("/container/plain", 0),
+        ("/container/sub/deep", 3),
+        ("/top/plain", 0),
+        ("/top/sub/deep", 65534),
+        ("/none/plain", 65534),
+    ] {
+        let answer = output.answer(&format!("stat {question}"));
+        assert_eq!(answer, format!("file 0644 {owner}:{owner}"), "{question}");
+    }
+}

@@ -302,3 +302,191 @@ fn hundreds_of_mounts() {
     let mounts = c.asks(&["mounts"]).run().ok().answer("mounts");
     assert_eq!(mounts.matches("/many/").count(), 300);
 }
+
+#[test]
+fn behind_a_dangling_link_the_target_is_made_inside() {
+    let c = bundle!()
+        .link("/absolute", "/made/one")
+        .folder("/sub")
+        .link("/sub/relative", "../made/two/three")
+        .link("/out", "../../../../../tmp/cofferdam-canary/four")
+        .link("/first", "second")
+        .link("/second", "/made/five");
+    fs::write(c.path("file"), "text").expect("write");
+    let file = c.path("file");
+    let c = c
+        .mount("tmpfs", "tmpfs", "/absolute", &[])
+        .mount("tmpfs", "tmpfs", "/sub/relative/deeper", &[])
+        .mount("tmpfs", "tmpfs", "/out/x", &[])
+        .mount("bind", &file, "/first", &["bind"])
+        .asks(&["mounts", "read /made/five"]);
+    let output = c.run().ok();
+    let mounts = output.answer("mounts");
+    for target in [
+        "/made/one",
+        "/made/two/three/deeper",
+        "/tmp/cofferdam-canary/four/x",
+    ] {
+        assert!(mounts.split(',').any(|m| m == target), "{target}: {mounts}");
+    }
+    assert_eq!(output.answer("read /made/five"), "text");
+    assert!(!std::path::Path::new("/tmp/cofferdam-canary").exists());
+}
+
+#[test]
+fn links_in_a_circle_lead_nowhere() {
+    let c = bundle!().link("/one", "two/x").link("/two", "one/y");
+    let c = c.mount("tmpfs", "tmpfs", "/one", &[]);
+    c.create().fails();
+    c.assert_gone();
+}
+
+#[test]
+fn a_dangling_link_is_no_way_into_proc() {
+    let c = bundle!().link("/link", "/proc/sys/nonesuch");
+    let c = c.mount("tmpfs", "tmpfs", "/link", &[]);
+    c.create().fails();
+    c.assert_gone();
+}
+
+#[test]
+fn what_is_mounted_below_is_copied_up_too() {
+    let c = bundle!().folder("/data/sub").file("/data/f", "below");
+    fs::write(c.path("file"), "text").expect("write");
+    let file = c.path("file");
+    let c = c
+        .mount("tmpfs", "tmpfs", "/data/sub", &["mode=0711"])
+        .mount("bind", &file, "/data/sub/file", &["bind"])
+        .mount("bind", &file, "/data/f", &["bind"])
+        .mount("tmpfs", "tmpfs", "/data", &["tmpcopyup"]);
+    let c = c.asks(&[
+        "read /data/sub/file",
+        "read /data/f",
+        "stat /data/sub",
+        "ls /data",
+    ]);
+    let output = c.run().ok();
+    assert_eq!(output.answer("read /data/sub/file"), "text");
+    assert_eq!(output.answer("read /data/f"), "text");
+    assert_eq!(output.answer("stat /data/sub"), "dir 0711 0:0");
+    assert_eq!(output.answer("ls /data"), "f,sub");
+}
+
+#[test]
+fn owners_that_have_no_id_inside_become_root() {
+    let c = bundle!().file("/data/mine", "1").file("/data/foreign", "2");
+    let map = json!([{"containerID": 0, "hostID": 100000, "size": 1000}]);
+    let c = c.in_user_namespace();
+    let c = c
+        .set("/linux/uidMappings", map.clone())
+        .set("/linux/gidMappings", map);
+    c.give("rootfs/data/foreign", 55);
+    let foreign = c.rootfs().join("data/foreign");
+    fs::set_permissions(foreign, PermissionsExt::from_mode(0o6755)).expect("chmod");
+    c.give("rootfs/data/mine", 100007);
+    let c = c.mount("tmpfs", "tmpfs", "/data", &["tmpcopyup"]);
+    let c = c.asks(&[
+        "stat /data/mine",
+        "stat /data/foreign",
+        "read /data/foreign",
+    ]);
+    let output = c.run().ok();
+    assert_eq!(output.answer("stat /data/mine"), "file 0644 7:7");
+    assert_eq!(output.answer("stat /data/foreign"), "file 0755 0:0");
+    assert_eq!(output.answer("read /data/foreign"), "2");
+}
+
+/// A volume that is shared on the host, in a container that runs and may mount.
+fn with_volume(c: Bundle, word: &str) -> Bundle {
+    let c = c.with_tmpfs("volume", libc::MS_SHARED);
+    for name in ["volume/outside", "volume/inside"] {
+        fs::create_dir(c.path(name)).expect("mkdir");
+    }
+    let source = c.path("volume");
+    c.mount("bind", &source, "/mnt", &["rbind", "rshared"])
+        .set("/linux/rootfsPropagation", json!(word))
+        .caps(&["CAP_SYS_ADMIN"])
+        .folder("/twice")
+}
+
+#[test]
+fn propagation_of_the_root_decides_over_its_volumes() {
+    for (word, inwards, outwards) in [
+        ("shared", true, true),
+        ("slave", true, false),
+        ("private", false, false),
+        ("unbindable", false, false),
+    ] {
+        let c = with_volume(bundle!(), word);
+        let questions = ["mount tmpfs /mnt/inside 0", "line", "mounts"];
+        let c = c.asks(&questions);
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        let call = c.call_new("run", &[]).fd(reader, 0);
+        let running = call.spawn();
+        crate::support::wait_until("it has mounted", || running.stdout().contains("inside"));
+        let host = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+        let seen = host.contains(&c.path("volume/inside"));
+        let c = c.with_tmpfs("volume/outside", 0);
+        drop(writer);
+        let output = running.wait().ok();
+        assert_eq!(output.answer("mount tmpfs /mnt/inside 0"), "ok", "{word}");
+        assert_eq!(seen, outwards, "{word}, outwards");
+        let mounts = output.answer("mounts");
+        assert_eq!(mounts.contains("/mnt/outside"), inwards, "{word}: {mounts}");
+        if seen {
+            unmount(&c.path("volume/inside"));
+        }
+    }
+}
+
+fn unmount(path: &str) {
+    let path = std::ffi::CString::new(path).expect("a path");
+    // SAFETY: the path is a C string.
+    unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) };
+}
+
+#[test]
+fn an_unbindable_root_cannot_be_bound() {
+    let bind = libc::MS_BIND.to_string();
+    let question = format!("syscall 165 s:/ s:/twice z {bind} 0");
+    for (word, answer) in [("unbindable", "EINVAL"), ("private", "0")] {
+        let c = with_volume(bundle!(), word).asks(&[&question]);
+        assert_eq!(c.run().ok().answer(&question), answer, "{word}");
+    }
+}
+
+#[test]
+fn sys_and_cgroup_with_and_without_namespaces_of_their_own() {
+    for user in [false, true] {
+        for missing in ["none", "network", "cgroup"] {
+            let mut c = bundle!();
+            if missing != "none" {
+                c = c.without("/linux/namespaces", "type", missing);
+            }
+            if user {
+                c = c.in_user_namespace();
+            }
+            let c = c.asks(&[
+                "mountinfo /sys",
+                "mountinfo /sys/fs/cgroup",
+                "write /sys/kernel/profiling 0",
+                "mkdir /sys/fs/cgroup/x",
+                "ls /sys/class/net",
+            ]);
+            let what = format!("user {user}, without {missing}");
+            let output = c.run().ok();
+            for (target, kind) in [("/sys", "sysfs"), ("/sys/fs/cgroup", "cgroup2")] {
+                let line = output.answer(&format!("mountinfo {target}"));
+                assert!(line.contains(&format!(" - {kind} ")), "{what}: {line}");
+                for flag in ["ro", "nosuid", "nodev", "noexec"] {
+                    assert!(has(&options_of(&line).0, flag), "{what}: {line}");
+                }
+            }
+            for question in ["write /sys/kernel/profiling 0", "mkdir /sys/fs/cgroup/x"] {
+                assert_eq!(output.answer(question), "EROFS", "{what}");
+            }
+            let only_loopback = output.answer("ls /sys/class/net") == "lo";
+            assert!(missing == "network" || only_loopback, "{what}");
+        }
+    }
+}

@@ -1,6 +1,9 @@
 //! Masked paths, read-only paths, and a read-only root.
 
+use crate::support::{Bundle, lines, wait_until};
 use serde_json::json;
+use std::path::Path;
+use std::process::{Child, Command};
 
 #[test]
 fn masked_files_read_as_nothing() {
@@ -211,4 +214,126 @@ fn a_masked_file_is_no_way_to_the_device_of_the_host() {
     let answer = c.run().stdout();
     assert!(answer.contains("EROFS"), "{answer}");
     assert_eq!(mode(), before);
+}
+
+#[test]
+fn masked_directories_share_one_file_system() {
+    let mut c = bundle!();
+    for index in 0..3 {
+        c = c
+            .folder(&format!("/m{index}"))
+            .push("/linux/maskedPaths", json!(format!("/m{index}")));
+    }
+    let c = c.asks(&["pause"]);
+    c.up();
+    let info = lines(Path::new(&format!("/proc/{}/mountinfo", c.pid())));
+    let device = |target: &str| {
+        let fields = info.iter().map(|line| line.split(' ').collect::<Vec<_>>());
+        let mut found = fields.filter(|fields| fields[4] == target);
+        found.next().expect("a mask")[2].to_string()
+    };
+    assert_eq!(device("/m0"), device("/m1"));
+    assert_eq!(device("/m0"), device("/m2"));
+    assert_eq!(device("/m0"), device("/sys/firmware"));
+}
+
+#[test]
+fn read_only_paths_take_in_what_is_mounted_below() {
+    let c = bundle!()
+        .mount("tmpfs", "tmpfs", "/data", &[])
+        .mount("tmpfs", "tmpfs", "/data/sub", &["noexec"])
+        .set("/linux/readonlyPaths", json!(["/data"]))
+        .asks(&[
+            "write /data/x y",
+            "write /data/sub/x y",
+            "mountinfo /data/sub",
+        ]);
+    let output = c.run().ok();
+    assert_eq!(output.answer("write /data/x y"), "EROFS");
+    assert_eq!(output.answer("write /data/sub/x y"), "EROFS");
+    let line = output.answer("mountinfo /data/sub");
+    assert!(line.contains("noexec"), "{line}");
+}
+
+/// A mount namespace of the host's mounts, with this done in it; ends with this value.
+struct Elsewhere {
+    process: Child,
+}
+
+impl Elsewhere {
+    fn new(c: &Bundle, script: &str) -> Elsewhere {
+        let ready = c.path("ready");
+        let script = format!("{script}; touch {ready}; exec sleep 60");
+        let mut command = Command::new("unshare");
+        command.args(["-m", "--propagation", "private", "sh", "-c", &script]);
+        let process = command.spawn().expect("unshare");
+        wait_until("the namespace is there", || Path::new(&ready).exists());
+        Elsewhere { process }
+    }
+
+    fn join(&self, c: Bundle) -> Bundle {
+        let path = format!("/proc/{}/ns/mnt", self.process.id());
+        c.without("/linux/namespaces", "type", "mount")
+            .push("/linux/namespaces", json!({"type": "mount", "path": path}))
+    }
+}
+
+impl Drop for Elsewhere {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn a_joined_mount_namespace_takes_masks_and_needs_no_proc() {
+    let c = bundle!()
+        .file("/etc/secret", "SECRET")
+        .file("/data/file", "x");
+    let elsewhere = Elsewhere::new(&c, "mount -t tmpfs none /proc");
+    let c = elsewhere.join(c);
+    let device = json!({"type": "c", "path": "/dev/mine", "major": 1, "minor": 3,
+        "fileMode": 0o640, "uid": 5, "gid": 6});
+    let c = c
+        .push("/linux/maskedPaths", json!("/etc/secret"))
+        .set("/linux/readonlyPaths", json!(["/etc"]))
+        .push("/linux/devices", device)
+        .mount("tmpfs", "tmpfs", "/data", &["tmpcopyup"])
+        .asks(&[
+            "read /etc/secret",
+            "write /etc/new x",
+            "stat /dev/mine",
+            "read /data/file",
+            "ls /sys/firmware",
+        ]);
+    let output = c.run().ok();
+    assert_eq!(output.answer("read /etc/secret"), "");
+    assert_eq!(output.answer("write /etc/new x"), "EROFS");
+    assert_eq!(output.answer("stat /dev/mine"), "char 1:3 0640 5:6");
+    assert_eq!(output.answer("read /data/file"), "x");
+    assert_eq!(output.answer("ls /sys/firmware"), "");
+    drop(elsewhere);
+}
+
+#[test]
+fn a_joined_mount_namespace_of_the_host_takes_none() {
+    let c = bundle!()
+        .without("/linux/namespaces", "type", "mount")
+        .set("/mounts", json!([]))
+        .push(
+            "/linux/namespaces",
+            json!({"type": "mount", "path": "/proc/self/ns/mnt"}),
+        );
+    c.create().fails_naming("would change the host");
+    c.assert_gone();
+}
+
+#[test]
+fn the_root_of_a_joined_mount_namespace_stays_as_it_is() {
+    let c = bundle!();
+    let elsewhere = Elsewhere::new(&c, "true");
+    let c = elsewhere.join(c).set("/root/readonly", json!(true));
+    c.create()
+        .fails_naming("root.readonly: true: needs a new mount namespace");
+    c.assert_gone();
 }

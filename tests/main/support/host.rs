@@ -62,26 +62,30 @@ pub fn send(pid: u32, signal: i32) {
 }
 
 /// A tmpfs of the host; unmounted on drop.
-pub struct Tmpfs {
+pub struct Mounted {
     path: CString,
 }
 
-impl Tmpfs {
-    pub fn mount(path: &Path, flags: libc::c_ulong) -> Tmpfs {
+impl Mounted {
+    pub fn tmpfs(path: &Path, flags: libc::c_ulong) -> Mounted {
         fs::create_dir_all(path).expect("mkdir");
         let path = CString::new(path.as_os_str().as_bytes()).expect("a path");
         let (kind, none) = (c"tmpfs".as_ptr(), std::ptr::null());
-        // The flags are the mount's alone, not the file system's.
-        for flags in [0, flags | libc::MS_REMOUNT | libc::MS_BIND] {
+        // The flags are the mount's alone, not the file system's; those of propagation go alone.
+        let change = match flags & libc::MS_SHARED {
+            0 => flags | libc::MS_REMOUNT | libc::MS_BIND,
+            shared => shared,
+        };
+        for flags in [0, change] {
             // SAFETY: the strings are C strings that outlive the call.
             let result = unsafe { libc::mount(kind, path.as_ptr(), kind, flags, none) };
             assert_eq!(result, 0, "mount a tmpfs on {path:?}");
         }
-        Tmpfs { path }
+        Mounted { path }
     }
 }
 
-impl Drop for Tmpfs {
+impl Drop for Mounted {
     fn drop(&mut self) {
         // SAFETY: the path is a C string.
         unsafe { libc::umount2(self.path.as_ptr(), libc::MNT_DETACH) };

@@ -32,7 +32,7 @@ pub struct Bundle {
     pub flags: Vec<String>,
     stdin: Option<String>,
     canary: host::Canary,
-    mounted: Vec<host::Tmpfs>,
+    mounted: Vec<host::Mounted>,
 }
 
 impl Bundle {
@@ -147,7 +147,7 @@ impl Bundle {
     /// Mounts a tmpfs on the host, in the bundle, for as long as the bundle lives.
     pub fn with_tmpfs(mut self, name: &str, flags: libc::c_ulong) -> Bundle {
         self.mounted
-            .push(host::Tmpfs::mount(&self.dir.join(name), flags));
+            .push(host::Mounted::tmpfs(&self.dir.join(name), flags));
         self
     }
 
