@@ -35,6 +35,8 @@ const STATE: &str = "state";
 const GATE: &str = "gate";
 const CGROUP: &str = "cgroup";
 const CONFIG: &str = "config";
+/// Numbers of mounts that were added while the container ran.
+pub const MOUNTS: &str = "mounts";
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -341,6 +343,7 @@ impl Slot {
                 seccomp: linux.and_then(|linux| linux.seccomp().as_ref()),
                 personality: linux.and_then(|linux| linux.personality().as_ref()),
                 memory_policy: linux.and_then(|linux| linux.memory_policy().as_ref()),
+                mount_label: linux.and_then(|linux| linux.mount_label().as_deref()),
             },
             keyring: plan.process.keyring.as_deref(),
         };
@@ -459,7 +462,7 @@ fn last_record(text: &str, id: &str) -> Option<State> {
 }
 
 fn forget(dir: &Path) -> std::io::Result<()> {
-    for name in [GATE, CGROUP, CONFIG, STATE] {
+    for name in [GATE, CGROUP, CONFIG, MOUNTS, STATE] {
         gone_is_fine(std::fs::remove_file(dir.join(name)))?;
     }
     gone_is_fine(std::fs::remove_dir(dir))

@@ -357,7 +357,7 @@ pub struct Mounts {
     /// add: SOURCE DESTINATION; remove: DESTINATION
     #[arg(value_name = "PATH")]
     pub paths: Vec<String>,
-    /// add: type of the filesystem
+    /// add: type of the filesystem; bind: a file or directory of the host, with all below it
     #[arg(
         short = 't',
         long = "type",

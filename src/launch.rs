@@ -63,7 +63,8 @@ impl Launch<'_> {
             target,
         } = self;
         process::keep_children();
-        let trees = open_trees(plan, host)?;
+        let opened = plan.rootfs.as_ref().map(|rootfs| &rootfs.trees[..]);
+        let trees = open_trees(opened.unwrap_or_default(), host)?;
         let joins = open_joins(plan)?;
         let devices = netdev::find(&plan.net_devices)?;
         let (parent, child) = channel::pair()?;
@@ -119,6 +120,15 @@ impl Target {
     /// that only a process of the container's user namespace may ask for it: false.
     fn prepare(&self) -> bool {
         self.flags & clone::NEWPID == 0 || clone::setns(&self.pidfd, clone::NEWPID).is_ok()
+    }
+
+    /// Joins the user namespace alone, to act with its privilege before the others are joined.
+    pub fn in_its_user_namespace(self) -> Result<Target> {
+        clone::setns(&self.pidfd, clone::NEWUSER).context("join the container's user namespace")?;
+        cred::set_gid(0).ok();
+        cred::set_uid(0).ok();
+        let flags = self.flags & !clone::NEWUSER;
+        Ok(Target { flags, ..self })
     }
 
     /// Joins all namespaces at once; those that are joined already do no harm.
@@ -289,7 +299,7 @@ fn explain_clone(error: anyhow::Error, plan: &Plan) -> anyhow::Error {
 }
 
 /// Trees that init could not open itself. They receive what is mounted on the host later, and give nothing back.
-fn open_trees(plan: &Plan, host: &Host) -> Result<Vec<OwnedFd>> {
+pub fn open_trees(trees: &[Tree], host: &Host) -> Result<Vec<OwnedFd>> {
     let open = |tree: &Tree| -> Result<OwnedFd> {
         let opened = match tree.nofollow {
             true => mount::clone_link(&tree.path, tree.recursive)?,
@@ -301,8 +311,8 @@ fn open_trees(plan: &Plan, host: &Host) -> Result<Vec<OwnedFd>> {
         }
         Ok(opened)
     };
-    let trees = plan.rootfs.iter().flat_map(|rootfs| &rootfs.trees);
     trees
+        .iter()
         .map(|tree| open(tree).with_context(|| format!("open {:?}", tree.path)))
         .collect()
 }

@@ -198,7 +198,7 @@ fn check_terminal(args: &flags::Exec, plan: &Plan) -> Result<()> {
 }
 
 /// Clone flags of the namespaces that init has and this process has not.
-fn foreign_namespaces(pid: i32) -> Result<u64> {
+pub fn foreign_namespaces(pid: i32) -> Result<u64> {
     let mut flags = 0;
     for kind in crate::plan::namespaces::KINDS {
         let link = |process: &str| {

@@ -1,10 +1,343 @@
-//! `mounts`
+//! `mounts`: adds, removes and lists the mounts of a running container.
+//!
+//! An entry is planned as one of the config is, and performed by a process that joins the container
+//! with its trees already opened. Only what was added can be removed: its numbers are noted in the
+//! container's directory.
 
-use anyhow::{Result, bail};
+use std::fs::{File, OpenOptions};
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
-use crate::container::Store;
-use crate::flags;
+use anyhow::{Context, Result, bail, ensure};
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+use nix::unistd::setsid;
+use oci_spec::runtime::Mount;
+use serde_json::{Value, json};
 
-pub fn run(_args: &flags::Mounts, _store: &Store) -> Result<i32> {
-    bail!("mounts: not there yet")
+use super::exec::foreign_namespaces;
+use crate::bundle::Bundle;
+use crate::channel::{self, Up};
+use crate::container::{Container, MOUNTS, Status, Store};
+use crate::flags::{self, MountsAction};
+use crate::host::Host;
+use crate::init::hotplug::{self, Site};
+use crate::launch::{Target, open_trees};
+use crate::plan::mounts::{self, Mounts, clean};
+use crate::plan::namespaces::{IdMap, Namespaces};
+use crate::plan::step::Step;
+use crate::sys::clone::{self, Side};
+use crate::sys::{self, named, process, tty};
+use crate::{log, selfexe};
+
+pub fn run(args: &flags::Mounts, store: &Store) -> Result<i32> {
+    if args.action != MountsAction::List {
+        selfexe::protect()?;
+    }
+    let container = store.find(&args.id)?;
+    match container.status()? {
+        Status::Stopped => bail!("a stopped container has no mounts"),
+        Status::Creating => bail!("the mounts of the container are still being made"),
+        Status::Created | Status::Running | Status::Paused => {}
+    }
+    match args.action {
+        MountsAction::Add => add(args, &container)?,
+        MountsAction::Remove => remove(args, &container)?,
+        MountsAction::List => super::print(&list(container.state.pid)?)?,
+    }
+    Ok(0)
+}
+
+fn add(args: &flags::Mounts, container: &Container) -> Result<()> {
+    let entries = entries(args)?;
+    let host = Host::probe()?;
+    let (target, site) = open(container)?;
+    let plan = plan(entries, container, &host, target.flags)?;
+    plan.warnings.iter().for_each(|warning| log::warn(warning));
+    let steps: Vec<Step> = plan.steps.into_iter().chain(plan.seals).collect();
+    steps.iter().for_each(|step| log::debug(&step.to_string()));
+    // Who may not open mounts here may do so in a copy that belongs to the container's user namespace.
+    let joins_first = host.euid != 0 && target.flags & clone::NEWUSER != 0;
+    let mut opened = Vec::new();
+    if !joins_first {
+        opened = open_trees(&plan.trees, &host)?;
+    }
+    inside(|| {
+        let mut target = target;
+        if joins_first {
+            target = target.in_its_user_namespace()?;
+            clone::unshare(clone::NEWNS)?;
+            opened = open_trees(&plan.trees, &host)?;
+        }
+        target.enter()?;
+        as_its_process(|| hotplug::add(&steps, opened, site))
+    })
+}
+
+fn remove(args: &flags::Mounts, container: &Container) -> Result<()> {
+    let mut targets: Vec<PathBuf> = args.paths.iter().map(PathBuf::from).collect();
+    if args.config.is_some() {
+        let entries = entries(args)?;
+        // What was mounted last may lie on what was mounted first.
+        targets = entries
+            .iter()
+            .rev()
+            .map(|entry| entry.destination().clone())
+            .collect();
+    }
+    ensure!(
+        !targets.is_empty(),
+        "mounts remove: no destination given; give one after the ID, or --config"
+    );
+    let targets: Vec<PathBuf> = targets.iter().map(|target| clean(target)).collect();
+    let added = added(container)?;
+    let (target, site) = open(container)?;
+    inside(|| {
+        target.enter()?;
+        as_its_process(|| hotplug::remove(&targets, &added, &site))
+    })
+}
+
+/// The entries of the file, or the one of the command line.
+fn entries(args: &flags::Mounts) -> Result<Vec<Mount>> {
+    let Some(file) = &args.config else {
+        return Ok(vec![serde_json::from_value(entry(args)?)?]);
+    };
+    ensure!(
+        args.paths.is_empty(),
+        "--config: the file says what to {}; leave the paths out",
+        if args.action == MountsAction::Add {
+            "add"
+        } else {
+            "remove"
+        }
+    );
+    let mut text = Vec::new();
+    let read = match file.to_str() {
+        Some("-") => std::io::stdin().read_to_end(&mut text),
+        _ => File::open(file).and_then(|mut open| open.read_to_end(&mut text)),
+    };
+    sys::io(read).with_context(|| format!("--config: read {file:?}"))?;
+    let mut reader = serde_json::Deserializer::from_slice(&text);
+    let entries: Vec<Mount> = serde_path_to_error::deserialize(&mut reader)
+        .with_context(|| format!("--config: {}: must be an array as `mounts`", file.display()))?;
+    Ok(entries)
+}
+
+fn entry(args: &flags::Mounts) -> Result<Value> {
+    let is_bind = args.kind == "bind";
+    let (source, destination) = match args.paths.as_slice() {
+        [source, destination] => (source.as_str(), destination),
+        [destination] if !is_bind => (args.kind.as_str(), destination),
+        _ => bail!(
+            "mounts add: give SOURCE and DESTINATION after the ID; a new filesystem needs no SOURCE"
+        ),
+    };
+    let quoted = |word: String| {
+        if word.contains(',') {
+            format!("\"{word}\"")
+        } else {
+            word
+        }
+    };
+    let mut options: Vec<String> = mounts::split(&args.options)
+        .into_iter()
+        .map(quoted)
+        .collect();
+    let mut source = PathBuf::from(source);
+    if is_bind {
+        let here = sys::io(std::env::current_dir()).context("find the current directory")?;
+        source = here.join(source);
+        if !options
+            .iter()
+            .any(|word| matches!(word.as_str(), "bind" | "rbind"))
+        {
+            options.push("rbind".to_string());
+        }
+    }
+    Ok(json!({
+        "destination": destination,
+        "type": args.kind,
+        "source": source,
+        "options": options,
+    }))
+}
+
+fn plan(entries: Vec<Mount>, container: &Container, host: &Host, flags: u64) -> Result<Mounts> {
+    let state = &container.state;
+    let spec = json!({
+        "ociVersion": state.oci_version,
+        "linux": container.saved()?.linux,
+        "annotations": state.annotations,
+    });
+    let mut spec: oci_spec::runtime::Spec = serde_json::from_value(spec)?;
+    spec.set_mounts(Some(entries));
+    let bundle = Bundle::of_process(state.bundle.clone(), spec)?;
+    let mut namespaces = Namespaces {
+        enter: flags,
+        ..Namespaces::default()
+    };
+    if flags & clone::NEWUSER != 0 {
+        namespaces.uids = id_map(state.pid, "uid_map")?;
+        namespaces.gids = id_map(state.pid, "gid_map")?;
+    }
+    let plan = mounts::mounts(&bundle, host, &namespaces)?;
+    let remount = plan
+        .steps
+        .iter()
+        .find(|step| matches!(step, Step::Remount(_)));
+    match remount {
+        Some(step) => bail!("{step}: what is mounted cannot be changed while the container runs"),
+        None => Ok(plan),
+    }
+}
+
+/// The maps of the container's user namespace, as idmapped mounts may want them.
+fn id_map(pid: i32, file: &str) -> Result<Vec<IdMap>> {
+    let text = read_proc(pid, file)?;
+    let map = |line: &str| {
+        let fields: Vec<u32> = line
+            .split_whitespace()
+            .filter_map(|field| field.parse().ok())
+            .collect();
+        match fields[..] {
+            [container, host, size] => Some(IdMap {
+                container,
+                host,
+                size,
+            }),
+            _ => None,
+        }
+    };
+    Ok(text.lines().filter_map(map).collect())
+}
+
+/// The namespaces to join, and what must be opened while the host's paths are in reach.
+fn open(container: &Container) -> Result<(Target, Site)> {
+    let pid = container.state.pid;
+    let flags = foreign_namespaces(pid)?;
+    ensure!(
+        flags & clone::NEWNS != 0,
+        "the container has no mount namespace of its own; mount on the host"
+    );
+    let flag = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let path = format!("/proc/{pid}/root");
+    let root = named(nix::fcntl::open(path.as_str(), flag, Mode::empty()), || {
+        format!("open({path:?})")
+    })?;
+    let record = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(container.dir.join(MOUNTS));
+    let record = sys::io(record).context("open the record of added mounts")?;
+    let site = Site {
+        root,
+        proc: hotplug::procfs()?,
+        record: record.into(),
+    };
+    // Asked last: then all that was opened by number is of this process.
+    let pidfd = container
+        .init()?
+        .context("a stopped container has no mounts")?;
+    Ok((Target { pidfd, flags }, site))
+}
+
+fn added(container: &Container) -> Result<Vec<u64>> {
+    let text = std::fs::read_to_string(container.dir.join(MOUNTS)).unwrap_or_default();
+    Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
+}
+
+/// Lets a process of its own do something, and gives its error.
+fn inside(act: impl FnOnce() -> Result<()>) -> Result<()> {
+    process::keep_children();
+    let (parent, child) = channel::pair()?;
+    if let Side::Parent { pidfd, .. } = clone::clone3(0, None)? {
+        drop(child);
+        let said = parent.receive()?;
+        tty::exit_code(&pidfd)?;
+        return match said {
+            Some(Up::Ready) => Ok(()),
+            Some(Up::Failed(text)) => bail!(text),
+            other => bail!("the process that joined the container ended early: {other:?}"),
+        };
+    }
+    drop(parent);
+    // What ends the command from the terminal does not end this half-way.
+    setsid().ok();
+    let answer = match act() {
+        Ok(()) => Up::Ready,
+        Err(error) => Up::Failed(format!("{error:#}")),
+    };
+    child.send(answer).ok();
+    process::exit(0)
+}
+
+/// A joined pid namespace is that of the children only; a new procfs shows the one of its maker.
+fn as_its_process(act: impl FnOnce() -> Result<()>) -> Result<()> {
+    inside(act)
+}
+
+fn list(pid: i32) -> Result<String> {
+    let text = read_proc(pid, "mountinfo")?;
+    let heading = ["DESTINATION", "SOURCE", "TYPE", "OPTIONS"].map(str::to_string);
+    let rows: Vec<[String; 4]> = std::iter::once(heading)
+        .chain(text.lines().filter_map(row))
+        .collect();
+    let width = |column: usize| {
+        let lengths = rows.iter().map(|row| row[column].chars().count());
+        lengths.max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..4).map(width).collect();
+    let line = |row: &[String; 4]| {
+        let cells = row.iter().zip(&widths);
+        let cells = cells.map(|(cell, width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<_>>().join("   ").trim_end().to_string() + "\n"
+    };
+    Ok(rows.iter().map(line).collect())
+}
+
+/// proc_pid_mountinfo(5). Spaces in names stay escaped as the kernel has them; what could steer a terminal
+/// is escaped here.
+fn row(line: &str) -> Option<[String; 4]> {
+    let (mount, filesystem) = line.split_once(" - ")?;
+    let mount: Vec<&str> = mount.split(' ').collect();
+    let [root, destination, own] = mount.get(3..6)? else {
+        return None;
+    };
+    let filesystem: Vec<&str> = filesystem.split(' ').collect();
+    let [kind, device, shared] = filesystem.get(..3)? else {
+        return None;
+    };
+    let source = match *root {
+        "/" => device.to_string(),
+        part => format!("{device}[{part}]"),
+    };
+    let mut options: Vec<&str> = own.split(',').collect();
+    options.extend(
+        shared
+            .split(',')
+            .filter(|word| !matches!(*word, "ro" | "rw")),
+    );
+    options.extend(mount[6..].iter().filter_map(|field| propagation(field)));
+    let printed = |text: &str| text.replace(char::is_control, "?");
+    Some([
+        printed(destination),
+        printed(&source),
+        printed(kind),
+        printed(&options.join(",")),
+    ])
+}
+
+fn propagation(field: &str) -> Option<&'static str> {
+    match field.split(':').next()? {
+        "shared" => Some("shared"),
+        "master" => Some("slave"),
+        "unbindable" => Some("unbindable"),
+        _ => None,
+    }
+}
+
+fn read_proc(pid: i32, file: &str) -> Result<String> {
+    let path = Path::new("/proc").join(pid.to_string()).join(file);
+    sys::io(std::fs::read_to_string(&path)).with_context(|| format!("read {path:?}"))
 }

@@ -18,13 +18,17 @@ use crate::timings;
 
 pub fn perform_all(steps: &[Step], root: &mut Root) -> Result<()> {
     for step in steps {
-        perform(step, root).with_context(|| step.to_string())?;
+        perform(step, root)?;
         timings::step(|| step.to_string());
     }
     Ok(())
 }
 
-fn perform(step: &Step, root: &mut Root) -> Result<()> {
+pub fn perform(step: &Step, root: &mut Root) -> Result<()> {
+    act(step, root).with_context(|| step.to_string())
+}
+
+fn act(step: &Step, root: &mut Root) -> Result<()> {
     match step {
         Step::Mount(step) => make_mount(step, root),
         Step::Bind(step) => bind(step, root),

@@ -30,6 +30,9 @@ pub struct KeepLinux<'a> {
     pub personality: Option<&'a LinuxPersonality>,
     #[serde(rename = "memoryPolicy")]
     pub memory_policy: Option<&'a LinuxMemoryPolicy>,
+    /// For mounts that are added later.
+    #[serde(rename = "mountLabel")]
+    pub mount_label: Option<&'a str>,
 }
 
 /// The changes that the command line asks for.

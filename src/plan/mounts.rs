@@ -395,7 +395,7 @@ fn is_idle(word: &str) -> bool {
 
 /// The options between the commas, but for those in quotes, as of an SELinux label's categories. Quotes
 /// belong to mount(2)'s list of options, not to their values.
-fn split(data: &str) -> Vec<String> {
+pub fn split(data: &str) -> Vec<String> {
     let mut quoted = false;
     let ends = |letter: char| {
         quoted ^= letter == '"';
