@@ -76,11 +76,11 @@ impl Done {
         let Some(target) = target(step) else {
             return steps::perform(step, root);
         };
-        let before = top(root, target)?.map(|(id, _)| id);
+        let before = top(root, target).map(|(id, _)| id);
         let missing = missing(root, target);
         let performed = steps::perform(step, root);
         self.made.extend(missing);
-        if let Some((id, mounted)) = top(root, target)?
+        if let Some((id, mounted)) = top(root, target)
             && Some(id) != before
         {
             self.mounted.push(mounted);
@@ -122,12 +122,11 @@ fn target(step: &Step) -> Option<&Path> {
     }
 }
 
-/// The topmost mount at this place.
-fn top(root: &Root, target: &Path) -> Result<Option<(u64, OwnedFd)>> {
-    match path::find(root, target)? {
-        Some(place) if mount::is_mount(&place)? => Ok(Some((mount::id(&place)?, place))),
-        _ => Ok(None),
-    }
+/// The topmost mount at this place, if it can be reached.
+fn top(root: &Root, target: &Path) -> Option<(u64, OwnedFd)> {
+    let place = path::find(root, target).ok()??;
+    let id = mount::id(&place).ok()?;
+    mount::is_mount(&place).ok()?.then_some((id, place))
 }
 
 /// What of the path is not there, not even as a link; outermost first.

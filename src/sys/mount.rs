@@ -239,9 +239,11 @@ pub fn is_mount(file: impl AsFd) -> Result<bool> {
     Ok(info.stx_attributes & libc::STATX_ATTR_MOUNT_ROOT as u64 != 0)
 }
 
-/// The number of the mount, as the first field of mountinfo (proc_pid_mountinfo(5)).
+/// The number of the mount; from Linux 6.8 on no later mount gets it again (statx(2)).
 pub fn id(file: impl AsFd) -> Result<u64> {
-    Ok(statx(file.as_fd(), libc::STATX_MNT_ID)?.stx_mnt_id)
+    const STATX_MNT_ID_UNIQUE: u32 = 0x4000;
+    let mask = libc::STATX_MNT_ID | STATX_MNT_ID_UNIQUE;
+    Ok(statx(file.as_fd(), mask)?.stx_mnt_id)
 }
 
 fn statx(file: BorrowedFd, mask: u32) -> Result<libc::statx> {

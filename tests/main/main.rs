@@ -23,6 +23,7 @@ mod exec; // processes that join a running container
 mod faults; // killed half-way, broken records, tiny limits
 mod features; // the same document for everybody
 mod hooks; // six kinds, their order, their state, their failures
+mod hotplug; // mounts of a running container: added, removed, listed
 mod intel_rdt; // refused where the hardware or the mount is missing
 mod kill; // signals by name and number, to one and to all
 mod lifecycle; // create, start, state, delete: states, ids, pid files, the log
