@@ -341,3 +341,69 @@ fn read_proc(pid: i32, file: &str) -> Result<String> {
     let path = Path::new("/proc").join(pid.to_string()).join(file);
     sys::io(std::fs::read_to_string(&path)).with_context(|| format!("read {path:?}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(paths: &[&str], kind: &str, options: &str) -> flags::Mounts {
+        flags::Mounts {
+            action: MountsAction::Add,
+            id: "c".to_string(),
+            paths: paths.iter().map(ToString::to_string).collect(),
+            kind: kind.to_string(),
+            options: options.to_string(),
+            config: None,
+        }
+    }
+
+    #[test]
+    fn the_command_line_makes_an_entry_as_in_a_config() {
+        let made = entry(&args(&["/s", "/d"], "bind", "ro,,nosuid")).unwrap();
+        assert_eq!(
+            made,
+            json!({"destination": "/d", "type": "bind", "source": "/s", "options": ["ro", "nosuid", "rbind"]})
+        );
+        let made = entry(&args(&["near", "/d"], "bind", "bind")).unwrap();
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(made["source"], json!(here.join("near")));
+        assert_eq!(made["options"], json!(["bind"]));
+        let label = "context=\"u:r:t:s0:c1,c2\",mode=755";
+        let made = entry(&args(&["/d"], "tmpfs", label)).unwrap();
+        assert_eq!(made["source"], "tmpfs");
+        let quoted = ["\"context=u:r:t:s0:c1,c2\"", "mode=755"];
+        assert_eq!(made["options"], json!(quoted));
+        for (paths, kind) in [
+            (&["/d"][..], "bind"),
+            (&[], "tmpfs"),
+            (&["/a", "/b", "/c"], "bind"),
+        ] {
+            assert!(entry(&args(paths, kind, "")).is_err(), "{paths:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_of_mountinfo_becomes_a_row() {
+        let cases = [
+            (
+                "36 35 98:0 /mnt1 /mnt\\0402 rw,noatime master:1 shared:7 - ext3 /dev/root rw,errors=continue",
+                [
+                    "/mnt\\0402",
+                    "/dev/root[/mnt1]",
+                    "ext3",
+                    "rw,noatime,errors=continue,slave,shared",
+                ],
+            ),
+            (
+                "36 35 0:5 / /a\u{1b}[2J ro - tmpfs none ro",
+                ["/a?[2J", "none", "tmpfs", "ro"],
+            ),
+        ];
+        for (line, cells) in cases {
+            assert_eq!(row(line).unwrap(), cells);
+        }
+        for line in ["", "1 2 3 - tmpfs x rw", "1 2 3 4 5 6 - tmpfs"] {
+            assert_eq!(row(line), None, "{line}");
+        }
+    }
+}

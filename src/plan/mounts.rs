@@ -732,6 +732,20 @@ mod tests {
     }
 
     #[test]
+    fn for_a_container_that_runs_the_parent_opens_all() {
+        let entries = json!([{"destination": "/a", "source": "/x", "options": ["bind"]}]);
+        let bundle = fixture::bundle(&[("/mounts", entries)]);
+        for (enter, opened) in [(clone::NEWNS, 1), (clone::NEWPID, 0)] {
+            let namespaces = Namespaces {
+                enter,
+                ..Namespaces::default()
+            };
+            let mounts = mounts(&bundle, &fixture::users_host(), &namespaces).unwrap();
+            assert_eq!(mounts.trees.len(), opened);
+        }
+    }
+
+    #[test]
     fn what_the_kernel_would_refuse_in_a_user_namespace_is_bound_from_the_host() {
         let entries = json!([
             {"destination": "/sys", "type": "sysfs", "options": ["nosuid", "ro", "relatime"]},

@@ -2,8 +2,10 @@
 
 use crate::mounts::{has, options_of};
 use crate::support::Bundle;
+use crate::support::terminal::listen;
 use serde_json::json;
 use std::fs;
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 #[test]
@@ -436,4 +438,30 @@ fn id_maps_of_the_container_and_of_the_mount() {
         let answer = output.answer(&format!("stat {question}"));
         assert_eq!(answer, format!("file 0644 {owner}:{owner}"), "{question}");
     }
+}
+
+/// To open some devices is to set something off.
+#[test]
+fn what_is_no_multiplexer_of_terminals_is_not_opened() {
+    let mut c = bundle!().set("/process/terminal", json!(true));
+    fs::create_dir(c.path("pts")).expect("mkdir");
+    fs::write(c.path("pts/ptmx"), "decoy").expect("write");
+    c.spec["mounts"][2] = json!({"destination": "/dev/pts", "type": "bind", "source": c.path("pts"), "options": ["bind"]});
+    let path = std::ffi::CString::new(c.path("pts/ptmx")).expect("a path");
+    // SAFETY: the path is a C string; nobody else knows the new descriptor.
+    let events = unsafe {
+        let events = libc::inotify_init1(libc::IN_NONBLOCK | libc::IN_CLOEXEC);
+        assert!(libc::inotify_add_watch(events, path.as_ptr(), libc::IN_OPEN) > 0);
+        OwnedFd::from_raw_fd(events)
+    };
+    let socket = c.dir.join("console.sock");
+    let _listener = listen(&socket);
+    let flags = ["--console-socket", &socket.display().to_string()];
+    c.call_new("create", &flags)
+        .finish()
+        .fails_naming("no usable /dev/pts/ptmx");
+    let mut event = [0u8; 64];
+    let read = std::io::Read::read(&mut fs::File::from(events), &mut event);
+    let nothing = read.is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock);
+    assert!(nothing, "it was opened");
 }

@@ -190,6 +190,70 @@ fn a_user_namespace_gets_what_its_user_cannot_reach() {
     assert_eq!(inside(&c, "ls /mapped"), "");
 }
 
+/// Becomes an ordinary user for good.
+fn as_user() -> std::io::Result<()> {
+    // SAFETY: plain calls that touch no memory of ours.
+    let done = unsafe {
+        libc::setgroups(0, std::ptr::null())
+            | libc::setresgid(USER, USER, USER)
+            | libc::setresuid(USER, USER, USER)
+    };
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(std::io::Error::last_os_error())
+    }
+}
+
+const USER: u32 = 23456;
+
+#[test]
+fn without_root_the_own_files_are_added() {
+    let map = json!([{"containerID": 0, "hostID": USER, "size": 1}]);
+    let c = bundle!()
+        .push("/linux/namespaces", json!({"type": "user"}))
+        .set("/linux/uidMappings", map.clone())
+        .set("/linux/gidMappings", map)
+        .remove("/linux/cgroupsPath")
+        .remove("/linux/resources")
+        .asks(&["pause"]);
+    let binary = c.dir.join("cofferdam");
+    fs::copy(crate::support::binary(), &binary).expect("copy the runtime");
+    fs::create_dir(c.path("private")).expect("mkdir");
+    fs::write(c.path("private/file"), "text").expect("write");
+    fs::set_permissions(c.path("private"), PermissionsExt::from_mode(0o700)).expect("chmod");
+    c.write_config();
+    c.give("", USER);
+    let call = |args: &[&str]| c.call(args).program(&binary).setup(as_user).finish();
+    let dir = c.dir.display().to_string();
+    call(&["create", "--bundle", &dir, &c.id]).ok();
+    call(&["start", &c.id]).ok();
+    call(&[
+        "mounts",
+        "add",
+        &c.id,
+        &c.path("private"),
+        "/data",
+        "-o",
+        "ro",
+    ])
+    .ok();
+    call(&["mounts", "add", &c.id, "-t", "tmpfs", "/scratch"]).ok();
+    let read = call(&["exec", &c.id, "/payload", "read", "/data/file"]).ok();
+    assert_eq!(read.answer("read /data/file"), "text");
+    let other = ["mounts", "add", &c.id, "/root", "/root-of-host"];
+    call(&other).ok();
+    let read = call(&["exec", &c.id, "/payload", "ls", "/root-of-host"]).ok();
+    assert_eq!(read.answer("ls /root-of-host"), "EACCES");
+    call(&["mounts", "remove", &c.id, "/data"]).ok();
+    let list = call(&["mounts", "list", &c.id]).ok().stdout();
+    assert!(
+        list.contains("/scratch") && !list.contains("/data"),
+        "{list}"
+    );
+    call(&["delete", "--force", &c.id]).ok();
+}
+
 #[test]
 fn only_what_was_added_can_be_removed() {
     let c = up(bundle!()
