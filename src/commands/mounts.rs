@@ -6,6 +6,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -51,11 +52,14 @@ pub fn run(args: &flags::Mounts, store: &Store) -> Result<i32> {
 fn add(args: &flags::Mounts, container: &Container) -> Result<()> {
     let entries = entries(args)?;
     let host = Host::probe()?;
-    let (target, site) = open(container)?;
+    let (mut target, site) = open(container)?;
     let plan = plan(entries, container, &host, target.flags)?;
     plan.warnings.iter().for_each(|warning| log::warn(warning));
     let steps: Vec<Step> = plan.steps.into_iter().chain(plan.seals).collect();
     steps.iter().for_each(|step| log::debug(&step.to_string()));
+    if !steps.iter().any(shows_processes) {
+        stay_unseen(&mut target);
+    }
     // Who may not open mounts here may do so in a copy that belongs to the container's user namespace.
     let joins_first = host.euid != 0 && target.flags & clone::NEWUSER != 0;
     let mut opened = Vec::new();
@@ -63,14 +67,13 @@ fn add(args: &flags::Mounts, container: &Container) -> Result<()> {
         opened = open_trees(&plan.trees, &host)?;
     }
     inside(|| {
-        let mut target = target;
         if joins_first {
             target = target.in_its_user_namespace()?;
             clone::unshare(clone::NEWNS)?;
             opened = open_trees(&plan.trees, &host)?;
         }
         target.enter()?;
-        as_its_process(|| hotplug::add(&steps, opened, site))
+        in_its_pid_namespace(&target, || hotplug::add(&steps, opened, site))
     })
 }
 
@@ -91,10 +94,11 @@ fn remove(args: &flags::Mounts, container: &Container) -> Result<()> {
     );
     let targets: Vec<PathBuf> = targets.iter().map(|target| clean(target)).collect();
     let added = added(container)?;
-    let (target, site) = open(container)?;
+    let (mut target, site) = open(container)?;
+    stay_unseen(&mut target);
     inside(|| {
         target.enter()?;
-        as_its_process(|| hotplug::remove(&targets, &added, &site))
+        hotplug::remove(&targets, &added, &site)
     })
 }
 
@@ -228,6 +232,7 @@ fn open(container: &Container) -> Result<(Target, Site)> {
     let record = OpenOptions::new()
         .append(true)
         .create(true)
+        .mode(0o600)
         .open(container.dir.join(MOUNTS));
     let record = sys::io(record).context("open the record of added mounts")?;
     let site = Site {
@@ -272,9 +277,22 @@ fn inside(act: impl FnOnce() -> Result<()>) -> Result<()> {
     process::exit(0)
 }
 
-/// A joined pid namespace is that of the children only; a new procfs shows the one of its maker.
-fn as_its_process(act: impl FnOnce() -> Result<()>) -> Result<()> {
-    inside(act)
+/// Processes of the container could stop one that is in their pid namespace. It is of use for a procfs only.
+fn stay_unseen(target: &mut Target) {
+    target.flags &= !clone::NEWPID;
+}
+
+/// A new procfs shows the pid namespace of its maker, and a joined one is that of the children only.
+fn in_its_pid_namespace(target: &Target, act: impl FnOnce() -> Result<()>) -> Result<()> {
+    if target.flags & clone::NEWPID != 0 {
+        inside(act)
+    } else {
+        act()
+    }
+}
+
+fn shows_processes(step: &Step) -> bool {
+    matches!(step, Step::Mount(mount) if mount.kind == "proc")
 }
 
 fn list(pid: i32) -> Result<String> {

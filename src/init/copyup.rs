@@ -66,7 +66,9 @@ fn copy_entry(from: &OwnedFd, to: &OwnedFd, name: &Path) -> Result<Option<(Owned
 }
 
 fn copy_contents(from: &OwnedFd, to: &OwnedFd, name: &Path) -> Result<()> {
-    let mut source = File::from(path::open_below(from, name, libc::O_RDONLY)?);
+    // Not to wait for a writer, if a process of the container puts a FIFO there.
+    let flags = libc::O_RDONLY | libc::O_NONBLOCK;
+    let mut source = File::from(path::open_below(from, name, flags)?);
     let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
     let mut copy = File::from(path::create(to, name, flags, 0o600)?);
     std::io::copy(&mut source, &mut copy)
