@@ -194,7 +194,8 @@ impl Planner<'_> {
         if options.bind.is_some() {
             return None;
         }
-        let user = self.namespaces.has(clone::NEWUSER);
+        // A caller that is confined itself owns no more than what it makes.
+        let user = self.namespaces.has(clone::NEWUSER) || self.host.in_user_namespace;
         match kind {
             // sysfs belongs to the network namespace: its owner alone may mount it (sysfs_init_fs_context).
             "sysfs" if user && !self.namespaces.has(clone::NEWNET) => Some(PathBuf::from("/sys")),
@@ -763,7 +764,22 @@ mod tests {
         let with_user = [std::slice::from_ref(&shared), &user_namespace()].concat();
         assert_eq!(steps_with(entries.clone(), &with_user), bound);
         assert_eq!(steps_with(entries.clone(), &user_namespace()), mounted);
-        assert_eq!(steps_with(entries, &[shared]), mounted);
+        assert_eq!(
+            steps_with(entries.clone(), std::slice::from_ref(&shared)),
+            mounted
+        );
+        let confined = Host {
+            in_user_namespace: true,
+            ..fixture::host()
+        };
+        let changes = [shared, ("/mounts", entries)];
+        let furnish = plan_for(&confined, &changes)
+            .unwrap()
+            .rootfs
+            .unwrap()
+            .furnish;
+        let first = furnish.iter().map(ToString::to_string).take(2);
+        assert_eq!(first.collect::<Vec<_>>(), bound);
     }
 
     #[test]

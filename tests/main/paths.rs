@@ -2,8 +2,11 @@
 
 use crate::support::{Bundle, lines, wait_until};
 use serde_json::json;
+use std::ffi::CString;
 use std::path::Path;
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 #[test]
 fn masked_files_read_as_nothing() {
@@ -313,6 +316,49 @@ fn a_joined_mount_namespace_takes_masks_and_needs_no_proc() {
     assert_eq!(output.answer("read /data/file"), "x");
     assert_eq!(output.answer("ls /sys/firmware"), "");
     drop(elsewhere);
+}
+
+/// Somebody exchanges a directory of the image with a link to the host for as long as this lives.
+fn swapping<T>(c: &Bundle, act: impl FnOnce() -> T) -> T {
+    let paths = ["a", "swapped"]
+        .map(|name| CString::new(c.rootfs().join(name).display().to_string()).expect("a path"));
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                let [a, b] = paths.each_ref().map(|path| path.as_ptr());
+                // SAFETY: the paths are C strings that outlive the call.
+                unsafe { libc::renameat2(-1, a, -1, b, libc::RENAME_EXCHANGE) };
+            }
+        });
+        let done = act();
+        stop.store(true, Ordering::Relaxed);
+        done
+    })
+}
+
+#[test]
+fn a_target_that_is_swapped_never_leads_out() {
+    let c = bundle!().folder("/a").file("/etc/text", "text");
+    let (outside, text) = (c.path("outside"), c.path("rootfs/etc/text"));
+    std::fs::create_dir(&outside).expect("mkdir");
+    let mut c = c.link("/swapped", &outside).asks(&["stat /a"]);
+    for index in 0..20 {
+        c = c
+            .mount("tmpfs", "tmpfs", &format!("/a/d{index}"), &[])
+            .mount("bind", &text, &format!("/a/f{index}"), &["bind"])
+            .push("/linux/maskedPaths", json!(format!("/a/m{index}")));
+    }
+    let tries = swapping(&c, || {
+        let end = Instant::now() + Duration::from_secs(1);
+        (0..).find(|_| {
+            c.run();
+            Instant::now() > end
+        })
+    });
+    assert!(tries > Some(2), "{tries:?} tries");
+    let left = std::fs::read_dir(&outside).expect("read").count();
+    assert_eq!(left, 0, "made outside");
 }
 
 #[test]
