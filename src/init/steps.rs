@@ -159,18 +159,11 @@ fn directory_target(root: &Root, path: &Path, kind: &str) -> Result<(OwnedFd, bo
 /// Resolves a mount's target, made where missing, and says whether it was there. A path through links
 /// must not end in /proc, where the plan has judged its text alone.
 fn target(root: &Root, path: &Path, is_dir: bool) -> Result<(OwnedFd, bool)> {
-    let make = || {
-        if is_dir {
-            path::make_directories(root, path)
-        } else {
-            path::make_file(root, path)
-        }
-    };
     match path::resolve_plainly(root, path) {
         Ok(target) => Ok((target, true)),
-        Err(Errno::ENOENT) => Ok((make()?, false)),
+        Err(Errno::ENOENT) => Ok((make_target(root, path, is_dir)?, false)),
         Err(Errno::ELOOP) => {
-            let target = make()?;
+            let target = make_target(root, path, is_dir)?;
             ensure!(
                 !leads_to_proc(root, &target)?,
                 "leads into /proc by a symbolic link"
@@ -179,6 +172,18 @@ fn target(root: &Root, path: &Path, is_dir: bool) -> Result<(OwnedFd, bool)> {
         }
         Err(errno) => named(Err(errno), || format!("openat2({path:?})")),
     }
+}
+
+fn make_target(root: &Root, path: &Path, is_dir: bool) -> Result<OwnedFd> {
+    let made = if is_dir {
+        path::make_directories(root, path)
+    } else {
+        path::make_file(root, path)
+    };
+    made.map_err(|error| match sys::errno(&error) {
+        Some(Errno::EROFS) => error.context("the place must be there already, or be writable"),
+        _ => error,
+    })
 }
 
 /// The place of that name, even if it is a symbolic link.

@@ -312,6 +312,18 @@ fn the_rules_for_mounts_hold_here_too() {
 }
 
 #[test]
+fn a_read_only_root_takes_mounts_on_what_is_there() {
+    let c = bundle!()
+        .folder("/there")
+        .set("/root/readonly", json!(true));
+    let c = up(c);
+    mounts(&c, "add", &["-t", "tmpfs", "/there"]).ok();
+    assert_eq!(inside(&c, "write /there/x y"), "ok");
+    let new = mounts(&c, "add", &["-t", "tmpfs", "/new"]);
+    new.fails_with("the place must be there already, or be writable");
+}
+
+#[test]
 fn a_created_and_a_paused_container_have_mounts() {
     let c = bundle!().asks(&["read /text", "pause"]);
     fs::write(c.path("text"), "text").expect("write");
