@@ -36,6 +36,8 @@ pub enum Up {
     Pid(i32, OwnedFd),
     Hooks,
     Console(OwnedFd),
+    /// Between a process that opens trees of mounts and who has asked for them.
+    Tree(OwnedFd),
     Ready,
     Waiting,
     Starting,
@@ -98,6 +100,7 @@ impl ParentEnd {
             (b'p', Some(fd)) => Up::Pid(i32::from_ne_bytes(payload.try_into()?), fd),
             (b'h', None) => Up::Hooks,
             (b'c', Some(fd)) => Up::Console(fd),
+            (b't', Some(fd)) => Up::Tree(fd),
             (b'r', None) => Up::Ready,
             (b'w', None) => Up::Waiting,
             (b's', None) => Up::Starting,
@@ -131,6 +134,7 @@ impl ChildEnd {
                 socket::send(&self.socket, &bytes, Some(pidfd.as_fd()))
             }
             Up::Console(terminal) => socket::send(&self.socket, b"c", Some(terminal.as_fd())),
+            Up::Tree(tree) => socket::send(&self.socket, b"t", Some(tree.as_fd())),
             Up::Hooks => socket::send(&self.socket, b"h", None),
             Up::Ready => socket::send(&self.socket, b"r", None),
             Up::Waiting => socket::send(&self.socket, b"w", None),

@@ -20,10 +20,9 @@ use crate::init::{self, Materials};
 use crate::plan::Plan;
 use crate::plan::namespaces::Join;
 use crate::plan::rdt::Groups;
-use crate::plan::step::{Idmap, Tree};
 use crate::sys::clone::{self, Side};
-use crate::sys::{self, cred, mount, process, tty};
-use crate::{hooks, idmap, intelrdt, netdev, notify, timings};
+use crate::sys::{self, cred, process, tty};
+use crate::{hooks, idmap, intelrdt, netdev, notify, timings, trees};
 
 /// What init is made from, and who is told about it.
 pub struct Launch<'a> {
@@ -63,8 +62,7 @@ impl Launch<'_> {
             target,
         } = self;
         process::keep_children();
-        let opened = plan.rootfs.as_ref().map(|rootfs| &rootfs.trees[..]);
-        let trees = open_trees(opened.unwrap_or_default(), host)?;
+        let (trees, sender) = trees::prepare(plan, host)?;
         let joins = open_joins(plan)?;
         let devices = netdev::find(&plan.net_devices)?;
         let (parent, child) = channel::pair()?;
@@ -80,7 +78,7 @@ impl Launch<'_> {
         let side = clone::clone3(flags, cgroup.map(AsFd::as_fd))
             .map_err(|error| explain_clone(error, plan))?;
         let Side::Parent { pid, pidfd } = side else {
-            drop(parent);
+            drop((parent, sender));
             let materials = Materials {
                 trees,
                 gate: gate.as_ref(),
@@ -105,12 +103,15 @@ impl Launch<'_> {
         if relayed {
             init.adopt()?;
         }
+        let send = |to| trees::send(trees::of(plan), host, &init.pidfd, to);
+        let opener = sender.map(send).transpose()?;
         init.furnish(plan, host, state.rdt.as_ref())?;
         netdev::move_to(init.pid, init.pidfd.as_fd(), &devices)?;
         if waits {
             init.channel.send(Down::Go)?;
         }
         init.see_through(plan, state, cgroup)?;
+        opener.map(tty::exit_code).transpose()?;
         Ok(init)
     }
 }
@@ -124,6 +125,7 @@ impl Target {
 
     /// Joins the user namespace alone, to act with its privilege before the others are joined.
     pub fn in_its_user_namespace(self) -> Result<Target> {
+        process::set_dumpable(false)?;
         clone::setns(&self.pidfd, clone::NEWUSER).context("join the container's user namespace")?;
         cred::set_gid(0).ok();
         cred::set_uid(0).ok();
@@ -296,31 +298,6 @@ fn explain_clone(error: anyhow::Error, plan: &Plan) -> anyhow::Error {
         );
     }
     error.context("make the container's init")
-}
-
-/// Trees that init could not open itself. They receive what is mounted on the host later, and give nothing back.
-pub fn open_trees(trees: &[Tree], host: &Host) -> Result<Vec<OwnedFd>> {
-    let open = |tree: &Tree| -> Result<OwnedFd> {
-        let opened = match tree.nofollow {
-            true => mount::clone_link(&tree.path, tree.recursive)?,
-            false => mount::clone_tree(&tree.path, tree.recursive)?,
-        };
-        mount::set_propagation(&opened, libc::MS_SLAVE, true)?;
-        if let Some(idmap) = &tree.idmap {
-            map_owners(&opened, idmap, host)?;
-        }
-        Ok(opened)
-    };
-    trees
-        .iter()
-        .map(|tree| open(tree).with_context(|| format!("open {:?}", tree.path)))
-        .collect()
-}
-
-fn map_owners(tree: &OwnedFd, idmap: &Idmap, host: &Host) -> Result<()> {
-    let namespace = idmap::namespace(host, &idmap.uids, &idmap.gids)?;
-    mount::set_idmap(tree, namespace, idmap.recursive)
-        .context("map its owners (does its filesystem support idmapped mounts on this kernel?)")
 }
 
 /// Opened before anything is joined: afterwards the paths may be out of reach.

@@ -28,6 +28,7 @@ mod selfexe;
 mod sys;
 mod terminal;
 mod timings;
+mod trees;
 mod users;
 
 use std::path::PathBuf;

@@ -6,6 +6,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -23,13 +24,13 @@ use crate::container::{Container, MOUNTS, Status, Store};
 use crate::flags::{self, MountsAction};
 use crate::host::Host;
 use crate::init::hotplug::{self, Site};
-use crate::launch::{Target, open_trees};
+use crate::launch::Target;
 use crate::plan::mounts::{self, Mounts, clean};
 use crate::plan::namespaces::{IdMap, Namespaces};
-use crate::plan::step::Step;
+use crate::plan::step::{Step, Tree};
 use crate::sys::clone::{self, Side};
 use crate::sys::{self, named, process, tty};
-use crate::{log, selfexe};
+use crate::{log, selfexe, trees};
 
 pub fn run(args: &flags::Mounts, store: &Store) -> Result<i32> {
     if args.action != MountsAction::List {
@@ -61,20 +62,49 @@ fn add(args: &flags::Mounts, container: &Container) -> Result<()> {
         stay_unseen(&mut target);
     }
     // Who may not open mounts here may do so in a copy that belongs to the container's user namespace.
-    let joins_first = host.euid != 0 && target.flags & clone::NEWUSER != 0;
+    let has_user = target.flags & clone::NEWUSER != 0;
+    let joins_first = host.euid != 0 && has_user;
     let mut opened = Vec::new();
-    if !joins_first {
-        opened = open_trees(&plan.trees, &host)?;
+    if has_user && !joins_first {
+        opened = open_locked(&plan.trees, container, &host)?;
+    } else if !joins_first {
+        opened = trees::open(&plan.trees, &host)?;
     }
     inside(|| {
         if joins_first {
             target = target.in_its_user_namespace()?;
             clone::unshare(clone::NEWNS)?;
-            opened = open_trees(&plan.trees, &host)?;
+            opened = trees::open(&plan.trees, &host)?;
         }
         target.enter()?;
         in_its_pid_namespace(&target, || hotplug::add(&steps, opened, site))
     })
+}
+
+/// With the locks that the kernel gives a copy of the host's mounts that belongs to the container's user
+/// namespace: a process makes that copy, and holds it while another opens the trees in there.
+fn open_locked(trees: &[Tree], container: &Container, host: &Host) -> Result<Vec<OwnedFd>> {
+    let (target, _) = open(container)?;
+    let (parent, child) = channel::pair()?;
+    let Side::Parent { pidfd: holder, .. } = clone::clone3(0, None)? else {
+        drop(parent);
+        let copied = target
+            .in_its_user_namespace()
+            .and_then(|_| clone::unshare(clone::NEWNS));
+        child.send(answer(copied)).ok();
+        // Until the parent hangs up.
+        child.receive().ok();
+        process::exit(0)
+    };
+    drop(child);
+    understood(parent.receive()?)?;
+    let (from, to) = channel::pair()?;
+    let opener = trees::send(trees, host, &holder, to)?;
+    let opened = trees::receive(trees.len(), &from);
+    drop(parent);
+    tty::exit_code(&opener)?;
+    tty::exit_code(&holder)?;
+    opened
 }
 
 fn remove(args: &flags::Mounts, container: &Container) -> Result<()> {
@@ -260,21 +290,28 @@ fn inside(act: impl FnOnce() -> Result<()>) -> Result<()> {
         drop(child);
         let said = parent.receive()?;
         tty::exit_code(&pidfd)?;
-        return match said {
-            Some(Up::Ready) => Ok(()),
-            Some(Up::Failed(text)) => bail!(text),
-            other => bail!("the process that joined the container ended early: {other:?}"),
-        };
+        return understood(said);
     }
     drop(parent);
     // What ends the command from the terminal does not end this half-way.
     setsid().ok();
-    let answer = match act() {
+    child.send(answer(act())).ok();
+    process::exit(0)
+}
+
+fn answer(done: Result<()>) -> Up {
+    match done {
         Ok(()) => Up::Ready,
         Err(error) => Up::Failed(format!("{error:#}")),
-    };
-    child.send(answer).ok();
-    process::exit(0)
+    }
+}
+
+fn understood(answer: Option<Up>) -> Result<()> {
+    match answer {
+        Some(Up::Ready) => Ok(()),
+        Some(Up::Failed(text)) => bail!(text),
+        other => bail!("the process that joined the container ended early: {other:?}"),
+    }
 }
 
 /// Processes of the container could stop one that is in their pid namespace. It is of use for a procfs only.

@@ -33,11 +33,12 @@ use crate::plan::rootfs::Rootfs;
 use crate::plan::scheduling::Affinity;
 use crate::sys::{clone, cred, named, net, path, process, socket};
 use crate::timings;
+use crate::trees::Trees;
 
 /// What the parent has opened for the child.
 pub struct Materials<'a> {
     /// For `Source::Opened`, by index.
-    pub trees: Vec<OwnedFd>,
+    pub trees: Trees,
     /// Where a created container waits; `None` for one that starts at once.
     pub gate: Option<&'a OwnedFd>,
     /// Whether the parent has something to do first: to write id maps, to move network devices, to put
@@ -135,11 +136,11 @@ fn set_up(plan: &Plan, channel: &ChildEnd, materials: Materials) -> Result<exec:
 fn make_root(
     plan: &Plan,
     rootfs: &Rootfs,
-    trees: Vec<OwnedFd>,
+    trees: Trees,
     channel: &ChildEnd,
     state: &State,
 ) -> Result<Option<OwnedFd>> {
-    let mut root = rootfs::enter(rootfs, trees)?;
+    let mut root = rootfs::enter(rootfs, trees.take()?)?;
     timings::step(|| "attach the root".to_string());
     steps::perform_all(&rootfs.furnish, &mut root)?;
     if !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty() {

@@ -85,6 +85,9 @@ impl Planner<'_> {
             // What is kept from one filesystem is kept from those mounted below its stand-in.
             options.recursive_attributes.recursive = true;
             options.recursive_attributes.set |= options.attributes.set & !ATIME;
+            // The host's times of access are locked, and of no interest there.
+            options.attributes.set &= !ATIME;
+            options.attributes.clear &= !ATIME;
             plan.steps
                 .push(self.bind(source, target, options, plan.trees.len())?);
         } else if options.bind.is_some() {
@@ -753,7 +756,7 @@ mod tests {
             {"destination": "/sys/fs/cgroup", "type": "cgroup", "options": ["ro"]},
         ]);
         let bound = [
-            "mounts[0]: bind /sys on /sys (recursive, ro, nosuid, relatime, rro, rnosuid)",
+            "mounts[0]: bind /sys on /sys (recursive, ro, nosuid, rro, rnosuid)",
             "mounts[1]: bind /sys/fs/cgroup on /sys/fs/cgroup (recursive, ro, rro)",
         ];
         let mounted = [

@@ -408,7 +408,7 @@ fn id_maps_of_the_container_and_of_the_mount() {
     let map = json!([{"containerID": 0, "hostID": 100010, "size": 100}]);
     let own = json!({"destination": "/own", "source": source, "options": ["rbind", "ridmap"],
         "uidMappings": map, "gidMappings": map});
-    let silent = json!({"destination": "/silent", "source": source, "options": ["bind"],
+    let silent = json!({"destination": "/silent", "source": source, "options": ["rbind"],
         "uidMappings": map, "gidMappings": map});
     let c = c.push("/mounts", own).push("/mounts", silent);
     let c = bound(c, "files", "/container", &["rbind", "ridmap"]);

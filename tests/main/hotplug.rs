@@ -190,6 +190,21 @@ fn a_user_namespace_gets_what_its_user_cannot_reach() {
     assert_eq!(inside(&c, "ls /mapped"), "");
 }
 
+#[test]
+fn locks_of_the_host_hold_for_what_is_added() {
+    let remount = libc::MS_REMOUNT | libc::MS_BIND;
+    let lift = format!("syscall 165 z s:/data z {remount} 0");
+    let c = bundle!()
+        .in_user_namespace()
+        .with_tmpfs("source", libc::MS_RDONLY);
+    let c = up(c);
+    mounts(&c, "add", &[&c.path("source"), "/data"]).ok();
+    let mut args = vec!["exec", "--cap", "CAP_SYS_ADMIN", &c.id, "/payload"];
+    args.extend(lift.split(' '));
+    let answer = c.call(&args).finish().ok().answer(&lift);
+    assert_eq!(answer, "EPERM");
+}
+
 /// Becomes an ordinary user for good.
 fn as_user() -> std::io::Result<()> {
     // SAFETY: plain calls that touch no memory of ours.

@@ -382,3 +382,22 @@ fn nothing_is_copied_up_into_a_bind() {
     c.create().fails_naming("tmpcopyup: only a new tmpfs");
     c.assert_gone();
 }
+
+/// mount_namespaces(7): flags of mounts that came from a more privileged namespace.
+#[test]
+fn what_the_source_forbids_cannot_be_lifted_from_inside() {
+    let remount = libc::MS_REMOUNT | libc::MS_BIND;
+    let lift = format!("syscall 165 z s:/mnt z {remount} 0");
+    let c = bundle!()
+        .in_user_namespace()
+        .with_tmpfs("source", libc::MS_RDONLY | libc::MS_NOSUID)
+        .caps(&["CAP_SYS_ADMIN"]);
+    let c = bound(c, "source", "/mnt", &["bind"]).asks(&[&lift, "mountinfo /mnt"]);
+    let output = c.run().ok();
+    assert_eq!(
+        output.answer(&lift),
+        "EPERM",
+        "{}",
+        output.answer("mountinfo /mnt")
+    );
+}
