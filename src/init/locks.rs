@@ -7,7 +7,10 @@
 use std::os::fd::OwnedFd;
 
 use anyhow::{Result, bail};
-use libc::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
+use libc::{
+    MOUNT_ATTR__ATIME, MOUNT_ATTR_NODEV, MOUNT_ATTR_NODIRATIME, MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY,
+};
 use nix::errno::Errno;
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 
@@ -23,13 +26,14 @@ const LOCKABLE: [(u64, FsFlags); 4] = [
 ];
 
 /// Changes the attributes of a mount. With `locked`, none of these may be lifted even where the kernel
-/// has no lock: a tree that the parent has opened comes without.
+/// has no lock: a tree that was opened in another mount namespace may come without.
 pub fn change(mounted: &OwnedFd, changes: [Attributes; 2], locked: bool) -> Result<()> {
     let clear = changes[0].clear | changes[1].clear;
     let before = if clear == 0 { 0 } else { forbidden(mounted)? };
     for attributes in changes {
-        mount::set_attributes(mounted, attributes).map_err(|error| match sys::errno(&error) {
-            Some(Errno::EPERM) if clear != 0 => error.context(refusal(clear & before)),
+        let changed = mount::set_attributes(mounted, attributes);
+        changed.map_err(|error| match sys::errno(&error) {
+            Some(Errno::EPERM) => explain(error, attributes, before),
             _ => error,
         })?;
     }
@@ -44,25 +48,31 @@ pub fn change(mounted: &OwnedFd, changes: [Attributes; 2], locked: bool) -> Resu
     Ok(())
 }
 
+fn explain(error: anyhow::Error, asked: Attributes, before: u64) -> anyhow::Error {
+    if asked.clear & before != 0 {
+        return error.context(refusal(asked.clear & before));
+    }
+    let set = asked.set & (MOUNT_ATTR__ATIME | MOUNT_ATTR_NODIRATIME);
+    let times = options::attribute_names(set, asked.clear & MOUNT_ATTR__ATIME, "");
+    if times.is_empty() {
+        return error;
+    }
+    error.context(format!(
+        "{}: locked in a user namespace, where times of access are kept as the source has it; leave it out",
+        times.join(", ")
+    ))
+}
+
 fn forbidden(mounted: &OwnedFd) -> Result<u64> {
     let flags = named(fstatvfs(mounted), || "fstatvfs(mount)".to_string())?.flags();
     let set = LOCKABLE.iter().filter(|(_, flag)| flags.contains(*flag));
     Ok(set.fold(0, |all, (attribute, _)| all | attribute))
 }
 
-/// No word: one for the times of access, which are locked as well.
 fn refusal(lifted: u64) -> String {
-    let words = options::attribute_names(0, lifted, "").join(", ");
-    let words = if words.is_empty() {
-        "these flags"
-    } else {
-        &words
-    };
-    let mounted = options::attribute_names(lifted, 0, "").join(", ");
-    let source = if mounted.is_empty() {
-        "otherwise".to_string()
-    } else {
-        mounted
-    };
-    format!("{words}: locked in a user namespace, the source is mounted {source}; leave it out")
+    format!(
+        "{}: locked in a user namespace, the source is mounted {}; leave it out",
+        options::attribute_names(0, lifted, "").join(", "),
+        options::attribute_names(lifted, 0, "").join(", ")
+    )
 }

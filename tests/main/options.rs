@@ -314,6 +314,10 @@ fn what_the_source_forbids_stays_forbidden_in_a_user_namespace() {
         let wanted = format!("{word}: locked in a user namespace, the source is mounted {flag}");
         with(&["rbind", word]).fails_naming(&wanted);
     }
+    for word in ["noatime", "nodiratime"] {
+        let wanted = format!("{word}: locked in a user namespace, where times of access");
+        with(&["rbind", word]).fails_naming(&wanted);
+    }
 }
 
 #[test]
