@@ -54,7 +54,7 @@ fn add(args: &flags::Mounts, container: &Container) -> Result<()> {
     let entries = entries(args)?;
     let host = Host::probe()?;
     let (mut target, site) = open(container)?;
-    let plan = plan(entries, container, &host, target.flags)?;
+    let plan = plan(&entries, container, &host, target.flags)?;
     plan.warnings.iter().for_each(|warning| log::warn(warning));
     let steps: Vec<Step> = plan.steps.into_iter().chain(plan.seals).collect();
     steps.iter().for_each(|step| log::debug(&step.to_string()));
@@ -197,16 +197,15 @@ fn entry(args: &flags::Mounts) -> Result<Value> {
     }))
 }
 
-fn plan(entries: Vec<Mount>, container: &Container, host: &Host, flags: u64) -> Result<Mounts> {
+fn plan(entries: &[Mount], container: &Container, host: &Host, flags: u64) -> Result<Mounts> {
     let state = &container.state;
-    let spec = json!({
+    let config = json!({
         "ociVersion": state.oci_version,
+        "mounts": entries,
         "linux": container.saved()?.linux,
         "annotations": state.annotations,
     });
-    let mut spec: oci_spec::runtime::Spec = serde_json::from_value(spec)?;
-    spec.set_mounts(Some(entries));
-    let bundle = Bundle::of_process(state.bundle.clone(), spec)?;
+    let bundle = Bundle::of_process(state.bundle.clone(), &config)?;
     let mut namespaces = Namespaces {
         enter: flags,
         ..Namespaces::default()
