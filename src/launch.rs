@@ -70,11 +70,8 @@ impl Launch<'_> {
         let relayed = refused || !joins.is_empty();
         let makes_user = plan.namespaces.creates(clone::NEWUSER);
         let waits = relayed || makes_user || !devices.is_empty() || state.rdt.is_some();
-        let flags = if relayed {
-            0
-        } else {
-            plan.namespaces.at_the_clone()
-        };
+        let own = plan.namespaces.at_the_clone();
+        let flags = if relayed { 0 } else { own };
         let side = clone::clone3(flags, cgroup.map(AsFd::as_fd))
             .map_err(|error| explain_clone(error, plan))?;
         let Side::Parent { pid, pidfd } = side else {
