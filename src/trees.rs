@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 
 use crate::channel::{self, ChildEnd, ParentEnd, Up};
+use crate::fault::Coded;
 use crate::host::Host;
 use crate::idmap;
 use crate::plan::Plan;
@@ -58,7 +59,7 @@ pub fn send(trees: &[Tree], host: &Host, process: impl AsFd, to: ChildEnd) -> Re
     let send = |tree| to.send(Up::Tree(open_one(tree, host)?));
     let sent = clone::setns(process, clone::NEWNS).and_then(|()| trees.iter().try_for_each(send));
     if let Err(error) = sent {
-        to.send(Up::Failed(format!("{error:#}"))).ok();
+        to.send(Up::Failed(Coded::of(&error))).ok();
     }
     process::exit(0)
 }

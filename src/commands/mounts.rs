@@ -21,6 +21,7 @@ use super::exec::foreign_namespaces;
 use crate::bundle::Bundle;
 use crate::channel::{self, Up};
 use crate::container::{Container, MOUNTS, Status, Store};
+use crate::fault::Coded;
 use crate::flags::{self, MountsAction};
 use crate::host::Host;
 use crate::init::hotplug::{self, Site};
@@ -301,7 +302,7 @@ fn inside(act: impl FnOnce() -> Result<()>) -> Result<()> {
 fn answer(done: Result<()>) -> Up {
     match done {
         Ok(()) => Up::Ready,
-        Err(error) => Up::Failed(format!("{error:#}")),
+        Err(error) => Up::Failed(Coded::of(&error)),
     }
 }
 
