@@ -173,7 +173,7 @@ fn check_directory(dir: &Path) -> Result<()> {
         !meta.is_symlink(),
         "is a symbolic link; give the directory itself"
     );
-    ensure!(meta.is_dir(), "not a directory");
+    ensure!(meta.is_dir(), "must be a directory");
     Ok(())
 }
 

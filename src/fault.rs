@@ -50,6 +50,13 @@ impl Coded {
     }
 }
 
+/// The code that an error was given.
+pub fn code(error: &Error) -> Option<&str> {
+    error
+        .downcast_ref::<Coded>()
+        .map(|known| known.code.as_str())
+}
+
 impl fmt::Display for Coded {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str(&self.text)
@@ -70,9 +77,17 @@ impl Fault {
             code: code.unwrap_or_else(|| derived(field.as_deref(), errno).to_string()),
             field,
             errno: errno.map(|errno| format!("{errno:?}")),
-            hint: text.rsplit_once("; ").map(|(_, hint)| hint.to_string()),
+            hint: hint(&text, &error.root_cause().to_string()),
         }
     }
+}
+
+/// What follows the last semicolon, without the failed call behind it.
+fn hint(text: &str, cause: &str) -> Option<String> {
+    let told = text.strip_suffix(cause).filter(|told| !told.is_empty());
+    let told = told.unwrap_or(text).trim_end_matches(": ");
+    let (_, hint) = told.rsplit_once("; ")?;
+    Some(hint.to_string())
 }
 
 fn errno(error: &Error) -> Option<Errno> {
@@ -179,6 +194,13 @@ mod tests {
         ] {
             assert_eq!(fault(text), (code.to_string(), field, hint), "{text}");
         }
+    }
+
+    #[test]
+    fn a_hint_ends_before_the_failed_call() {
+        let failed: Result<(), _> = Err(std::io::Error::from_raw_os_error(libc::EACCES));
+        let error = failed.context("cgroup /x: not yours; log in").unwrap_err();
+        assert_eq!(Fault::of(&error).hint.as_deref(), Some("log in"));
     }
 
     #[test]

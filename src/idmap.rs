@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -165,13 +166,9 @@ fn map_by_helper(program: &str, pid: i32, maps: &[IdMap]) -> Result<()> {
             "{program}: not installed; mapping more than one's own id without privilege needs it (package uidmap)"
         );
     };
-    let words = maps
-        .iter()
-        .flat_map(|map| [map.container, map.host, map.size])
-        .map(|id| id.to_string());
     let output = Command::new(&path)
         .arg(pid.to_string())
-        .args(words)
+        .args(words_of(maps))
         .env_clear()
         .output();
     let output = sys::io(output).with_context(|| format!("run {path:?}"))?;
@@ -179,10 +176,53 @@ fn map_by_helper(program: &str, pid: i32, maps: &[IdMap]) -> Result<()> {
         let text = String::from_utf8_lossy(&output.stderr)
             .trim()
             .replace('\n', " ");
+        let asked = words_of(maps).join(" ");
+        let file = format!("/etc/sub{}", &program[3..6]);
         bail!(
-            "{program}: {text}; grant the ids in /etc/sub{}",
-            &program[3..6]
+            "{program}: {text}: asked for {asked}, but {file} grants this user {}, and {path:?} has {}; grant the ids there",
+            granted(&file),
+            privilege(&path)
         );
     }
     Ok(())
+}
+
+fn words_of(maps: &[IdMap]) -> Vec<String> {
+    let numbers = maps
+        .iter()
+        .flat_map(|map| [map.container, map.host, map.size]);
+    numbers.map(|id| id.to_string()).collect()
+}
+
+/// subuid(5): lines of a user, by name or number, a first id, and a count.
+fn granted(file: &str) -> String {
+    let uid = nix::unistd::getuid();
+    let name = nix::unistd::User::from_uid(uid)
+        .ok()
+        .flatten()
+        .map(|user| user.name);
+    let is_own = |line: &&str| {
+        let user = line.split(':').next();
+        user == name.as_deref() || user == Some(&uid.to_string())
+    };
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let ranges = text
+        .lines()
+        .filter(is_own)
+        .filter_map(|line| line.split_once(':'));
+    let ranges: Vec<&str> = ranges.map(|(_, range)| range).collect();
+    if ranges.is_empty() {
+        "nothing".to_string()
+    } else {
+        ranges.join(", ")
+    }
+}
+
+/// It needs one of both, to write maps of others.
+fn privilege(program: &Path) -> &'static str {
+    let mode = std::fs::metadata(program).map_or(0, |meta| meta.permissions().mode());
+    match mode & libc::S_ISUID {
+        0 => "no setuid bit (file capabilities may do instead)",
+        _ => "its setuid bit",
+    }
 }

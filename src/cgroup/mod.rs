@@ -29,6 +29,10 @@ use crate::sys::{self, bpf, named, path};
 /// How long a killed cgroup may take to empty: processes in uninterruptible sleep do not die.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What an ordinary user can do about a cgroup that is root's.
+const NOT_DELEGATED: &str = ": this user has no cgroup of its own here; use --systemd-cgroup in a session of systemd \
+                             (loginctl enable-linger USER), or remove linux.resources and linux.cgroupsPath";
+
 /// A directory of cgroup v2. One that was just made is removed on drop, with its processes, unless kept.
 #[derive(Debug)]
 pub struct Cgroup {
@@ -47,9 +51,12 @@ impl Cgroup {
         );
         match make(plan) {
             Err(error) if plan.optional && is_refusal(&error) => Ok(None),
-            made => made
-                .map(Some)
-                .with_context(|| format!("cgroup {}", plan.path.display())),
+            made => made.map(Some).map_err(|error| {
+                let hint = is_refusal(&error)
+                    .then_some(NOT_DELEGATED)
+                    .unwrap_or_default();
+                error.context(format!("cgroup {}{hint}", plan.path.display()))
+            }),
         }
     }
 
@@ -96,8 +103,9 @@ impl Cgroup {
                 .with_context(|| format!("give the cgroup to user {owner}"))?;
         }
         if let Some(program) = &plan.devices {
-            let program = bpf::load_device_program(program).context("linux.resources.devices")?;
-            bpf::attach_device_program(self, program).context("linux.resources.devices")?;
+            bpf::load_device_program(program)
+                .and_then(|program| bpf::attach_device_program(self, program))
+                .map_err(explain_program)?;
         }
         Ok(())
     }
@@ -432,6 +440,19 @@ fn directories_below(directory: &Path) -> Vec<PathBuf> {
 /// The kernel says ENODEV for files of a cgroup that was removed while they were open.
 fn is_gone(error: &anyhow::Error) -> bool {
     matches!(sys::errno(error), Some(Errno::ENOENT | Errno::ENODEV))
+}
+
+fn explain_program(error: anyhow::Error) -> anyhow::Error {
+    let hint = match sys::errno(&error) {
+        Some(Errno::EPERM) => {
+            ": CAP_BPF and CAP_NET_ADMIN, or CAP_SYS_ADMIN, are needed in the initial user namespace"
+        }
+        Some(Errno::ENOSYS | Errno::EINVAL) => ": is the kernel built with CONFIG_CGROUP_BPF?",
+        _ => "",
+    };
+    error.context(format!(
+        "linux.resources.devices: load the device program{hint}"
+    ))
 }
 
 fn is_refusal(error: &anyhow::Error) -> bool {

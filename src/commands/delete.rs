@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::create::take_down;
 use crate::container::{Container, State, Status, Store, boot_id};
-use crate::fault::coded;
+use crate::fault::{self, coded};
 use crate::flags;
 use crate::sys::process;
 use crate::{intelrdt, timings};
@@ -18,7 +18,7 @@ const PATIENCE: u16 = 10_000;
 
 pub fn run(args: &flags::Delete, store: &Store) -> Result<i32> {
     let container = match store.find(&args.id) {
-        Err(error) if args.force && error.to_string().starts_with("container does not exist") => {
+        Err(error) if args.force && fault::code(&error) == Some("container-unknown") => {
             return Ok(0);
         }
         found => found?,

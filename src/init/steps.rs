@@ -3,7 +3,7 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, readlinkat};
 use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstat, makedev, mknodat};
@@ -11,6 +11,7 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use super::rootfs::{Root, open_tree, trusted_proc};
 use super::{copyup, locks};
+use crate::fault::{Coded, coded};
 use crate::plan::step::{Bind, Mount, Node, NodeKind, Propagation, Remount, Step};
 use crate::sys::mount::{self, Attributes, Configuration};
 use crate::sys::{self, named, path};
@@ -62,12 +63,25 @@ fn make_mount(step: &Mount, root: &Root) -> Result<()> {
         let mode = stat(&target)?.st_mode & 0o7777;
         filesystem.string("mode", &format!("{mode:o}"))?;
     }
-    let mounted = filesystem.mount(step.attributes)?;
+    let mounted = filesystem
+        .mount(step.attributes)
+        .map_err(|error| explain_proc(error, &step.kind))?;
     if step.copy_up {
         copyup::copy(&target, &mounted).context("copy up what the tmpfs covers")?;
     }
     mount::move_mount(&mounted, &target)?;
     set_propagation(&mounted, &step.propagation)
+}
+
+/// user_namespaces(7): a new procfs must not show more than the one that the caller sees.
+fn explain_proc(error: Error, kind: &str) -> Error {
+    match sys::errno(&error) {
+        Some(Errno::EPERM) if kind == "proc" => error.context(
+            "in a user namespace the kernel mounts a new procfs only where the caller's own /proc is covered nowhere; let the \
+             outer container have all of /proc, or share its pid namespace",
+        ),
+        _ => error,
+    }
 }
 
 fn bind(step: &Bind, root: &mut Root) -> Result<()> {
@@ -86,10 +100,7 @@ fn bind(step: &Bind, root: &mut Root) -> Result<()> {
     };
     let changes = [step.attributes, step.recursive_attributes];
     locks::change(&tree, changes, step.locked)?;
-    mount::move_mount(&tree, &target).map_err(|error| match sys::errno(&error) {
-        Some(Errno::ENOTDIR) => error.context(mismatch(is_dir)),
-        _ => error,
-    })?;
+    mount::move_mount(&tree, &target).map_err(|error| explain_mismatch(error, is_dir, &target))?;
     set_propagation(&tree, &step.propagation)
 }
 
@@ -107,11 +118,23 @@ fn copy_link(link: &OwnedFd, path: &Path, root: &Root) -> Result<()> {
     }
 }
 
-fn mismatch(source_is_dir: bool) -> &'static str {
-    if source_is_dir {
-        "source is a directory, destination is a file"
-    } else {
-        "source is a file, destination is a directory"
+/// move_mount(2) says EINVAL, or ENOTDIR, without a word. Engines look for the end of the text.
+fn explain_mismatch(error: Error, source_is_dir: bool, target: &OwnedFd) -> Error {
+    let target_is_dir = stat(target).is_ok_and(|stat| kind_of(&stat) == SFlag::S_IFDIR);
+    let kind = |is_dir: bool| if is_dir { "directory" } else { "file" };
+    match source_is_dir == target_is_dir {
+        true => error,
+        false => Error::new(Coded {
+            errno: Errno::ENOTDIR as i32,
+            ..coded(
+                "mount-mismatch",
+                format!(
+                    "a {} as source does not go onto the {} that the image has at the destination: not a directory",
+                    kind(source_is_dir),
+                    kind(target_is_dir)
+                ),
+            )
+        }),
     }
 }
 

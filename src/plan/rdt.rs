@@ -66,7 +66,7 @@ fn directory(name: &str, field: &str) -> Result<PathBuf> {
     );
     ensure!(
         !RESERVED.contains(&name),
-        "{field}: {name:?}: is a directory of resctrl's own; give another name"
+        "{field}: {name:?}: belongs to resctrl itself; give another name"
     );
     Ok(PathBuf::from(name))
 }

@@ -17,6 +17,7 @@ mod check; // what this host, and poorer ones, offer to containers
 mod cli; // flags as engines send them, and the commands that need no container
 mod completion; // scripts for shells, man pages, what make installs
 mod devices; // nodes, links and the device rules of the cgroup
+mod errors; // what errors say, to people, to machines and to engines
 mod events; // one report, the stream, its end
 mod exec; // processes that join a running container
 

@@ -1,0 +1,339 @@
+//! Errors that explain: what was tried, why it failed, what to do; and what engines make of the words.
+//! docs/errors.md has the table.
+
+use crate::support::{Bundle, Output};
+use serde_json::{Value, json};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+/// Runs it with a JSON log; gives the one line that is in there.
+fn failure(c: &Bundle) -> Value {
+    let log = c.path("log.json");
+    let words = [
+        "--log",
+        &log,
+        "--log-format",
+        "json",
+        "run",
+        "--bundle",
+        &c.path(""),
+        &c.id,
+    ];
+    c.write_config();
+    let output = c.call(&words).finish();
+    logged(c, &output)
+}
+
+fn logged(c: &Bundle, output: &Output) -> Value {
+    assert_eq!(output.code(), 1, "{}", output.describe());
+    let text = fs::read_to_string(c.path("log.json")).expect("a log");
+    fs::remove_file(c.path("log.json")).expect("remove the log");
+    let line: Value = serde_json::from_str(&text).expect("one JSON object, as podman reads it");
+    assert_eq!(line["level"], "error");
+    assert_eq!(
+        output.stderr().trim_end(),
+        line["msg"].as_str().expect("a text"),
+        "the same on stderr"
+    );
+    line
+}
+
+fn program(c: Bundle, content: &[u8], mode: u32) -> Bundle {
+    let path = c.rootfs().join("app");
+    fs::write(&path, content).expect("write");
+    fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("chmod");
+    c.set("/process/args", json!(["/app"]))
+}
+
+/// The exit code that Docker gives for a text (moby, daemon/errors.go).
+fn docker(text: &str, command: &str) -> i32 {
+    let text = text.to_lowercase();
+    let missing = [
+        "executable file not found",
+        "no such file or directory",
+        "failed to run runc create/exec call",
+    ];
+    if text.contains(command) && missing.iter().any(|phrase| text.contains(phrase)) {
+        return 127;
+    }
+    if text.contains("permission denied") || text.contains("is a directory") {
+        return 126;
+    }
+    if text.contains("not a directory") {
+        127
+    } else {
+        128
+    }
+}
+
+/// The exit code that podman gives (libpod, oci_util.go).
+fn podman(text: &str) -> i32 {
+    let text = text.to_lowercase();
+    let any = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));
+    if any(&["permission denied", "operation not permitted"]) {
+        return 126;
+    }
+    if any(&[
+        "executable file not found in",
+        "no such file or directory",
+        "open executable",
+    ]) {
+        return 127;
+    }
+    126
+}
+
+struct Row {
+    content: &'static [u8],
+    mode: u32,
+    says: &'static str,
+    code: &'static str,
+    errno: &'static str,
+    docker: i32,
+    podman: i32,
+}
+
+const ROW: Row = Row {
+    content: b"#!/payload\n",
+    mode: 0o755,
+    says: "",
+    code: "",
+    errno: "",
+    docker: 127,
+    podman: 127,
+};
+
+/// The magic of a 64-bit program for aarch64, and nothing else.
+const FOREIGN: &[u8] = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\xb7\0\x01\0\0\0";
+
+#[test]
+fn programs_that_cannot_be_executed() {
+    let rows = [
+        Row {
+            content: b"#!/bin/bash\necho\n",
+            says: "exec: \"/app\": no such file or directory: its interpreter \"/bin/bash\" (first line) is missing",
+            code: "exec-interpreter-missing",
+            errno: "ENOENT",
+            ..ROW
+        },
+        Row {
+            content: b"#!/payload\r\necho\r\n",
+            says: "its first line ends in a carriage return, so its interpreter is \"/payload\\r\"; save the script",
+            code: "exec-interpreter-missing",
+            errno: "ENOENT",
+            ..ROW
+        },
+        Row {
+            content: b"",
+            says: "exec: \"/app\": exec format error: the file is empty (0 bytes)",
+            code: "exec-format",
+            errno: "ENOEXEC",
+            docker: 128,
+            podman: 126,
+            ..ROW
+        },
+        Row {
+            content: b"echo hi\n",
+            says: "exec format error: a text without \"#!\" in its first line; begin it with #!/bin/sh",
+            code: "exec-format",
+            errno: "ENOEXEC",
+            docker: 128,
+            podman: 126,
+            ..ROW
+        },
+        Row {
+            content: FOREIGN,
+            says: "exec format error: built for aarch64, this machine is x86_64; use an image for this one",
+            code: "exec-format",
+            errno: "ENOEXEC",
+            docker: 128,
+            podman: 126,
+            ..ROW
+        },
+        Row {
+            mode: 0o644,
+            says: "exec: \"/app\": permission denied",
+            code: "exec-not-executable",
+            errno: "EACCES",
+            docker: 126,
+            podman: 126,
+            ..ROW
+        },
+    ];
+    for row in rows {
+        let c = program(bundle!(), row.content, row.mode);
+        check(&failure(&c), "/app", &row);
+        c.assert_gone();
+    }
+}
+
+#[test]
+fn programs_that_are_not_there() {
+    for (command, says, docker, podman, code, errno) in [
+        (
+            "nosuch",
+            "exec: \"nosuch\": executable file not found in $PATH",
+            127,
+            127,
+            "exec-not-found",
+            "ENOENT",
+        ),
+        (
+            "/nosuch",
+            "exec: \"/nosuch\": no such file or directory",
+            127,
+            127,
+            "exec-not-found",
+            "ENOENT",
+        ),
+        (
+            "/etc",
+            "exec: \"/etc\": is a directory",
+            126,
+            126,
+            "exec-not-executable",
+            "EISDIR",
+        ),
+    ] {
+        let c = bundle!().set("/process/args", json!([command]));
+        let row = Row {
+            says,
+            docker,
+            podman,
+            code,
+            errno,
+            ..ROW
+        };
+        check(&failure(&c), command, &row);
+    }
+}
+
+fn check(line: &Value, command: &str, row: &Row) {
+    let text = line["msg"].as_str().expect("a text");
+    assert!(text.contains(row.says), "{text}");
+    assert_eq!(
+        (&line["code"], &line["errno"]),
+        (&json!(row.code), &json!(row.errno)),
+        "{text}"
+    );
+    assert_eq!(docker(text, command), row.docker, "{text}");
+    assert_eq!(podman(text), row.podman, "{text}");
+}
+
+#[test]
+fn a_directory_on_a_file_and_the_other_way_round() {
+    for (source, target) in [("directory", "file"), ("file", "directory")] {
+        let c = bundle!().file("/etc/file", "").folder("/etc/directory");
+        fs::create_dir(c.path("directory")).expect("mkdir");
+        fs::write(c.path("file"), "").expect("write");
+        let target_path = format!("/etc/{target}");
+        let mount = json!({"destination": target_path, "source": c.path(source), "type": "bind", "options": ["bind"]});
+        let c = c.push("/mounts", mount);
+        let line = failure(&c);
+        let text = line["msg"].as_str().expect("a text");
+        assert!(
+            text.contains(&format!("bind {} on {target_path}", c.path(source))),
+            "{text}"
+        );
+        assert!(
+            text.contains(&format!(
+                "a {source} as source does not go onto the {target}"
+            )),
+            "{text}"
+        );
+        assert_eq!(
+            (&line["code"], &line["field"]),
+            (&json!("mount-mismatch"), &json!("mounts[7]"))
+        );
+        assert_eq!(
+            docker(text, "/payload"),
+            127,
+            "with its own question about a directory on a file"
+        );
+    }
+}
+
+#[test]
+fn faults_of_the_config_and_of_the_call() {
+    let c = bundle!().set("/process/oomScoreAdj", json!(5000));
+    let line = failure(&c);
+    assert_eq!(
+        (&line["code"], &line["field"]),
+        (&json!("config-invalid"), &json!("process.oomScoreAdj"))
+    );
+    let log = c.path("log.json");
+    for (words, code) in [
+        (&["state", "nobody"][..], "container-unknown"),
+        (&["start"], "usage"),
+        (&["create", "--nonsense"], "usage"),
+        (&["exec", "nobody", "x"], "container-unknown"),
+    ] {
+        let globals = ["--log", &log, "--log-format", "json"];
+        c.call(&[&globals[..], words].concat()).finish().fails();
+        let text = fs::read_to_string(&log).expect("a log");
+        let line: Value = serde_json::from_str(&text).expect("one JSON object");
+        assert_eq!(line["code"], code, "{text}");
+        fs::remove_file(&log).expect("remove the log");
+    }
+}
+
+#[test]
+fn states_have_a_code_too() {
+    let c = bundle!().asks(&["exit 0"]);
+    c.up();
+    c.wait_stopped();
+    let log = c.path("log.json");
+    for words in [
+        ["start"],
+        ["kill"],
+        ["pause"],
+        ["resume"],
+        ["ps"],
+        ["update"],
+    ] {
+        let globals = ["--log", &log, "--log-format", "json"];
+        let id = [c.id.as_str()];
+        c.call(&[&globals[..], &words, &id].concat())
+            .finish()
+            .fails();
+        let text = fs::read_to_string(&log).expect("a log");
+        let line: Value = serde_json::from_str(&text).expect("one JSON object");
+        assert_eq!(line["code"], "container-state", "{words:?}: {text}");
+        fs::remove_file(&log).expect("remove the log");
+    }
+}
+
+/// A filter that kills at the runtime's own last calls.
+#[test]
+fn a_filter_that_kills_is_named() {
+    let filter = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+        {"names": ["execve"], "action": "SCMP_ACT_KILL_PROCESS"},
+    ]});
+    let c = bundle!().set("/linux/seccomp", filter);
+    let output = c.run();
+    assert_eq!(output.code(), 128 + 31, "{}", output.describe());
+}
+
+#[test]
+fn an_init_out_of_memory_tells_limit_and_peak() {
+    needs!(
+        crate::support::has_controller("memory"),
+        "needs the memory controller"
+    );
+    let c = bundle!().set(
+        "/linux/resources/memory",
+        json!({"limit": 65536, "swap": 65536}),
+    );
+    let line = failure(&c);
+    assert_eq!(line["code"], "oom-killed", "{line}");
+    let text = line["msg"].as_str().expect("a text");
+    assert!(
+        text.contains("memory limit 65536 bytes is too low; it used "),
+        "{text}"
+    );
+    assert!(
+        line["hint"]
+            .as_str()
+            .is_some_and(|hint| hint.contains("linux.resources.memory.limit"))
+    );
+}
