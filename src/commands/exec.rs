@@ -46,6 +46,7 @@ pub fn run(args: &flags::Exec, store: &Store) -> Result<i32> {
         // Inherited by the process, which is born in the container's cgroup.
         process::set_affinity(initial).context("process.execCPUAffinity.initial")?;
     }
+    raise_own_limits(&plan);
     let launch = |state: &mut _| {
         let (plan, host, cgroup) = (&plan, &host, cgroup.as_ref());
         Launch {
@@ -62,6 +63,18 @@ pub fn run(args: &flags::Exec, store: &Store) -> Result<i32> {
         detached(args, &container, sockets, launch)
     } else {
         foreground(args, &container, launch)
+    }
+}
+
+/// In the container's user namespace nobody has the right to raise them; this process may have it, and its child inherits.
+fn raise_own_limits(plan: &Plan) {
+    for limit in &plan.process.rlimits {
+        if let Ok((soft, hard)) = process::prlimit(0, limit.resource, None)
+            && limit.hard > hard
+        {
+            // If this is refused, the child says so with the limit's name.
+            process::prlimit(0, limit.resource, Some((soft, limit.hard))).ok();
+        }
     }
 }
 
