@@ -30,12 +30,12 @@ export RUSTUP_HOME ?= $(USER_HOME)/.rustup
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test test-cli oracle install uninstall clean
+.PHONY: help setup build run test test-cli oracle integration integration-nightly conformance install uninstall clean
 .NOTPARALLEL:
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1 /p' Makefile | while read -r target what; do \
-		printf '  make %-10s %s\n' "$$target" "$$what"; done
+		printf '  make %-19s %s\n' "$$target" "$$what"; done
 
 setup: ## install what the build needs and this machine lacks
 	@[ "$$(uname -sm)" = "Linux x86_64" ] || \
@@ -66,6 +66,17 @@ oracle: setup ## prove the black-box tests: run them on runc and crun
 	@failed=; for name in $(ORACLES); do \
 		RUNTIME=$$(PATH=$$PATH:/usr/sbin command -v $$name) cargo test --locked --test main || failed="$$failed $$name"; \
 	done; [ -z "$$failed" ] || { echo "make: tests fail on:$$failed" >&2; exit 1; }
+
+# Engines run in a guest, under QEMU. NIGHTLY is what CI leaves for the night.
+NIGHTLY := buildah containerd podman-rootless
+integration: setup ## run engines on it in a guest; SUITE="podman docker" runs these only
+	@integration/run.sh $(SUITE)
+
+integration-nightly: setup ## run the suites of engines that CI leaves out
+	@integration/run.sh $(NIGHTLY)
+
+conformance: setup ## run the OCI validation suite on it
+	@integration/conformance/run.sh
 
 install: $(BINARY) ## install program, completions, man pages below $(DESTDIR)$(PREFIX), by default /usr/local
 	install -D -m 755 $(BINARY) $(BIN)/cofferdam

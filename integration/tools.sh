@@ -1,0 +1,54 @@
+# shellcheck shell=bash
+# What the tests of all suites are written with. Sourced in the guest, under set -xeu.
+
+# shellcheck disable=SC2034 # used by suites
+busybox=/srv/busybox
+
+# Ends the test as skipped, with a reason.
+skip() {
+    { set +x; } 2>/dev/null
+    echo "$*"
+    exit 77
+}
+
+# same WANTED GOT
+same() {
+    [ "$1" = "$2" ] || fault "wanted '$1', got '$2'"
+}
+
+# has TEXT PART: the text contains the part.
+has() {
+    case $1 in
+        *"$2"*) ;;
+        *) fault "no '$2' in '$1'" ;;
+    esac
+}
+
+# lacks TEXT PART
+lacks() {
+    case $1 in
+        *"$2"*) fault "'$2' in '$1'" ;;
+    esac
+}
+
+# ends_with STATUS COMMAND..: the command ends with this status.
+ends_with() {
+    local status=0
+    "${@:2}" || status=$?
+    [ "$status" = "$1" ] || fault "status $status, wanted $1: ${*:2}"
+}
+
+# within SECONDS COMMAND..: the command succeeds in time, if it is asked again and again.
+within() {
+    local end=$((SECONDS + $1))
+    until "${@:2}"; do
+        [ "$SECONDS" -lt "$end" ] || fault "not within $1 s: ${*:2}"
+        sleep 0.2
+    done
+}
+
+fault() {
+    { set +x; } 2>/dev/null
+    echo "FAULT: $*"
+    exit 1
+}
