@@ -3,7 +3,6 @@
 # It says what is missing, and installs it with apt if it may. It reads apt's sources and adds one of its own at most.
 
 # Where guests, sources and verdicts are kept between runs.
-# shellcheck disable=SC2034 # used by those who source it
 cache=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/cofferdam
 
 die() {
@@ -47,7 +46,6 @@ mirror() {
     local release uri
     # shellcheck source=/dev/null
     release=$(. /etc/os-release && echo "${VERSION_CODENAME-}")
-    # shellcheck disable=SC2016 # apt fills these in
     uri=${MIRROR:-$(apt-get indextargets --format '$(REPO_URI) $(CODENAME) $(ORIGIN) $(COMPONENT)' \
         'Identifier: Packages' | sed -n "s/ $release Debian main$//p" | head -n 1)}
     [ -n "$uri" ] || die "apt has no mirror of Debian here: name one with MIRROR="

@@ -52,7 +52,6 @@ tell() {
 
 # inside FUNCTION LOG SECONDS: a function of the suite, in a shell of its own; what it writes to descriptor 3 is TAP.
 inside() {
-    # shellcheck disable=SC2016 # expanded by the inner shell
     timeout -k 5 "$3" bash -c 'set -xeuo pipefail; . /payload/integration/tools.sh; . "$0"; "$1"' "$file" "$1" \
         </dev/null >"$2" 2>&1
 }

@@ -1,7 +1,6 @@
 # shellcheck shell=bash
 # What the tests of all suites are written with. Sourced in the guest, under set -xeu.
 
-# shellcheck disable=SC2034 # used by suites
 busybox=/srv/busybox
 
 # Ends the test as skipped, with a reason.
@@ -45,6 +44,13 @@ within() {
         [ "$SECONDS" -lt "$end" ] || fault "not within $1 s: ${*:2}"
         sleep 0.2
     done
+}
+
+# shows LINE COMMAND..: the command prints such a line, a regular expression.
+shows() {
+    local text
+    text=$("${@:2}" 2>&1) || true
+    grep -qxE "$1" <<<"$text"
 }
 
 fault() {

@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2164 # every test stops at a command that fails
+# shellcheck shell=bash
 # The project's own black-box tests, on a host with all controllers and nothing but cgroup v2.
 
 # The test program knows its sources and its payload by the paths it was built with. /tmp is nodev here, which would
