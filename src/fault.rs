@@ -45,7 +45,7 @@ impl Coded {
         Coded {
             code: known.map(|known| known.code.clone()).unwrap_or_default(),
             errno: errno(error).map_or(0, |errno| errno as i32),
-            text: format!("{error:#}"),
+            text: line(error),
         }
     }
 }
@@ -66,8 +66,17 @@ impl fmt::Display for Coded {
 impl std::error::Error for Coded {}
 
 impl Fault {
+    pub fn internal() -> Fault {
+        Fault {
+            code: "internal".to_string(),
+            field: None,
+            errno: None,
+            hint: None,
+        }
+    }
+
     pub fn of(error: &Error) -> Fault {
-        let text = format!("{error:#}");
+        let text = line(error);
         let (field, errno) = (field(&text), errno(error));
         let known = error
             .downcast_ref::<Coded>()
@@ -77,17 +86,25 @@ impl Fault {
             code: code.unwrap_or_else(|| derived(field.as_deref(), errno).to_string()),
             field,
             errno: errno.map(|errno| format!("{errno:?}")),
-            hint: hint(&text, &error.root_cause().to_string()),
+            hint: without_hint(&text).1.map(str::to_string),
         }
     }
 }
 
-/// What follows the last semicolon, without the failed call behind it.
-fn hint(text: &str, cause: &str) -> Option<String> {
-    let told = text.strip_suffix(cause).filter(|told| !told.is_empty());
-    let told = told.unwrap_or(text).trim_end_matches(": ");
-    let (_, hint) = told.rsplit_once("; ")?;
-    Some(hint.to_string())
+/// The whole error: what was done, down to the cause, and only after that what to do about it.
+pub fn line(error: &Error) -> String {
+    let parts: Vec<String> = error.chain().map(ToString::to_string).collect();
+    let (acts, hints): (Vec<&str>, Vec<Option<&str>>) =
+        parts.iter().map(|part| without_hint(part)).unzip();
+    let hints = hints.into_iter().flatten().map(|hint| format!("; {hint}"));
+    acts.join(": ") + &hints.collect::<String>()
+}
+
+/// What others have said stands between quotes, and gives no hints.
+fn without_hint(part: &str) -> (&str, Option<&str>) {
+    let split = part.rsplit_once("; ");
+    let hint = split.filter(|(act, _)| act.matches('"').count() % 2 == 0);
+    hint.map_or((part, None), |(act, hint)| (act, Some(hint)))
 }
 
 fn errno(error: &Error) -> Option<Errno> {
@@ -197,10 +214,16 @@ mod tests {
     }
 
     #[test]
-    fn a_hint_ends_before_the_failed_call() {
-        let failed: Result<(), _> = Err(std::io::Error::from_raw_os_error(libc::EACCES));
-        let error = failed.context("cgroup /x: not yours; log in").unwrap_err();
+    fn the_hint_follows_the_cause() {
+        let failed = std::io::Error::from_raw_os_error(libc::EACCES);
+        let error = Error::new(failed)
+            .context("mkdirat(x)")
+            .context("cgroup /x: not yours; log in");
+        let want = "cgroup /x: not yours: mkdirat(x): Permission denied (os error 13); log in";
+        assert_eq!(line(&error), want);
         assert_eq!(Fault::of(&error).hint.as_deref(), Some("log in"));
+        assert_eq!(line(&Error::new(Coded::of(&error))), want);
+        assert_eq!(fault("hooks.prestart[0]: it said \"a; b\"").2, None);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::argv;
-use crate::fault::Fault;
+use crate::fault::{self, Fault};
 
 static LOG: OnceLock<Log> = OnceLock::new();
 
@@ -50,12 +50,12 @@ pub fn init(argv: impl Iterator<Item = OsString>) -> Result<()> {
 
 /// The one error of this run, as one line: to stderr for the caller, to the file for the engine.
 pub fn failure(error: &anyhow::Error) {
-    say(&format!("{error:#}"), Some(Fault::of(error)));
+    say(&fault::line(error), Some(Fault::of(error)));
 }
 
-/// The same for one who has no more than words.
+/// The same for one who has no more than words: a defect of the program.
 pub fn error(message: &str) {
-    say(message, None);
+    say(message, Some(Fault::internal()));
 }
 
 fn say(message: &str, fault: Option<Fault>) {

@@ -2,10 +2,9 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Error, Result, bail, ensure};
-use nix::errno::Errno;
+use anyhow::{Context, Result, bail, ensure};
 
-use super::{open_directory, write_at};
+use super::{explain, open_directory, write_at};
 use crate::fault::coded;
 use crate::plan::resources::{Resources, Setting};
 use crate::sys;
@@ -32,29 +31,10 @@ pub fn enable(mount: &Path, path: &Path, resources: &Resources) -> Result<()> {
             let words: Vec<String> = missing.iter().map(|name| format!("+{name}")).collect();
             let directory = open_directory(&level)?;
             write_at(&directory, "cgroup.subtree_control", &words.join(" "))
-                .map_err(|error| explain_denial(error, &missing, &level))?;
+                .map_err(|error| explain::not_handed_down(error, &level, &missing.join(", ")))?;
         }
     }
     Ok(())
-}
-
-/// cgroups(7), "no internal processes", and "delegation".
-fn explain_denial(error: Error, controllers: &[&str], level: &Path) -> Error {
-    let hint = match sys::errno(&error) {
-        Some(Errno::EBUSY) => {
-            ": it has processes of its own, and so no children with limits; choose a linux.cgroupsPath elsewhere"
-        }
-        Some(Errno::EACCES | Errno::EPERM | Errno::EROFS) => {
-            ": it is not delegated to this user; have systemd do so (Delegate=cpu cpuset io memory pids in user@.service), \
-             or remove the limits"
-        }
-        _ => "",
-    };
-    let names = controllers.join(", ");
-    error.context(coded(
-        "controller-missing",
-        format!("give {names} controllers of {level:?} to its children{hint}"),
-    ))
 }
 
 /// Whether the host has what the limits need; before anything is made.

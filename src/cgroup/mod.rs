@@ -5,6 +5,7 @@
 
 pub mod controllers;
 pub mod devices;
+mod explain;
 pub mod stats;
 mod update;
 mod watch;
@@ -29,10 +30,6 @@ use crate::sys::{self, bpf, named, path};
 /// How long a killed cgroup may take to empty: processes in uninterruptible sleep do not die.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What an ordinary user can do about a cgroup that is root's.
-const NOT_DELEGATED: &str = ": this user has no cgroup of its own here; use --systemd-cgroup in a session of systemd \
-                             (loginctl enable-linger USER), or remove linux.resources and linux.cgroupsPath";
-
 /// A directory of cgroup v2. One that was just made is removed on drop, with its processes, unless kept.
 #[derive(Debug)]
 pub struct Cgroup {
@@ -51,12 +48,9 @@ impl Cgroup {
         );
         match make(plan) {
             Err(error) if plan.optional && is_refusal(&error) => Ok(None),
-            made => made.map(Some).map_err(|error| {
-                let hint = is_refusal(&error)
-                    .then_some(NOT_DELEGATED)
-                    .unwrap_or_default();
-                error.context(format!("cgroup {}{hint}", plan.path.display()))
-            }),
+            made => made
+                .map(Some)
+                .map_err(|error| explain::refused(error, &plan.path)),
         }
     }
 
@@ -169,20 +163,8 @@ impl Cgroup {
         count.and_then(|count| count.parse().ok()).unwrap_or(0)
     }
 
-    /// Where the memory went, after the kernel has killed for want of it.
     pub fn out_of_memory(&self) -> String {
-        let number = |file: &str| {
-            self.now(file)
-                .map_or("unknown".to_string(), |text| text.trim().to_string())
-        };
-        let (limit, peak) = (number("memory.max"), number("memory.peak"));
-        let whose = match limit.as_str() {
-            "max" => "a limit of a cgroup above, or the memory of the host, is used up".to_string(),
-            _ => format!("memory limit {limit} bytes is too low"),
-        };
-        format!(
-            "container init was OOM-killed ({whose}; it used {peak} bytes at most); raise linux.resources.memory.limit"
-        )
+        explain::out_of_memory(&self.path)
     }
 
     /// Kills every process here and below, frozen ones too.
@@ -268,12 +250,13 @@ impl Cgroup {
     /// Removes the directory and those below it, which must be empty of processes.
     pub fn remove(&self) -> Result<()> {
         match remove_directory(&self.path) {
-            Err(Errno::EBUSY) => {
-                remove_below(&self.path)?;
-                named(remove_directory(&self.path), || {
-                    format!("rmdir({:?})", self.path)
+            Err(Errno::EBUSY) => remove_below(&self.path)
+                .and_then(|()| {
+                    named(remove_directory(&self.path), || {
+                        format!("rmdir({:?})", self.path)
+                    })
                 })
-            }
+                .map_err(|error| explain::left(error, &self.path, &directories_below(&self.path))),
             other => named(other, || format!("rmdir({:?})", self.path)),
         }
     }
@@ -366,7 +349,8 @@ impl Cgroup {
         if self.has_event("populated 1")? {
             let count = self.all_processes()?.len();
             bail!(
-                "container's cgroup is not empty: {count} process(es) found; choose another linux.cgroupsPath"
+                "container's cgroup is not empty: {count} process(es) found ({}); choose another linux.cgroupsPath",
+                explain::processes(&self.path)
             );
         }
         Ok(())

@@ -246,7 +246,7 @@ impl Request<'_> {
         let socket = self.flags.console_socket.is_some();
         ensure!(
             socket || !terminal || !self.detached,
-            "cannot allocate tty if cofferdam will detach without setting console socket: set process.terminal \
+            "process.terminal: cannot allocate tty if cofferdam will detach without setting console socket; set process.terminal \
              to false, or give --console-socket"
         );
         ensure!(

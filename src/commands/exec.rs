@@ -201,7 +201,7 @@ fn check_terminal(args: &flags::Exec, plan: &Plan) -> Result<()> {
     );
     ensure!(
         socket || !terminal || !args.detach,
-        "cannot allocate tty if cofferdam will detach without setting console socket: give --console-socket"
+        "process.terminal: cannot allocate tty if cofferdam will detach without setting console socket; give --console-socket"
     );
     ensure!(
         !socket || terminal && args.detach,

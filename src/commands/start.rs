@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use super::delete;
 use crate::channel::ParentEnd;
 use crate::container::{Container, Status, Store};
-use crate::fault::coded;
+use crate::fault::{Coded, coded};
 use crate::flags;
 use crate::{hooks, launch, timings};
 
@@ -27,23 +27,49 @@ pub fn run(args: &flags::Start, store: &Store) -> Result<i32> {
             "container-state",
             "cannot start a container in the paused state"
         )),
-        Status::Stopped => bail!(coded(
-            "container-state",
-            "cannot start a container that has stopped"
-        )),
+        Status::Stopped => bail!(stopped(&container)),
     }
     timings::step(|| "find the container".to_string());
-    let stopped = coded(
-        "container-state",
-        "cannot start a container that has stopped",
-    );
-    let init = container.init()?.context(stopped.clone())?;
-    let gate = ParentEnd::connected(container.gate().context(stopped)?);
+    let init = container.init()?.with_context(|| stopped(&container))?;
+    let gate = container.gate().with_context(|| stopped(&container))?;
+    let gate = ParentEnd::connected(gate);
     launch::start_over(&gate, &container.state, init.as_fd())?;
     timings::step(|| "startContainer hooks, seccomp, exec".to_string());
     container.close_gate()?;
     run_poststart_hooks(&container)?;
     Ok(0)
+}
+
+/// How its init ended is known while nobody has waited for that, or when the kernel has counted why.
+fn stopped(container: &Container) -> Coded {
+    let what = "cannot start a container that has stopped";
+    let cgroup = container.cgroup().ok().flatten();
+    if let Some(cgroup) = cgroup.filter(|cgroup| cgroup.oom_kills() > 0) {
+        return coded("oom-killed", format!("{what}: {}", cgroup.out_of_memory()));
+    }
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", container.state.pid));
+    let ended = ended(&stat.unwrap_or_default(), container.state.start_time);
+    let ended = ended.map_or_else(String::new, |ended| format!(": its init {ended}"));
+    coded(
+        "container-state",
+        format!("{what}{ended}; delete it, and create it again"),
+    )
+}
+
+/// proc_pid_stat(5): the fields 3 (state), 22 (start time) and 52 (exit status) of one that has ended.
+fn ended(stat: &str, start_time: u64) -> Option<String> {
+    let (_, fields) = stat.rsplit_once(") ")?;
+    let fields: Vec<&str> = fields.split_whitespace().collect();
+    let same = fields.get(19)?.parse() == Ok(start_time);
+    let status: i32 = fields
+        .get(49)?
+        .parse()
+        .ok()
+        .filter(|_| same && fields[0] == "Z")?;
+    Some(match status & 0x7f {
+        0 => format!("exited with status {}", status >> 8),
+        signal => format!("was killed by signal {signal}"),
+    })
 }
 
 /// runtime.md, "Lifecycle", step 9: a failure stops the container.
@@ -56,4 +82,28 @@ pub fn run_poststart_hooks(container: &Container) -> Result<()> {
     let done = hooks::run(list, "poststart", &json, &container.state.bundle);
     timings::step(|| "poststart hooks".to_string());
     done.inspect_err(|_| drop(delete::kill_all(container)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ended;
+
+    #[test]
+    fn the_end_of_a_process_nobody_has_waited_for_is_read() {
+        let stat = |state: &str, code: i32| {
+            let zeros = "0 ".repeat(18);
+            format!("7 (a) b) {state} {zeros}99 {}{code}\n", "0 ".repeat(29))
+        };
+        assert_eq!(
+            ended(&stat("Z", 3 << 8), 99).as_deref(),
+            Some("exited with status 3")
+        );
+        assert_eq!(
+            ended(&stat("Z", 9), 99).as_deref(),
+            Some("was killed by signal 9")
+        );
+        assert_eq!(ended(&stat("Z", 9), 98), None);
+        assert_eq!(ended(&stat("S", 9), 99), None);
+        assert_eq!(ended("", 0), None);
+    }
 }

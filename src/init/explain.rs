@@ -11,6 +11,7 @@ use anyhow::Error;
 use nix::errno::Errno;
 
 use crate::fault::{Coded, coded};
+use crate::sys;
 
 /// The kernel reads this much of a file to see what it is (BINPRM_BUF_SIZE).
 const HEAD: usize = 256;
@@ -44,6 +45,45 @@ pub fn refusal(code: &str, errno: Errno, file: &Path, reason: &str) -> Error {
         errno: errno as i32,
         ..coded(code, format!("exec: {file:?}: {reason}"))
     })
+}
+
+/// mount_namespaces(7): a user namespace gets a new procfs or sysfs only where the one in sight is whole.
+pub fn refused_mount(error: Error, kind: &str) -> Error {
+    let root = match kind {
+        "proc" => "/proc",
+        "sysfs" => "/sys",
+        _ => return error,
+    };
+    if sys::errno(&error) != Some(Errno::EPERM) {
+        return error;
+    }
+    let table = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
+    let fact = match covered(&table, root) {
+        Some(place) => format!(
+            "{place} of the caller is covered, and in a user namespace the kernel then makes no new {kind}"
+        ),
+        None => {
+            format!("the kernel makes a new {kind} only for who owns the namespace that it shows")
+        }
+    };
+    let namespace = if kind == "proc" { "pid" } else { "network" };
+    error.context(coded(
+        "mount-refused",
+        format!("{fact}; run the outer container with an unmasked {root}, or bind {root} and check the {namespace} namespace"),
+    ))
+}
+
+/// proc_pid_mountinfo(5), field 5: the first mount below `root`, but for directories made to be covered.
+fn covered(table: &str, root: &str) -> Option<String> {
+    let made_for_it = ["/proc/sys/fs/binfmt_misc", "/proc/fs/nfsd"];
+    let below = |place: &&str| {
+        let rest = place.strip_prefix(root);
+        rest.is_some_and(|rest| rest.starts_with('/')) && !made_for_it.contains(place)
+    };
+    let mut places = table.lines().filter_map(|line| line.split(' ').nth(4));
+    // Of sysfs there are too many of these to tell.
+    let found = places.find(below).filter(|_| root == "/proc");
+    found.map(str::to_string)
 }
 
 /// The interpreter that a script or a program names, if it is not there: execve(2) would say ENOENT,
@@ -85,12 +125,14 @@ fn read_head(file: &Path) -> Option<(File, Vec<u8>)> {
 fn missing_script_interpreter(line: &[u8]) -> Option<String> {
     let line = line.split(|byte| *byte == b'\n').next()?;
     let line = String::from_utf8_lossy(line);
-    let interpreter = line.split_whitespace().next()?;
-    if Path::new(interpreter).exists() {
-        return line
-            .ends_with('\r')
-            .then(|| carriage_return(interpreter))
-            .filter(|_| !line.contains(' '));
+    // Blanks alone end its name (fs/binfmt_script.c).
+    let blank = [' ', '\t'];
+    let interpreter = line.trim_matches(blank).split(blank).next()?;
+    if interpreter.is_empty() || Path::new(interpreter).exists() {
+        return None;
+    }
+    if interpreter.ends_with('\r') {
+        return Some(carriage_return(interpreter));
     }
     Some(format!(
         "no such file or directory: its interpreter {interpreter:?} (first line) is missing in the container"
@@ -100,8 +142,7 @@ fn missing_script_interpreter(line: &[u8]) -> Option<String> {
 fn carriage_return(interpreter: &str) -> String {
     format!(
         "no such file or directory: its first line ends in a carriage return, so its interpreter is \
-         {:?}; save the script with Unix line ends",
-        format!("{interpreter}\r")
+         {interpreter:?}; save the script with Unix line ends"
     )
 }
 
@@ -160,4 +201,16 @@ fn foreign_machine(head: &[u8]) -> Option<&'static str> {
     let machine = short(head, 18).filter(|_| head.starts_with(b"\x7fELF"))?;
     let (_, name, family) = MACHINES.iter().find(|(number, ..)| *number == machine)?;
     (*family != std::env::consts::ARCH).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::covered;
+
+    #[test]
+    fn what_covers_a_procfs_is_found() {
+        let table = "1 0 0:1 / /proc rw - proc proc rw\n2 1 0:2 / /processes rw - a a rw\n4 1 0:4 / /proc/sys/fs/binfmt_misc rw - a a rw\n3 1 0:3 / /proc/kcore rw - a a rw\n";
+        assert_eq!(covered(table, "/proc").as_deref(), Some("/proc/kcore"));
+        assert_eq!(covered(table, "/sys"), None);
+    }
 }

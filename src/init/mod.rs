@@ -22,7 +22,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::channel::{ChildEnd, Down, LONGEST, Up};
 use crate::container::{State, Status, report};
-use crate::fault::Coded;
+use crate::fault::{Coded, coded};
 use crate::hooks;
 use crate::launch::Target;
 use crate::lsm;
@@ -232,7 +232,7 @@ fn join_keyring(plan: &Plan) -> Result<()> {
             // A kernel without keyrings has none that could leak.
             Some(nix::errno::Errno::ENOSYS) => Ok(()),
             Some(nix::errno::Errno::EDQUOT) => {
-                Err(error).context("the user's quota of keys is used up: raise kernel.keys.maxkeys, or use --no-new-keyring")
+                Err(error.context(coded("key-quota", "the user's quota of keys is used up; raise kernel.keys.maxkeys, or use --no-new-keyring")))
             }
             _ => Err(error),
         },

@@ -10,7 +10,7 @@ use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstat, make
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use super::rootfs::{Root, open_tree, trusted_proc};
-use super::{copyup, locks};
+use super::{copyup, explain, locks};
 use crate::fault::{Coded, coded};
 use crate::plan::step::{Bind, Mount, Node, NodeKind, Propagation, Remount, Step};
 use crate::sys::mount::{self, Attributes, Configuration};
@@ -65,23 +65,12 @@ fn make_mount(step: &Mount, root: &Root) -> Result<()> {
     }
     let mounted = filesystem
         .mount(step.attributes)
-        .map_err(|error| explain_proc(error, &step.kind))?;
+        .map_err(|error| explain::refused_mount(error, &step.kind))?;
     if step.copy_up {
         copyup::copy(&target, &mounted).context("copy up what the tmpfs covers")?;
     }
     mount::move_mount(&mounted, &target)?;
     set_propagation(&mounted, &step.propagation)
-}
-
-/// user_namespaces(7): a new procfs must not show more than the one that the caller sees.
-fn explain_proc(error: Error, kind: &str) -> Error {
-    match sys::errno(&error) {
-        Some(Errno::EPERM) if kind == "proc" => error.context(
-            "in a user namespace the kernel mounts a new procfs only where the caller's own /proc is covered nowhere; let the \
-             outer container have all of /proc, or share its pid namespace",
-        ),
-        _ => error,
-    }
 }
 
 fn bind(step: &Bind, root: &mut Root) -> Result<()> {

@@ -35,6 +35,11 @@ fn logged(c: &Bundle, output: &Output) -> Value {
         line["msg"].as_str().expect("a text"),
         "the same on stderr"
     );
+    let hint = line["hint"].as_str().unwrap_or_default();
+    assert!(
+        output.stderr().trim_end().ends_with(hint),
+        "the hint comes last: {line}"
+    );
     line
 }
 
@@ -106,6 +111,12 @@ const ROW: Row = Row {
 /// The magic of a 64-bit program for aarch64, and nothing else.
 const FOREIGN: &[u8] = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\xb7\0\x01\0\0\0";
 
+/// A program for x86_64 that is a header, one program header (PT_INTERP), and the loader's name.
+const LOADED: &[u8] = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0\x01\0\0\0\
+\0\0\0\0\0\0\0\0\x40\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x40\0\x38\0\x01\0\0\0\0\0\0\0\
+\x03\0\0\0\x04\0\0\0\x78\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\
+\x12\0\0\0\0\0\0\0\x12\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0/lib/ld-none.so.1\0";
+
 #[test]
 fn programs_that_cannot_be_executed() {
     let rows = [
@@ -119,6 +130,20 @@ fn programs_that_cannot_be_executed() {
         Row {
             content: b"#!/payload\r\necho\r\n",
             says: "its first line ends in a carriage return, so its interpreter is \"/payload\\r\"; save the script",
+            code: "exec-interpreter-missing",
+            errno: "ENOENT",
+            ..ROW
+        },
+        Row {
+            content: b"#! /payload\r\n",
+            says: "so its interpreter is \"/payload\\r\"; save the script",
+            code: "exec-interpreter-missing",
+            errno: "ENOENT",
+            ..ROW
+        },
+        Row {
+            content: LOADED,
+            says: "its dynamic loader \"/lib/ld-none.so.1\" is missing in the container; is it built for another C library?",
             code: "exec-interpreter-missing",
             errno: "ENOENT",
             ..ROW
@@ -327,13 +352,120 @@ fn an_init_out_of_memory_tells_limit_and_peak() {
     let line = failure(&c);
     assert_eq!(line["code"], "oom-killed", "{line}");
     let text = line["msg"].as_str().expect("a text");
-    assert!(
-        text.contains("memory limit 65536 bytes is too low; it used "),
-        "{text}"
-    );
+    assert!(text.contains("is 65536 bytes, it used "), "{text}");
     assert!(
         line["hint"]
             .as_str()
             .is_some_and(|hint| hint.contains("linux.resources.memory.limit"))
     );
+}
+
+/// The same words for every verb: podman probes flags by them, and its users must see which flag it was.
+#[test]
+fn flags_are_refused_in_the_words_that_engines_expect() {
+    let c = bundle!();
+    let verbs = [
+        "create",
+        "start",
+        "run",
+        "state",
+        "kill",
+        "delete",
+        "exec",
+        "pause",
+        "resume",
+        "ps",
+        "list",
+        "update",
+        "events",
+        "stats",
+        "check",
+        "completion",
+        "spec",
+        "features",
+    ];
+    for verb in verbs {
+        let line = refused(&c, &[verb, "--bogus"]);
+        assert_eq!(
+            line["msg"], "flag provided but not defined: -bogus",
+            "{verb}"
+        );
+    }
+    for (verb, flag) in [
+        ("create", "--bundle"),
+        ("run", "--console-socket"),
+        ("exec", "--process"),
+        ("update", "--resources"),
+        ("events", "--interval"),
+        ("stats", "--format"),
+        ("ps", "--format"),
+        ("spec", "--bundle"),
+    ] {
+        let line = refused(&c, &[verb, flag]);
+        assert_eq!(
+            line["msg"],
+            format!("flag needs an argument: {flag}"),
+            "{verb}"
+        );
+        assert_eq!(line["field"], flag, "{verb}");
+    }
+    for verb in ["start", "state", "delete", "pause", "resume", "update"] {
+        let line = refused(&c, &[verb]);
+        let text = line["msg"].as_str().expect("a text");
+        assert!(text.contains("requires exactly 1 argument(s)"), "{text}");
+    }
+}
+
+/// A usage error with a JSON log.
+fn refused(c: &Bundle, words: &[&str]) -> Value {
+    let log = c.path("log.json");
+    let globals = ["--log", &log, "--log-format", "json"];
+    let output = c.call(&[&globals[..], words].concat()).finish();
+    let line = logged(c, &output);
+    assert_eq!(line["code"], "usage", "{line}");
+    line
+}
+
+#[test]
+fn a_terminal_without_a_place_for_it_is_of_its_field() {
+    let c = bundle!().set("/process/terminal", json!(true));
+    let log = c.path("log.json");
+    let c = c.global(&["--log", &log, "--log-format", "json"]);
+    let line = logged(&c, &c.create());
+    assert_eq!(
+        (&line["code"], &line["field"]),
+        (&json!("config-invalid"), &json!("process.terminal"))
+    );
+}
+
+#[test]
+fn the_start_of_what_has_stopped_tells_what_to_do() {
+    let c = bundle!().asks(&["pause"]);
+    c.create().ok();
+    c.kill("KILL").ok();
+    c.wait_stopped();
+    let log = c.path("log.json");
+    let words = ["--log", &log, "--log-format", "json", "start", &c.id];
+    let line = logged(&c, &c.call(&words).finish());
+    let text = line["msg"].as_str().expect("a text");
+    assert!(
+        text.starts_with("cannot start a container that has stopped"),
+        "{text}"
+    );
+    assert_eq!(line["hint"], "delete it, and create it again");
+}
+
+#[test]
+fn a_cgroup_of_others_names_them() {
+    let c = bundle!().asks(&["pause"]);
+    c.up();
+    let path = c.spec["linux"]["cgroupsPath"].clone();
+    let other = bundle!().set("/linux/cgroupsPath", path);
+    let line = failure(&other);
+    let text = line["msg"].as_str().expect("a text");
+    assert!(
+        text.contains(&format!("process(es) found ({} payload)", c.pid())),
+        "{text}"
+    );
+    c.delete(&["--force"]).ok();
 }
