@@ -7,10 +7,11 @@ pub mod controllers;
 pub mod devices;
 mod explain;
 pub mod stats;
+pub mod tree;
 mod update;
 mod watch;
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -20,8 +21,8 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::stat::{Mode, fstat, mkdirat};
-use nix::unistd::{Uid, UnlinkatFlags, fchownat, unlinkat};
+use nix::sys::stat::{Mode, fstat};
+use nix::unistd::{Uid, fchownat};
 
 use crate::plan::cgroup::CgroupPlan;
 use crate::plan::resources::Setting;
@@ -239,7 +240,7 @@ impl Cgroup {
     /// The numbers of the processes here and below.
     pub fn all_processes(&self) -> Result<Vec<i32>> {
         let mut pids = self.processes()?;
-        for below in directories_below(&self.path) {
+        for below in tree::below(&self.path) {
             // One that is removed meanwhile has none.
             let text = std::fs::read_to_string(below.join("cgroup.procs")).unwrap_or_default();
             pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
@@ -247,18 +248,12 @@ impl Cgroup {
         Ok(pids)
     }
 
-    /// Removes the directory and those below it, which must be empty of processes.
+    /// Removes the directory and those below it, which must be empty of processes; and what was made above it.
     pub fn remove(&self) -> Result<()> {
-        match remove_directory(&self.path) {
-            Err(Errno::EBUSY) => remove_below(&self.path)
-                .and_then(|()| {
-                    named(remove_directory(&self.path), || {
-                        format!("rmdir({:?})", self.path)
-                    })
-                })
-                .map_err(|error| explain::left(error, &self.path, &directories_below(&self.path))),
-            other => named(other, || format!("rmdir({:?})", self.path)),
-        }
+        tree::remove(&self.path)
+            .map_err(|error| explain::left(error, &self.path, &tree::below(&self.path)))?;
+        tree::remove_made_above(&self.path);
+        Ok(())
     }
 
     fn write(&self, file: &str, value: &str) -> Result<()> {
@@ -310,30 +305,13 @@ impl AsFd for Cgroup {
 }
 
 fn make(plan: &CgroupPlan) -> Result<Cgroup> {
-    let below = plan.path.strip_prefix(&plan.mount).unwrap_or(&plan.path);
-    let mut directory = open_directory(&plan.mount)?;
-    let mut existed = true;
-    for component in below.components() {
-        let name = component.as_os_str();
-        existed = match mkdirat(&directory, name, Mode::from_bits_truncate(0o755)) {
-            Ok(()) => false,
-            Err(Errno::EEXIST) => true,
-            Err(errno) => return named(Err(errno), || format!("mkdirat({name:?})")),
-        };
-        let flags = libc::O_RDONLY | libc::O_DIRECTORY;
-        directory = match path::open_strict(&directory, Path::new(name), flags) {
-            Err(error) if !existed => {
-                unlinkat(&directory, name, UnlinkatFlags::RemoveDir).ok();
-                return Err(error);
-            }
-            opened => opened?,
-        };
-    }
+    let (directory, existed) = tree::make(&plan.mount, &plan.path)?;
     let mut cgroup = Cgroup {
         path: plan.path.clone(),
         directory,
         kept: true,
     };
+    cgroup.claim()?;
     if existed {
         cgroup.check_unpopulated()?;
     }
@@ -344,6 +322,22 @@ fn make(plan: &CgroupPlan) -> Result<Cgroup> {
 }
 
 impl Cgroup {
+    /// Of creators that find it empty at once, one may go on; as soon as its init is inside, the others see that.
+    /// init closes the descriptor, and this process ends: nothing holds the lock longer.
+    fn claim(&self) -> Result<()> {
+        let copy = File::from(sys::io(self.directory.try_clone())?);
+        match copy.try_lock() {
+            Ok(()) => Ok(()),
+            Err(TryLockError::WouldBlock) => bail!(
+                "container's cgroup is not empty: another container is being created in it; choose another \
+                 linux.cgroupsPath"
+            ),
+            Err(TryLockError::Error(error)) => {
+                sys::io(Err(error)).with_context(|| format!("flock({:?})", self.path))
+            }
+        }
+    }
+
     /// Another's processes would share the container's limits, and die with it.
     fn check_unpopulated(&self) -> Result<()> {
         if self.has_event("populated 1")? {
@@ -386,39 +380,6 @@ fn write_at(directory: &OwnedFd, file: &str, value: &str) -> Result<()> {
         libc::O_WRONLY,
     )?);
     sys::io(open.write_all(value.as_bytes()))
-}
-
-fn remove_directory(directory: &Path) -> nix::Result<()> {
-    match unlinkat(nix::fcntl::AT_FDCWD, directory, UnlinkatFlags::RemoveDir) {
-        Err(Errno::ENOENT) => Ok(()),
-        other => other,
-    }
-}
-
-/// Children first; the workload may have made any number of them.
-fn remove_below(directory: &Path) -> Result<()> {
-    for child in directories_below(directory).iter().rev() {
-        named(remove_directory(child), || format!("rmdir({child:?})"))?;
-    }
-    Ok(())
-}
-
-/// All of them, parents before their children.
-fn directories_below(directory: &Path) -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> = Vec::new();
-    let mut next = Some(directory.to_path_buf());
-    let mut seen = 0;
-    while let Some(directory) = next {
-        let entries = std::fs::read_dir(&directory)
-            .into_iter()
-            .flatten()
-            .flatten();
-        let is_dir = |entry: &std::fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
-        found.extend(entries.filter(is_dir).map(|entry| entry.path()));
-        next = found.get(seen).cloned();
-        seen += 1;
-    }
-    found
 }
 
 /// The kernel says ENODEV for files of a cgroup that was removed while they were open.

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use super::create::take_down;
+use crate::cgroup::tree;
 use crate::container::{Container, State, Status, Store, boot_id};
 use crate::fault::{self, coded};
 use crate::flags;
@@ -52,7 +53,7 @@ pub fn remove(container: &Container) -> Result<()> {
             cgroup.processes()?
         );
         cgroup.remove().context("remove the container's cgroup")?;
-    } else if container.state.pid == 0 {
+    } else {
         remove_unclaimed_cgroup(container);
     }
     timings::step(|| "remove the cgroup".to_string());
@@ -89,11 +90,15 @@ fn wait(init: &OwnedFd) -> Result<()> {
 }
 
 /// A creator that was killed right after making the cgroup had no time to put anybody in: rmdir will do,
-/// and fails if the directory is another's.
+/// and fails if the directory is another's. One that somebody else has removed may have others above it.
 fn remove_unclaimed_cgroup(container: &Container) {
-    if let Some(path) = &container.state.cgroup {
+    let Some(path) = &container.state.cgroup else {
+        return;
+    };
+    if container.state.pid == 0 {
         std::fs::remove_dir(path).ok();
     }
+    tree::remove_made_above(path);
 }
 
 /// Groups do not outlive a boot: one with the name would be another's.

@@ -15,6 +15,7 @@ pub mod process;
 pub mod seccomp;
 pub mod socket;
 pub mod tty;
+pub mod xattr;
 
 use std::ffi::{CString, OsStr};
 use std::fmt;

@@ -77,24 +77,107 @@ fn the_leaf_is_where_the_spec_says() {
 }
 
 #[test]
-fn a_deep_leaf() {
+fn what_was_made_above_the_leaf_goes_and_what_was_there_stays() {
     let mut c = bundle!().asks(&["pause"]);
-    let path = format!("/cofferdam-test/{}-deep/a/b", c.id);
+    let top = cgroup_root().join(format!("cofferdam-test/{}-there", c.id));
+    let there = Foreign::new(top.clone());
+    let path = format!("/cofferdam-test/{}-there/a/b/leaf", c.id);
     c = c.set("/linux/cgroupsPath", json!(path));
-    c.create().ok();
-    assert!(c.cgroup().exists());
-    c.delete(&[]).ok();
-    assert!(!c.cgroup().exists());
-    for parent in [c.cgroup().join(".."), c.cgroup().join("../..")] {
-        let _ = fs::remove_dir(
-            cgroup_root()
-                .join(path.trim_start_matches('/'))
-                .parent()
-                .expect("a parent"),
-        );
-        let _ = fs::remove_dir(parent);
+    for round in 0..3 {
+        c.create().ok();
+        assert!(c.cgroup().exists());
+        if round == 2 {
+            c.kill("KILL").ok();
+            c.wait_stopped();
+            // Somebody else has been faster with the leaf.
+            holds_within(Duration::from_secs(1), || {
+                fs::remove_dir(c.cgroup()).is_ok()
+            });
+        }
+        c.delete(&[]).ok();
+        assert!(!top.join("a").exists() && there.dir.exists());
     }
-    let _ = fs::remove_dir(cgroup_root().join(format!("cofferdam-test/{}-deep", c.id)));
+    let before = c.spec.clone();
+    c = c.set("/process/args", json!(["/nonesuch"]));
+    c.create().fails();
+    assert!(!top.join("a").exists() && there.dir.exists());
+    c.spec = before;
+}
+
+#[test]
+fn what_was_made_above_the_leaf_lasts_as_long_as_anybody_is_below() {
+    let mut first = bundle!().asks(&["pause"]);
+    let mut second = bundle!().asks(&["pause"]);
+    let top = format!("/cofferdam-test/{}-shared", first.id);
+    first = first.set("/linux/cgroupsPath", json!(format!("{top}/a/first")));
+    second = second.set("/linux/cgroupsPath", json!(format!("{top}/a/second")));
+    first.create().ok();
+    second.create().ok();
+    first.delete(&[]).ok();
+    assert!(second.cgroup().exists());
+    assert_eq!(second.status(), "created");
+    second.delete(&[]).ok();
+    assert!(!cgroup_root().join(top.trim_start_matches('/')).exists());
+}
+
+#[test]
+fn nobody_is_disturbed_by_the_removal_of_what_was_made_above() {
+    let mut bundles = [bundle!(), bundle!(), bundle!()];
+    for (number, c) in bundles.iter_mut().enumerate() {
+        let path = format!("/cofferdam-test/race-{}/a/{number}", std::process::id());
+        c.spec["linux"]["cgroupsPath"] = json!(path);
+    }
+    for _ in 0..10 {
+        let calls: Vec<_> = bundles
+            .iter()
+            .map(|c| c.call_new("create", &[]).spawn())
+            .collect();
+        for (call, c) in calls.into_iter().zip(&bundles) {
+            call.wait().ok();
+            c.delete(&["--force"]).ok();
+        }
+    }
+}
+
+/// Keeps everybody else from taking the lock of a directory.
+fn lock(directory: &Path) -> fs::File {
+    let open = fs::File::open(directory).expect("open the cgroup");
+    open.try_lock().expect("lock the cgroup");
+    open
+}
+
+#[test]
+fn a_cgroup_in_which_a_container_is_being_created_is_refused() {
+    let c = bundle!().asks(&["exit 3"]);
+    let _foreign = Foreign::new(c.cgroup());
+    let lock = lock(&c.cgroup());
+    c.create().fails_with("container's cgroup is not empty");
+    drop(lock);
+    c.run().exits(3);
+}
+
+#[test]
+fn of_creates_in_one_cgroup_at_once_one_wins() {
+    let mut bundles = [bundle!(), bundle!(), bundle!()];
+    let path = bundles[0].spec["linux"]["cgroupsPath"].clone();
+    for c in &mut bundles {
+        c.spec["linux"]["cgroupsPath"] = path.clone();
+    }
+    let _foreign = Foreign::new(bundles[0].cgroup());
+    let calls: Vec<_> = bundles
+        .iter()
+        .map(|c| c.call_new("create", &[]).spawn())
+        .collect();
+    let outputs: Vec<_> = calls.into_iter().map(|call| call.wait()).collect();
+    let (good, bad): (Vec<_>, Vec<_>) = outputs.iter().partition(|output| output.code() == 0);
+    assert_eq!(good.len(), 1);
+    for output in bad {
+        let text = output.stderr();
+        assert!(text.contains("container's cgroup is not empty"), "{text}");
+    }
+    for c in &bundles {
+        c.delete(&["--force"]).ok();
+    }
 }
 
 #[test]
