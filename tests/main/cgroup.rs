@@ -127,14 +127,14 @@ fn nobody_is_disturbed_by_the_removal_of_what_was_made_above() {
         let path = format!("/cofferdam-test/race-{}/a/{number}", std::process::id());
         c.spec["linux"]["cgroupsPath"] = json!(path);
     }
-    for _ in 0..10 {
-        let calls: Vec<_> = bundles
-            .iter()
-            .map(|c| c.call_new("create", &[]).spawn())
-            .collect();
-        for (call, c) in calls.into_iter().zip(&bundles) {
-            call.wait().ok();
-            c.delete(&["--force"]).ok();
+    for c in &mut bundles {
+        c.spec["process"]["args"] = json!(["/payload", "exit", "3"]);
+    }
+    for _ in 0..20 {
+        let run = |c: &Bundle| c.call_new("run", &[]).spawn();
+        let calls: Vec<_> = bundles.iter().map(run).collect();
+        for call in calls {
+            call.wait().exits(3);
         }
     }
 }
