@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 fn value(dir: &Path, file: &str) -> String {
@@ -121,22 +122,25 @@ fn what_was_made_above_the_leaf_lasts_as_long_as_anybody_is_below() {
 }
 
 #[test]
-fn nobody_is_disturbed_by_the_removal_of_what_was_made_above() {
-    let mut bundles = [bundle!(), bundle!(), bundle!()];
-    for (number, c) in bundles.iter_mut().enumerate() {
-        let path = format!("/cofferdam-test/race-{}/a/{number}", std::process::id());
-        c.spec["linux"]["cgroupsPath"] = json!(path);
-    }
-    for c in &mut bundles {
-        c.spec["process"]["args"] = json!(["/payload", "exit", "3"]);
-    }
-    for _ in 0..20 {
-        let run = |c: &Bundle| c.call_new("run", &[]).spawn();
-        let calls: Vec<_> = bundles.iter().map(run).collect();
-        for call in calls {
-            call.wait().exits(3);
-        }
-    }
+fn a_removal_above_the_leaf_does_not_stop_a_create() {
+    let mut c = bundle!().asks(&["exit 3"]);
+    let above = format!("cofferdam-test/{}-race", c.id);
+    c = c.set("/linux/cgroupsPath", json!(format!("/{above}/a/leaf")));
+    let above = cgroup_root().join(above);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                let _ = fs::create_dir_all(above.join("a"));
+                let _ = fs::remove_dir(above.join("a"));
+                let _ = fs::remove_dir(&above);
+            }
+        });
+        let codes: Vec<i32> = (0..30).map(|_| c.run().code()).collect();
+        over.store(true, Ordering::Relaxed);
+        assert_eq!(codes, [3; 30]);
+    });
+    let _ = fs::remove_dir(&above);
 }
 
 /// Keeps everybody else from taking the lock of a directory.
