@@ -19,7 +19,7 @@ use crate::sys::{self, named, path, xattr};
 const MARK: &std::ffi::CStr = c"user.cofferdam.made";
 
 /// How often somebody may remove what was on the way before it is an error.
-const TRIES: usize = 20;
+const TRIES: usize = 100;
 
 /// Makes a directory below the mount with all that is missing above it; also says whether it was there.
 pub fn make(mount: &Path, directory: &Path) -> Result<(OwnedFd, bool)> {
