@@ -3,16 +3,17 @@
 //! `state` holds one record a line, each complete in itself; the last good line counts. The first is
 //! written before anything is made, so that whatever a killed creator leaves behind can be found and
 //! removed. Its creator holds a lock on the file for as long as it lives. `cgroup` is a link whose text
-//! names the container's cgroup, apart from the records so that it outlives damage to them. `gate` is the
-//! socket on which a created container waits to be started. Nothing here says running or stopped:
+//! names the container's cgroup, apart from the records so that it outlives damage to them; so does `rdt`.
+//! `gate` is the socket on which a created container waits to be started. `poststop` and `deleted` say that
+//! these have begun. Nothing here says running or stopped:
 //! [`Status`] is asked from the kernel each time.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::fs::File;
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -21,22 +22,25 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::socket::SockType;
 use serde::{Deserialize, Serialize};
 
-use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
 use crate::fault::coded;
-use crate::plan::Plan;
-use crate::plan::exec::{self, Saved};
+use crate::plan::exec::Saved;
 use crate::plan::hooks::Hooks;
 use crate::plan::rdt::Groups;
 use crate::plan::seccomp::Notify;
 use crate::sys::{self, process, socket};
 
-const STATE: &str = "state";
-const GATE: &str = "gate";
-const CGROUP: &str = "cgroup";
-const CONFIG: &str = "config";
+pub const STATE: &str = "state";
+pub const GATE: &str = "gate";
+pub const CGROUP: &str = "cgroup";
+pub const RDT: &str = "rdt";
+pub const CONFIG: &str = "config";
+pub const DELETED: &str = "deleted";
+const POSTSTOP: &str = "poststop";
 /// Numbers of mounts that were added while the container ran.
 pub const MOUNTS: &str = "mounts";
+/// In the order in which they are removed.
+const NAMES: [&str; 8] = [GATE, CGROUP, RDT, CONFIG, MOUNTS, POSTSTOP, STATE, DELETED];
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -86,17 +90,11 @@ pub struct Store {
 
 pub struct Container {
     pub dir: PathBuf,
+    /// Of the directory: a later container may have the id.
+    pub inode: u64,
     pub state: State,
     /// Whether no record can be read although there was one.
     pub damaged: bool,
-}
-
-/// The place of a container being made; removed on drop unless kept.
-pub struct Slot {
-    pub dir: PathBuf,
-    inode: u64,
-    records: File,
-    kept: bool,
 }
 
 /// What `state`, `list` and hooks are told.
@@ -126,55 +124,20 @@ impl Store {
         Store { root }
     }
 
-    /// Takes the id: of all that ask at once, one gets it.
-    pub fn claim(&self, id: &str) -> Result<Slot> {
-        check_id(id)?;
-        make_root(&self.root)?;
-        let dir = self.root.join(id);
-        match DirBuilder::new().mode(0o711).create(&dir) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                bail!(coded(
-                    "container-exists",
-                    format!("container with given ID already exists: {id}")
-                ));
-            }
-            made => {
-                sys::io(made).with_context(|| format!("make the container's directory {dir:?}"))?
-            }
-        }
-        let opened = OpenOptions::new()
-            .append(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(dir.join(STATE))
-            .and_then(|records| Ok((records, std::fs::metadata(&dir)?.ino())));
-        match opened {
-            Ok((records, inode)) => {
-                let slot = Slot {
-                    dir,
-                    inode,
-                    records,
-                    kept: false,
-                };
-                slot.lock()?;
-                Ok(slot)
-            }
-            Err(error) => {
-                forget(&dir).ok();
-                sys::io(Err(error))
-                    .with_context(|| format!("make the state of the container in {dir:?}"))
-            }
-        }
-    }
-
     pub fn find(&self, id: &str) -> Result<Container> {
         check_id(id)?;
         let dir = self.root.join(id);
+        let inode = match std::fs::metadata(&dir) {
+            Ok(meta) if meta.is_dir() => meta.ino(),
+            _ => bail!(coded(
+                "container-unknown",
+                format!("container does not exist: {id}")
+            )),
+        };
         let text = match std::fs::read(dir.join(STATE)) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                let text = format!("container does not exist: {id}");
-                ensure!(dir.is_dir(), coded("container-unknown", text));
+                check_own(&dir)?;
                 Vec::new()
             }
             failed => sys::io(failed).with_context(|| format!("read the state of {id}"))?,
@@ -182,12 +145,10 @@ impl Store {
         let record = last_record(&String::from_utf8_lossy(&text), id);
         let nothing_yet = text.is_empty() && dir.join(CGROUP).symlink_metadata().is_err();
         let damaged = record.is_none() && !nothing_yet;
-        let state = record.unwrap_or_else(|| State {
-            id: id.to_string(),
-            ..State::default()
-        });
+        let state = record.unwrap_or_else(|| without_record(&dir, id));
         Ok(Container {
             dir,
+            inode,
             state,
             damaged,
         })
@@ -307,8 +268,17 @@ impl Container {
         Ok(lock.l_type != libc::F_UNLCK as i16)
     }
 
+    /// Tells a creator that this container is to be no more.
+    pub fn doom(&self) -> Result<()> {
+        let noted = gone_is_fine(std::fs::write(self.dir.join(DELETED), ""));
+        sys::io(noted).with_context(|| format!("note the deletion in {:?}", self.dir))
+    }
+
     /// Takes the record away, last of all.
     pub fn forget(&self) -> Result<()> {
+        if !is_same(&self.dir, self.inode) {
+            return Ok(());
+        }
         sys::io(forget(&self.dir)).with_context(|| format!("remove {:?}", self.dir))
     }
 
@@ -319,70 +289,6 @@ impl Container {
             self.state.pid
         };
         report(&self.state, status, pid)
-    }
-}
-
-impl Slot {
-    /// Adds a record; from now on it is the container's state.
-    ///
-    /// Not synced to the disk: after a power loss nothing of the container is left but this record,
-    /// and any record, even a damaged one, can be deleted.
-    pub fn save(&mut self, state: &State) -> Result<()> {
-        let mut line = serde_json::to_vec(state).context("write the state")?;
-        line.push(b'\n');
-        sys::io(self.records.write_all(&line))
-            .with_context(|| format!("write the state in {:?}", self.dir))
-    }
-
-    /// Keeps what `exec` will need, apart from the records that every command reads.
-    pub fn save_config(&self, bundle: &Bundle, plan: &Plan) -> Result<()> {
-        let linux = bundle.spec.linux().as_ref();
-        let saved = exec::Keep {
-            process: bundle.spec.process().as_ref(),
-            linux: exec::KeepLinux {
-                seccomp: linux.and_then(|linux| linux.seccomp().as_ref()),
-                personality: linux.and_then(|linux| linux.personality().as_ref()),
-                memory_policy: linux.and_then(|linux| linux.memory_policy().as_ref()),
-                mount_label: linux.and_then(|linux| linux.mount_label().as_deref()),
-            },
-            keyring: plan.process.keyring.as_deref(),
-        };
-        let text = serde_json::to_vec(&saved).context("write the config")?;
-        let file = self.dir.join(CONFIG);
-        sys::io(std::fs::write(&file, text)).with_context(|| format!("write {file:?}"))
-    }
-
-    /// Says that this cgroup, by its inode and no other, is the container's.
-    pub fn claim_cgroup(&self, cgroup: &Cgroup) -> Result<()> {
-        let text = format!("{}:{}", cgroup.inode()?, cgroup.path.display());
-        let made = std::os::unix::fs::symlink(text, self.dir.join(CGROUP));
-        sys::io(made).with_context(|| format!("note the cgroup in {:?}", self.dir))
-    }
-
-    /// The socket on which the container's init will wait for `start`.
-    pub fn listen(&self) -> Result<OwnedFd> {
-        socket::listen_at(&self.dir.join(GATE))
-    }
-
-    pub fn keep(mut self) {
-        self.kept = true;
-    }
-
-    /// Released by the kernel when this process ends; not inherited by the container's init (fcntl(2)).
-    fn lock(&self) -> Result<()> {
-        let lock = write_lock();
-        fcntl(&self.records, FcntlArg::F_SETLK(&lock)).context("lock the state")?;
-        Ok(())
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        // Another container may have the id by now, if somebody deleted this one by force.
-        let same = std::fs::metadata(&self.dir).is_ok_and(|meta| meta.ino() == self.inode);
-        if !self.kept && same {
-            forget(&self.dir).ok();
-        }
     }
 }
 
@@ -436,7 +342,7 @@ fn start_time(pid: i32) -> Option<u64> {
     fields.get(19)?.parse().ok()
 }
 
-fn check_id(id: &str) -> Result<()> {
+pub fn check_id(id: &str) -> Result<()> {
     ensure!(!id.is_empty(), "container id cannot be empty");
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_+-.".contains(&byte);
     let valid = id.bytes().all(allowed) && id != "." && id != ".." && id.len() <= 255;
@@ -445,11 +351,6 @@ fn check_id(id: &str) -> Result<()> {
         "invalid container ID format: {id:?}: use at most 255 of the characters A-Z a-z 0-9 _ + - ."
     );
     Ok(())
-}
-
-fn make_root(root: &Path) -> Result<()> {
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(root);
-    sys::io(made).with_context(|| format!("--root: make {root:?}"))
 }
 
 fn last_record(text: &str, id: &str) -> Option<State> {
@@ -461,8 +362,45 @@ fn last_record(text: &str, id: &str) -> Option<State> {
     records.into_iter().find(|record: &State| record.id == id)
 }
 
-fn forget(dir: &Path) -> std::io::Result<()> {
-    for name in [GATE, CGROUP, CONFIG, MOUNTS, STATE] {
+/// Whether this caller is the first to run the poststop hooks. They are run once, even if one of them ends the caller
+/// or deletes the container itself.
+pub fn begins_poststop(dir: &Path) -> bool {
+    let noted = File::create_new(dir.join(POSTSTOP));
+    !noted
+        .is_err_and(|error| matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::NotFound))
+}
+
+/// What is noted apart from the records outlives damage to them.
+fn without_record(dir: &Path, id: &str) -> State {
+    let link = std::fs::read_link(dir.join(RDT)).unwrap_or_default();
+    let link = link.to_string_lossy();
+    let (boot_id, groups) = link.split_once(':').unwrap_or_default();
+    State {
+        id: id.to_string(),
+        boot_id: boot_id.to_string(),
+        rdt: serde_json::from_str(groups).ok(),
+        ..State::default()
+    }
+}
+
+/// Another runtime's directories may be below the same root; they are not touched.
+fn check_own(dir: &Path) -> Result<()> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let foreign = entries
+        .map(|entry| entry.file_name())
+        .find(|name| !NAMES.iter().any(|own| name == own));
+    match foreign {
+        Some(name) => bail!("{dir:?}: belongs to another program: it holds {name:?}"),
+        None => Ok(()),
+    }
+}
+
+pub fn is_same(dir: &Path, inode: u64) -> bool {
+    std::fs::metadata(dir).is_ok_and(|meta| meta.ino() == inode)
+}
+
+pub fn forget(dir: &Path) -> std::io::Result<()> {
+    for name in NAMES {
         gone_is_fine(std::fs::remove_file(dir.join(name)))?;
     }
     gone_is_fine(std::fs::remove_dir(dir))
@@ -475,7 +413,7 @@ fn gone_is_fine(result: std::io::Result<()>) -> std::io::Result<()> {
     }
 }
 
-fn write_lock() -> libc::flock {
+pub fn write_lock() -> libc::flock {
     libc::flock {
         l_type: libc::F_WRLCK as i16,
         l_whence: libc::SEEK_SET as i16,
@@ -534,5 +472,30 @@ mod tests {
         let own = std::process::id() as i32;
         assert!(start_time(own).is_some_and(|time| time > 0));
         assert_eq!(start_time(i32::MAX), None);
+    }
+
+    #[test]
+    fn groups_of_resctrl_outlive_the_record() {
+        let root = std::env::temp_dir().join(format!("cofferdam-groups-{}", std::process::id()));
+        let store = Store::new(root.clone());
+        let groups = Groups {
+            class: PathBuf::from("c"),
+            own: true,
+            monitor: None,
+        };
+        let mut slot = crate::slot::Slot::claim(&store, "c").unwrap();
+        let state = State {
+            id: "c".to_string(),
+            ..State::default()
+        };
+        slot.save(&state).unwrap();
+        slot.claim_rdt(&groups).unwrap();
+        std::fs::write(root.join("c").join(STATE), "{").unwrap();
+        let found = store.find("c").unwrap();
+        assert!(found.damaged);
+        assert_eq!(found.state.rdt, Some(groups));
+        assert_eq!(found.state.boot_id, boot_id().unwrap());
+        drop(slot);
+        std::fs::remove_dir(root).unwrap();
     }
 }

@@ -24,6 +24,7 @@ mod netdev;
 mod notify;
 mod plan;
 mod selfexe;
+mod slot;
 #[allow(unsafe_code)]
 mod sys;
 mod terminal;

@@ -7,21 +7,22 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Error, Result, ensure};
 use nix::fcntl::{FcntlArg, fcntl};
-use nix::mount::{MntFlags, umount2};
 use nix::sys::socket::SockType;
 
+use super::delete;
 use crate::bundle::Bundle;
 use crate::cgroup::{Cgroup, controllers};
 use crate::cli::{Global, Rootless};
-use crate::container::{Slot, State, Status, Store, boot_id, report};
+use crate::container::{Container, State, Store, boot_id};
 use crate::flags::{self, CreateFlags};
 use crate::host::Host;
 use crate::launch::{Init, Launch};
 use crate::plan::{Flags, Plan};
+use crate::slot::Slot;
 use crate::sys::{self, clone, process, socket};
-use crate::{hooks, idmap, intelrdt, log, lsm, selfexe, timings};
+use crate::{idmap, intelrdt, log, lsm, selfexe, timings};
 
 pub fn run(args: &flags::Create, global: &Global, store: &Store) -> Result<i32> {
     let flags = &args.flags;
@@ -41,18 +42,18 @@ pub fn run(args: &flags::Create, global: &Global, store: &Store) -> Result<i32> 
         super::print(&request.plan()?.1.to_string())?;
         return Ok(0);
     }
-    let made = request.make(store)?;
     let Made {
         init,
         slot,
-        cgroup,
-        rdt,
-        ..
-    } = made;
+        resources,
+        state,
+    } = request.make(store)?;
     // Until init has said that it waits it would die with this process, and nothing would be left behind.
-    init.leave_waiting()?;
+    if let Err(error) = init.leave_waiting() {
+        return Err(undo(&slot, &state, resources, error));
+    }
     timings::step(|| "leave init waiting".to_string());
-    keep(slot, cgroup, rdt);
+    keep(slot, state, resources);
     Ok(0)
 }
 
@@ -71,10 +72,15 @@ pub struct Request<'a> {
 /// A container whose init is ready; all of it is undone on drop, init first.
 pub struct Made {
     pub init: Init,
-    pub cgroup: Option<Cgroup>,
-    pub rdt: Option<intelrdt::Made>,
+    pub resources: Resources,
     pub slot: Slot,
     pub state: State,
+}
+
+/// What is made for its processes; removed on drop unless kept.
+pub struct Resources {
+    cgroup: Option<Cgroup>,
+    rdt: Option<intelrdt::Made>,
 }
 
 impl Request<'_> {
@@ -122,91 +128,83 @@ impl Request<'_> {
         let pidfd = self.flags.pidfd_socket.clone().or(receiver);
         let sockets = Sockets::connect(&self.flags.console_socket, &pidfd)?;
 
-        let mut slot = store.claim(self.id)?;
+        let mut slot = Slot::claim(store, self.id)?;
         let mut state = self.record(&plan, &host)?;
-        slot.save(&state)?;
-        slot.save_config(&self.bundle, &plan)?;
-        timings::step(|| "claim the id, write the record".to_string());
-        let (init, cgroup, rdt) = self.launch(&plan, &host, &mut slot, &mut state)?;
-        let mut made = Made {
-            init,
-            cgroup,
-            rdt,
-            slot,
-            state,
-        };
-        match self.finish(&mut made, sockets) {
-            Ok(()) => Ok(made),
-            Err(error) => {
-                let Made { state, .. } = made;
-                take_down(&state);
-                Err(error)
+        let resources = self
+            .prepare(&plan, &mut slot, &state)
+            .map_err(|error| slot.explain(error))?;
+        let gate = self.waits.then(|| slot.listen()).transpose();
+        let launch = |gate| {
+            Launch {
+                target: None,
+                plan: &plan,
+                host: &host,
+                cgroup: resources.cgroup.as_ref(),
+                gate,
+                state: &mut state,
             }
+            .run()
+        };
+        let launched = gate.and_then(launch);
+        let finished = launched.and_then(|mut init| {
+            self.finish(&mut init, &mut slot, &mut state, sockets)?;
+            Ok(init)
+        });
+        match finished {
+            Ok(init) => Ok(Made {
+                init,
+                resources,
+                slot,
+                state,
+            }),
+            Err(error) => Err(undo(&slot, &state, resources, error)),
         }
     }
 
-    /// The cgroup and its limits first: init is born with them.
-    fn launch(
-        &self,
-        plan: &Plan,
-        host: &Host,
-        slot: &mut Slot,
-        state: &mut State,
-    ) -> Result<(Init, Option<Cgroup>, Option<intelrdt::Made>)> {
-        let cgroup = plan
-            .cgroup
-            .as_ref()
-            .map(Cgroup::create)
-            .transpose()?
-            .flatten();
+    /// The records, the cgroup and its limits first: init is born with them.
+    fn prepare(&self, plan: &Plan, slot: &mut Slot, state: &State) -> Result<Resources> {
+        slot.save(state)?;
+        slot.save_config(&self.bundle, plan)?;
+        timings::step(|| "claim the id, write the record".to_string());
+        let cgroup = plan.cgroup.as_ref().map(Cgroup::create).transpose()?;
+        let cgroup = cgroup.flatten();
         if let Some((cgroup, plan)) = cgroup.as_ref().zip(plan.cgroup.as_ref()) {
             slot.claim_cgroup(cgroup)?;
             cgroup.apply(plan)?;
             timings::step(|| "make the cgroup, with limits and device rules".to_string());
         }
+        if let Some(rdt) = &plan.rdt {
+            slot.claim_rdt(&rdt.groups)?;
+        }
         let make_groups = |rdt| intelrdt::make(Path::new(intelrdt::ROOT), rdt);
         let rdt = plan.rdt.as_ref().map(make_groups).transpose()?;
-        let gate = if self.waits {
-            Some(slot.listen()?)
-        } else {
-            None
-        };
-        let launch = Launch {
-            target: None,
-            plan,
-            host,
-            cgroup: cgroup.as_ref(),
-            gate,
-            state,
-        };
-        match launch.run() {
-            Ok(init) => Ok((init, cgroup, rdt)),
-            Err(error) => {
-                drop((cgroup, rdt));
-                take_down(state);
-                Err(error)
-            }
-        }
+        Ok(Resources { cgroup, rdt })
     }
 
     /// The record of a created container is written before anybody is told of it.
-    fn finish(&self, made: &mut Made, sockets: Sockets) -> Result<()> {
-        made.state.created = log::rfc3339_nanos(SystemTime::now());
-        made.slot.save(&made.state)?;
+    fn finish(
+        &self,
+        init: &mut Init,
+        slot: &mut Slot,
+        state: &mut State,
+        sockets: Sockets,
+    ) -> Result<()> {
+        state.created = log::rfc3339_nanos(SystemTime::now());
+        slot.save(state)?;
+        ensure!(!slot.is_deleted(), "the record has no effect any more");
         timings::step(|| "write the record".to_string());
-        if let Some((socket, console)) = sockets
-            .console
-            .zip(made.init.console.take_if(|_| self.detached))
+        if let Some((socket, console)) =
+            sockets.console.zip(init.console.take_if(|_| self.detached))
         {
             socket::send(socket, b"/dev/ptmx", Some(console.as_fd()))
                 .context("--console-socket")?;
         }
         if let Some(socket) = sockets.pidfd {
-            socket::send(socket, b"standard", Some(made.init.pidfd.as_fd()))
+            socket::send(socket, b"standard", Some(init.pidfd.as_fd()))
                 .context("--pidfd-socket")?;
         }
         if let Some(file) = &self.flags.pid_file {
-            write_pid_file(file, made.init.pid)?;
+            write_pid_file(file, init.pid)?;
         }
         Ok(())
     }
@@ -269,14 +267,22 @@ fn check_rdt(plan: &Plan) -> Result<()> {
 }
 
 /// Leaves the container as it is when this process ends.
-pub fn keep(slot: Slot, cgroup: Option<Cgroup>, rdt: Option<intelrdt::Made>) {
-    slot.keep();
-    if let Some(rdt) = rdt {
+pub fn keep(slot: Slot, state: State, resources: Resources) -> Container {
+    if let Some(rdt) = resources.rdt {
         rdt.keep();
     }
-    if let Some(cgroup) = cgroup {
+    if let Some(cgroup) = resources.cgroup {
         cgroup.keep();
     }
+    slot.keep(state)
+}
+
+/// After init's end; gives the error that is to be told.
+fn undo(slot: &Slot, state: &State, resources: Resources, error: Error) -> Error {
+    let error = slot.explain(error);
+    drop(resources);
+    delete::take_down(&slot.dir, state);
+    error
 }
 
 /// Connected before anything is made, so that a missing listener costs nothing.
@@ -297,31 +303,6 @@ impl Sockets {
             console: connect(console, "--console-socket")?,
             pidfd: connect(pidfd, "--pidfd-socket")?,
         })
-    }
-}
-
-/// After the last process: mounts in the caller's tree go, and poststop hooks take down what createRuntime
-/// hooks have set up (runtime.md, "Lifecycle", step 13).
-pub fn take_down(state: &State) {
-    unmount_in_place(state);
-    let list = &state.hooks.poststop;
-    if list.is_empty() {
-        return;
-    }
-    // The bundle may be gone by now.
-    let directory = Some(state.bundle.as_path()).filter(|dir| dir.is_dir());
-    match report(state, Status::Stopped, 0).line() {
-        Ok(json) => hooks::run_all(list, "poststop", &json, directory.unwrap_or(Path::new("/"))),
-        Err(error) => log::warn(&format!("poststop hooks: {error:#}")),
-    }
-}
-
-/// Without a mount namespace nobody else would.
-fn unmount_in_place(state: &State) {
-    let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
-    for target in state.mounts_in_place.iter().rev() {
-        // What was not reached is not mounted.
-        umount2(target, flags).ok();
     }
 }
 

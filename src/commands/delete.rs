@@ -1,31 +1,37 @@
 //! `delete`: ends what is left of a container and removes all that was made for it, its record last.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 use nix::errno::Errno;
+use nix::mount::{MntFlags, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use super::create::take_down;
 use crate::cgroup::tree;
-use crate::container::{Container, State, Status, Store, boot_id};
+use crate::container::{self, Container, State, Status, Store, boot_id, report};
 use crate::fault::{self, coded};
 use crate::flags;
 use crate::sys::process;
-use crate::{intelrdt, timings};
+use crate::{hooks, intelrdt, log, timings};
 
 /// Milliseconds that a killed init may take; in uninterruptible sleep it does not die.
 const PATIENCE: u16 = 10_000;
 
 pub fn run(args: &flags::Delete, store: &Store) -> Result<i32> {
-    let container = match store.find(&args.id) {
-        Err(error) if args.force && fault::code(&error) == Some("container-unknown") => {
-            return Ok(0);
-        }
+    let mut container = match store.find(&args.id) {
+        Err(error) if args.force && is_missing(&error) => return Ok(0),
         found => found?,
     };
     match container.status() {
         Ok(Status::Stopped | Status::Created) => {}
+        Ok(Status::Creating) if args.force => {
+            container.doom()?;
+            // From now on its creator records nothing that this record does not say.
+            container = match store.find(&args.id) {
+                Err(error) if is_missing(&error) => return Ok(0),
+                found => found?,
+            };
+        }
         _ if args.force => {}
         Err(error) => return Err(error),
         Ok(status) => bail!(coded(
@@ -39,6 +45,10 @@ pub fn run(args: &flags::Delete, store: &Store) -> Result<i32> {
     timings::step(|| "find the container".to_string());
     remove(&container)?;
     Ok(0)
+}
+
+fn is_missing(error: &Error) -> bool {
+    fault::code(error) == Some("container-unknown")
 }
 
 /// Leaves the record in place when anything survives, so that another try finds it.
@@ -58,7 +68,7 @@ pub fn remove(container: &Container) -> Result<()> {
     }
     timings::step(|| "remove the cgroup".to_string());
     remove_rdt_groups(&container.state)?;
-    take_down(&container.state);
+    take_down(&container.dir, &container.state);
     timings::step(|| "poststop hooks".to_string());
     container.forget()
 }
@@ -108,5 +118,30 @@ fn remove_rdt_groups(state: &State) -> Result<()> {
             intelrdt::remove(Path::new(intelrdt::ROOT), groups)
         }
         _ => Ok(()),
+    }
+}
+
+/// After the last process: mounts in the caller's tree go, and poststop hooks take down what createRuntime
+/// hooks have set up (runtime.md, "Lifecycle", step 13).
+pub fn take_down(dir: &Path, state: &State) {
+    unmount_in_place(state);
+    let list = &state.hooks.poststop;
+    if list.is_empty() || !container::begins_poststop(dir) {
+        return;
+    }
+    // The bundle may be gone by now.
+    let directory = Some(state.bundle.as_path()).filter(|dir| dir.is_dir());
+    match report(state, Status::Stopped, 0).line() {
+        Ok(json) => hooks::run_all(list, "poststop", &json, directory.unwrap_or(Path::new("/"))),
+        Err(error) => log::warn(&format!("poststop hooks: {error:#}")),
+    }
+}
+
+/// Without a mount namespace nobody else would.
+fn unmount_in_place(state: &State) {
+    let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
+    for target in state.mounts_in_place.iter().rev() {
+        // What was not reached is not mounted.
+        umount2(target, flags).ok();
     }
 }

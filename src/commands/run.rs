@@ -85,17 +85,11 @@ fn foreground(args: &flags::Run, request: Request, store: &Store) -> Result<i32>
 fn on_its_own(made: Made) -> (Init, Container) {
     let Made {
         init,
-        cgroup,
-        rdt,
+        resources,
         slot,
         state,
     } = made;
-    let container = Container {
-        dir: slot.dir.clone(),
-        state,
-        damaged: false,
-    };
-    keep(slot, cgroup, rdt);
+    let container = keep(slot, state, resources);
     (init, container)
 }
 

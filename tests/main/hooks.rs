@@ -428,3 +428,53 @@ fn the_network_namespace_is_there_for_prestart_hooks() {
         .expect("prestart");
     assert_eq!(record["state"]["pid"], c.pid());
 }
+
+/// A hook that is a line of shell.
+fn shell(line: &str) -> Value {
+    json!({"path": "/bin/sh", "args": ["sh", "-c", line]})
+}
+
+#[test]
+fn a_poststop_hook_that_ends_the_runtime_runs_once() {
+    let c = bundle!().asks(&["exit 0"]);
+    let line = format!("echo ran >> {}; kill -KILL $PPID", c.path("order"));
+    let c = c.push("/hooks/poststop", shell(&line));
+    c.up();
+    c.wait_stopped();
+    assert_eq!(c.delete(&[]).code(), 1000 + libc::SIGKILL);
+    assert_eq!(c.status(), "stopped");
+    c.delete(&[]).ok();
+    c.assert_gone();
+    assert_eq!(lines(&c.dir.join("order")), ["ran"]);
+}
+
+#[test]
+fn a_poststop_hook_may_delete_its_container() {
+    let c = bundle!().asks(&["exit 0"]);
+    let runtime = crate::support::binary().display().to_string();
+    let root = c.state_root().display().to_string();
+    let order = c.path("order");
+    let line = format!(
+        "echo ran >> {order}; {runtime} --root {root} delete {} >> {order}",
+        c.id
+    );
+    let c = c
+        .push("/hooks/poststop", shell(&line))
+        .push("/hooks/poststop", shell(&format!("echo next >> {order}")));
+    c.up();
+    c.wait_stopped();
+    c.delete(&[]).ok();
+    c.assert_gone();
+    assert_eq!(lines(&c.dir.join("order")), ["ran", "next"]);
+}
+
+#[test]
+fn poststop_hooks_of_a_failed_create_find_nobody_alive() {
+    let c = bundle!().flag(&["--pid-file", "/no/such/directory/pid"]);
+    let procs = c.cgroup().join("cgroup.procs");
+    let line = format!("cat {} > {}; true", procs.display(), c.path("order"));
+    let c = c.push("/hooks/poststop", shell(&line));
+    c.create().fails();
+    assert_eq!(lines(&c.dir.join("order")), Vec::<String>::new());
+    assert!(c.dir.join("order").exists());
+}

@@ -397,6 +397,44 @@ fn the_state_directory_is_private() {
     assert_eq!(meta.uid(), 0);
 }
 
+#[test]
+fn a_create_whose_container_is_deleted_says_so() {
+    let c = bundle!();
+    let (begun, go) = (c.path("begun"), c.path("go"));
+    let line = format!("touch {begun}; while ! test -e {go}; do sleep 0.01; done");
+    let c = c.push(
+        "/hooks/createRuntime",
+        json!({"path": "/bin/sh", "args": ["sh", "-c", line]}),
+    );
+    let creator = c.call_new("create", &[]).spawn();
+    wait_until("the hook runs", || fs::exists(&begun).unwrap_or(false));
+    assert_eq!(c.status(), "creating");
+    c.delete(&[]).fails_with("creating");
+    c.delete(&["--force"]).ok();
+    assert!(!c.state_root().join(&c.id).exists() && !c.cgroup().exists());
+    fs::write(&go, "").expect("let the hook go on");
+    let output = creator.wait();
+    output.fails_with("deleted by another command while it was being created");
+    c.assert_gone();
+}
+
+#[test]
+fn directories_of_another_runtime_are_left_alone() {
+    let c = bundle!();
+    c.create().ok();
+    let foreign = c.state_root().join("foreign");
+    fs::create_dir(&foreign).expect("mkdir");
+    fs::write(foreign.join("state.json"), "{}").expect("write");
+    let listed = c.call(&["list", "--quiet"]).finish().ok().stdout();
+    assert_eq!(listed, format!("{}\n", c.id));
+    for args in [&["state", "foreign"][..], &["delete", "--force", "foreign"]] {
+        c.call(args)
+            .finish()
+            .fails_with("belongs to another program");
+    }
+    assert!(foreign.join("state.json").exists());
+}
+
 fn stat_field(pid: i32, index: usize) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let rest = stat.rsplit_once(") ")?.1.to_string();

@@ -1,0 +1,170 @@
+//! The creator's side of a container's directory: takes the id, holds the lock, writes what others will read.
+//!
+//! Everything is written before what it speaks of is made, so that whatever a killed creator leaves behind can be found
+//! and removed. Reading is done in `container`.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Error, Result, anyhow, bail};
+use nix::fcntl::{FcntlArg, fcntl};
+
+use crate::bundle::Bundle;
+use crate::cgroup::Cgroup;
+use crate::container::{
+    self, CGROUP, CONFIG, Container, DELETED, GATE, RDT, STATE, State, Store, boot_id, check_id,
+    forget, write_lock,
+};
+use crate::fault::coded;
+use crate::plan::Plan;
+use crate::plan::exec;
+use crate::plan::rdt::Groups;
+use crate::sys::{self, socket};
+
+/// The place of a container being made; removed on drop unless kept.
+pub struct Slot {
+    pub dir: PathBuf,
+    inode: u64,
+    records: File,
+    kept: bool,
+}
+
+impl Slot {
+    /// Takes the id: of all that ask at once, one gets it.
+    pub fn claim(store: &Store, id: &str) -> Result<Slot> {
+        check_id(id)?;
+        make_root(store.root())?;
+        let dir = store.root().join(id);
+        match DirBuilder::new().mode(0o711).create(&dir) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                bail!(coded(
+                    "container-exists",
+                    format!("container with given ID already exists: {id}")
+                ));
+            }
+            made => {
+                sys::io(made).with_context(|| format!("make the container's directory {dir:?}"))?
+            }
+        }
+        let opened = OpenOptions::new()
+            .append(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(dir.join(STATE))
+            .and_then(|records| Ok((records, std::fs::metadata(&dir)?.ino())));
+        match opened {
+            Ok((records, inode)) => {
+                let slot = Slot {
+                    dir,
+                    inode,
+                    records,
+                    kept: false,
+                };
+                slot.lock()?;
+                Ok(slot)
+            }
+            Err(error) => {
+                forget(&dir).ok();
+                sys::io(Err(error))
+                    .with_context(|| format!("make the state of the container in {dir:?}"))
+            }
+        }
+    }
+
+    /// Adds a record; from now on it is the container's state.
+    ///
+    /// Not synced to the disk: after a power loss nothing of the container is left but this record,
+    /// and any record, even a damaged one, can be deleted.
+    pub fn save(&mut self, state: &State) -> Result<()> {
+        let mut line = serde_json::to_vec(state).context("write the state")?;
+        line.push(b'\n');
+        sys::io(self.records.write_all(&line))
+            .with_context(|| format!("write the state in {:?}", self.dir))
+    }
+
+    /// Keeps what `exec` will need, apart from the records that every command reads.
+    pub fn save_config(&self, bundle: &Bundle, plan: &Plan) -> Result<()> {
+        let linux = bundle.spec.linux().as_ref();
+        let saved = exec::Keep {
+            process: bundle.spec.process().as_ref(),
+            linux: exec::KeepLinux {
+                seccomp: linux.and_then(|linux| linux.seccomp().as_ref()),
+                personality: linux.and_then(|linux| linux.personality().as_ref()),
+                memory_policy: linux.and_then(|linux| linux.memory_policy().as_ref()),
+                mount_label: linux.and_then(|linux| linux.mount_label().as_deref()),
+            },
+            keyring: plan.process.keyring.as_deref(),
+        };
+        let text = serde_json::to_vec(&saved).context("write the config")?;
+        let file = self.dir.join(CONFIG);
+        sys::io(std::fs::write(&file, text)).with_context(|| format!("write {file:?}"))
+    }
+
+    /// Says that this cgroup, by its inode and no other, is the container's.
+    pub fn claim_cgroup(&self, cgroup: &Cgroup) -> Result<()> {
+        let text = format!("{}:{}", cgroup.inode()?, cgroup.path.display());
+        let made = std::os::unix::fs::symlink(text, self.dir.join(CGROUP));
+        sys::io(made).with_context(|| format!("note the cgroup in {:?}", self.dir))
+    }
+
+    /// The socket on which the container's init will wait for `start`.
+    pub fn listen(&self) -> Result<OwnedFd> {
+        socket::listen_at(&self.dir.join(GATE))
+    }
+
+    /// Notes the groups of resctrl before any is made.
+    pub fn claim_rdt(&self, groups: &Groups) -> Result<()> {
+        let text = format!("{}:{}", boot_id()?, serde_json::to_string(groups)?);
+        let made = std::os::unix::fs::symlink(text, self.dir.join(RDT));
+        sys::io(made).with_context(|| format!("note the resctrl groups in {:?}", self.dir))
+    }
+
+    /// Whether somebody deletes this container, or has done so. Who deletes says so before he reads the record, so
+    /// he knows what was recorded before this was asked.
+    pub fn is_deleted(&self) -> bool {
+        !container::is_same(&self.dir, self.inode) || self.dir.join(DELETED).exists()
+    }
+
+    /// A deletion by somebody else is the cause of whatever has failed since.
+    pub fn explain(&self, error: Error) -> Error {
+        match self.is_deleted() {
+            true => anyhow!("deleted by another command while it was being created"),
+            false => error,
+        }
+    }
+
+    /// Leaves the container where it is.
+    pub fn keep(mut self, state: State) -> Container {
+        self.kept = true;
+        Container {
+            dir: self.dir.clone(),
+            inode: self.inode,
+            state,
+            damaged: false,
+        }
+    }
+
+    /// Released by the kernel when this process ends; not inherited by the container's init (fcntl(2)).
+    fn lock(&self) -> Result<()> {
+        let lock = write_lock();
+        fcntl(&self.records, FcntlArg::F_SETLK(&lock)).context("lock the state")?;
+        Ok(())
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        // Another container may have the id by now, if somebody deleted this one by force.
+        if !self.kept && container::is_same(&self.dir, self.inode) {
+            forget(&self.dir).ok();
+        }
+    }
+}
+
+fn make_root(root: &Path) -> Result<()> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(root);
+    sys::io(made).with_context(|| format!("--root: make {root:?}"))
+}
