@@ -10,15 +10,23 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use nix::poll::{PollTimeout, poll};
 use nix::sys::statfs::{RDTGROUP_SUPER_MAGIC, statfs};
 
 use crate::plan::rdt::{Groups, Rdt, Schema};
 use crate::sys;
 
 pub const ROOT: &str = "/sys/fs/resctrl";
+
+/// How long another tool may take to change the tree.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Milliseconds.
+const PAUSE: u8 = 10;
 
 /// The directories that were just made; removed on drop, the last one first, unless kept.
 #[derive(Debug, Default)]
@@ -162,9 +170,27 @@ impl Drop for Made {
 }
 
 fn lock(root: &Path) -> Result<Flock<File>> {
-    let directory = sys::io(File::open(root)).with_context(|| format!("open {root:?}"))?;
-    Flock::lock(directory, FlockArg::LockExclusive)
-        .map_err(|(_, errno)| anyhow!("flock({root:?}): {}", errno.desc()))
+    lock_within(root, PATIENCE)
+}
+
+/// flock(2) knows no deadline, so it is asked again and again.
+fn lock_within(root: &Path, patience: Duration) -> Result<Flock<File>> {
+    let begun = Instant::now();
+    let mut directory = sys::io(File::open(root)).with_context(|| format!("open {root:?}"))?;
+    loop {
+        match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((unlocked, Errno::EWOULDBLOCK | Errno::EINTR)) => directory = unlocked,
+            Err((_, errno)) => bail!("flock({root:?}): {}", errno.desc()),
+        }
+        ensure!(
+            begun.elapsed() < patience,
+            "linux.intelRdt: flock({root:?}): another program has held the lock for {patience:?}; find it with \
+             \"fuser {}\"",
+            root.display()
+        );
+        poll(&mut [], PollTimeout::from(PAUSE)).ok();
+    }
 }
 
 /// One line at a time: a write with two values for one domain is refused, and the error names the line.
@@ -476,5 +502,18 @@ mod tests {
         fake.file("info/last_cmd_status", "Out of CLOSIDs\n");
         let error = format!("{:#}", enter(&fake.root, &groups, 42).unwrap_err());
         assert!(error.contains("(resctrl says: Out of CLOSIDs)"), "{error}");
+    }
+
+    #[test]
+    fn a_lock_that_is_held_too_long_is_an_error() {
+        let fake = Fake::new("lock");
+        let held = lock(&fake.root).unwrap();
+        let error = lock_within(&fake.root, Duration::from_millis(30)).unwrap_err();
+        assert!(
+            error.to_string().contains("has held the lock for 30ms"),
+            "{error}"
+        );
+        drop(held);
+        lock_within(&fake.root, Duration::ZERO).unwrap();
     }
 }
