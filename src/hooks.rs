@@ -2,19 +2,19 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
+use crate::patience;
 use crate::plan::hooks::Hook;
 use crate::sys::{self, named, process};
 
@@ -103,36 +103,19 @@ fn command(hook: &Hook, directory: &Path) -> Command {
 }
 
 fn wait(child: &mut Child, timeout: Option<Duration>) -> Result<ExitStatus> {
-    let Some(timeout) = timeout else {
-        return child.wait().context("wait for the hook");
-    };
     let pid = child.id() as i32;
     let pidfd = process::pidfd_open(pid)?;
-    let exited = wait_until(&pidfd, Instant::now() + timeout)?;
-    if !exited {
+    let awaited = patience::wait_for([pidfd.as_fd()], timeout);
+    if !matches!(awaited, Ok([true])) {
         killpg(Pid::from_raw(pid), Signal::SIGKILL).ok();
-        child.wait().context("wait for the hook")?;
-        bail!(
-            "hook ran past specified timeout of {:.1}s",
-            timeout.as_secs_f64()
-        );
     }
-    child.wait().context("wait for the hook")
-}
-
-fn wait_until(pidfd: &OwnedFd, deadline: Instant) -> Result<bool> {
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        match poll(
-            &mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)],
-            timeout,
-        ) {
-            Ok(1..) => return Ok(true),
-            Ok(_) if left.is_zero() => return Ok(false),
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => bail!("poll(pidfd): {}", errno.desc()),
-        }
+    let status = child.wait().context("wait for the hook")?;
+    match awaited? {
+        [true] => Ok(status),
+        [false] => bail!(
+            "hook ran past specified timeout of {:.1}s",
+            timeout.unwrap_or_default().as_secs_f64()
+        ),
     }
 }
 

@@ -4,7 +4,7 @@
 //! relay joins what is to be joined and then makes init as its sibling, so that it is the parent's child.
 
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -17,7 +17,9 @@ use crate::container::{State, Status, report};
 use crate::fault::{Coded, coded};
 use crate::host::Host;
 use crate::init::{self, Materials};
+use crate::patience::{self, Debtor};
 use crate::plan::Plan;
+use crate::plan::hooks::Hook;
 use crate::plan::namespaces::Join;
 use crate::plan::rdt::Groups;
 use crate::sys::clone::{self, Side};
@@ -149,14 +151,32 @@ impl Target {
 impl Init {
     /// Takes the process that the relay has made in the relay's place.
     fn adopt(&mut self) -> Result<()> {
-        let (pid, pidfd) = match self.channel.receive()? {
+        let (pid, pidfd) = match self.next_word("join the namespaces", None, true)? {
             Some(Up::Pid(pid, pidfd)) => (pid, pidfd),
             Some(Up::Failed(failure)) => bail!(failure),
             other => bail!("joining namespaces ended early: {other:?}"),
         };
         let relay = std::mem::replace(&mut self.pidfd, pidfd);
         self.pid = pid;
-        tty::exit_code(relay).map(drop)
+        reap(&relay);
+        Ok(())
+    }
+
+    fn next_word(
+        &self,
+        awaited: &'static str,
+        cgroup: Option<&Cgroup>,
+        limited: bool,
+    ) -> Result<Option<Up>> {
+        let (pid, pidfd) = (self.pid, self.pidfd.as_fd());
+        let debtor = Debtor {
+            pid,
+            pidfd,
+            cgroup,
+            awaited,
+            limited,
+        };
+        patience::next_word(&self.channel, &debtor)
     }
 
     /// What only the parent may do to it.
@@ -184,8 +204,11 @@ impl Init {
         state
             .set_init(self.pid)
             .map_err(|error| self.death(cgroup, error))?;
+        let limited = plan.hooks.create_container.iter().all(Hook::is_limited);
+        // A process that joins a container may wait with it for its thaw, if it was told to.
+        let not_frozen = cgroup.filter(|_| plan.rootfs.is_some());
         loop {
-            match self.channel.receive()? {
+            match self.next_word("set up the container", not_frozen, limited)? {
                 Some(Up::Hooks) => {
                     timings::step(|| "wait for the root filesystem".to_string());
                     run_runtime_hooks(plan, state)?;
@@ -212,7 +235,7 @@ impl Init {
     /// `create`: init waits at its gate from now on, whatever becomes of this process.
     pub fn leave_waiting(mut self) -> Result<()> {
         self.channel.send(Down::Wait)?;
-        match self.channel.receive()? {
+        match self.next_word("leave init waiting for the start", None, true)? {
             Some(Up::Waiting) => {
                 self.kept = true;
                 Ok(())
@@ -223,7 +246,15 @@ impl Init {
 
     /// `run`: init goes on to its program. Returns once that runs.
     pub fn start(&mut self, state: &State) -> Result<()> {
-        start_over(&self.channel, state, self.pidfd.as_fd())
+        let (pid, pidfd) = (self.pid, self.pidfd.as_fd());
+        let debtor = Debtor {
+            pid,
+            pidfd,
+            cgroup: None,
+            awaited: "start",
+            limited: true,
+        };
+        start_over(&self.channel, state, debtor)
     }
 
     /// Not to be killed with this value: it has ended, or lives on without this process.
@@ -235,7 +266,7 @@ impl Init {
     fn death(&self, cgroup: Option<&Cgroup>, error: anyhow::Error) -> anyhow::Error {
         let ended = process::has_ended(&self.pidfd);
         process::pidfd_send_signal(&self.pidfd, libc::SIGKILL).ok();
-        let signal = tty::exit_code(&self.pidfd).unwrap_or(-1) - 128;
+        let signal = reap(&self.pidfd) - 128;
         if !ended || signal <= 0 {
             return error;
         }
@@ -257,27 +288,37 @@ impl Drop for Init {
     fn drop(&mut self) {
         if !self.kept {
             process::pidfd_send_signal(&self.pidfd, libc::SIGKILL).ok();
-            tty::exit_code(&self.pidfd).ok();
+            reap(&self.pidfd);
         }
+    }
+}
+
+/// Of one that will end, or does not die: then nobody waits for it.
+fn reap(process: &OwnedFd) -> i32 {
+    match patience::dies(process) {
+        true => tty::exit_code(process).unwrap_or(-1),
+        false => -1,
     }
 }
 
 /// Says start, over the launch's channel or the gate's, and waits for the program to run.
 ///
 /// The connection closes on exec: its end without a word is success.
-pub fn start_over(channel: &ParentEnd, state: &State, init: BorrowedFd) -> Result<()> {
+pub fn start_over(channel: &ParentEnd, state: &State, mut init: Debtor) -> Result<()> {
     channel.send(Down::Start)?;
-    match channel.receive()? {
+    match patience::next_word(channel, &init)? {
         Some(Up::Starting) => {}
         Some(Up::Failed(failure)) => bail!(failure),
         None => bail!("cannot start an already running container"),
         Some(other) => bail!("unexpected {other:?} from the container's init"),
     }
+    // The hooks of the start have no limit but their own.
+    init.limited = false;
     loop {
-        match channel.receive()? {
+        match patience::next_word(channel, &init)? {
             None => return Ok(()),
             Some(Up::Listener(number)) => {
-                notify::hand_over(state, init, number)?;
+                notify::hand_over(state, init.pidfd, number)?;
                 channel.send(Down::Go)?;
             }
             Some(Up::Failed(failure)) => bail!(failure),

@@ -22,6 +22,7 @@ mod log;
 mod lsm;
 mod netdev;
 mod notify;
+mod patience;
 mod plan;
 mod selfexe;
 mod slot;
@@ -41,6 +42,7 @@ use anyhow::Result;
 use cli::{Cli, Command, Parsed};
 use container::Store;
 use fault::coded;
+use patience::Interrupted;
 
 fn main() -> ExitCode {
     let started = Instant::now();
@@ -53,7 +55,8 @@ fn main() -> ExitCode {
     let done = log::init(std::env::args_os()).and_then(|()| run(started));
     let code = done.unwrap_or_else(|error| {
         log::failure(&error);
-        1
+        let interrupted = error.downcast_ref::<Interrupted>();
+        interrupted.map_or(1, Interrupted::exit_code)
     });
     // Exit codes beyond a byte do not exist.
     ExitCode::from(code as u8)

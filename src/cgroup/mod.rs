@@ -360,7 +360,7 @@ impl Cgroup {
         Ok(())
     }
 
-    fn has_event(&self, event: &str) -> Result<bool> {
+    pub fn has_event(&self, event: &str) -> Result<bool> {
         let events = self.read("cgroup.events")?.unwrap_or_default();
         Ok(events.lines().any(|line| line == event))
     }

@@ -22,7 +22,7 @@ use crate::launch::{Init, Launch};
 use crate::plan::{Flags, Plan};
 use crate::slot::Slot;
 use crate::sys::{self, clone, process, socket};
-use crate::{idmap, intelrdt, log, lsm, selfexe, timings};
+use crate::{idmap, intelrdt, log, lsm, patience, selfexe, timings};
 
 pub fn run(args: &flags::Create, global: &Global, store: &Store) -> Result<i32> {
     let flags = &args.flags;
@@ -128,6 +128,7 @@ impl Request<'_> {
         let pidfd = self.flags.pidfd_socket.clone().or(receiver);
         let sockets = Sockets::connect(&self.flags.console_socket, &pidfd)?;
 
+        patience::keep_interrupts()?;
         let mut slot = Slot::claim(store, self.id)?;
         let mut state = self.record(&plan, &host)?;
         let resources = self

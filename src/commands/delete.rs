@@ -1,10 +1,7 @@
 //! `delete`: ends what is left of a container and removes all that was made for it, its record last.
 
 use anyhow::{Context, Error, Result, bail, ensure};
-use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use crate::cgroup::tree;
@@ -12,10 +9,7 @@ use crate::container::{self, Container, State, Status, Store, boot_id, report};
 use crate::fault::{self, coded};
 use crate::flags;
 use crate::sys::process;
-use crate::{hooks, intelrdt, log, timings};
-
-/// Milliseconds that a killed init may take; in uninterruptible sleep it does not die.
-const PATIENCE: u16 = 10_000;
+use crate::{hooks, intelrdt, log, patience, timings};
 
 pub fn run(args: &flags::Delete, store: &Store) -> Result<i32> {
     let mut container = match store.find(&args.id) {
@@ -82,21 +76,11 @@ pub fn kill_all(container: &Container) -> Result<()> {
         return Ok(());
     };
     process::pidfd_send_signal(&init, libc::SIGKILL).ok();
-    wait(&init)
-}
-
-fn wait(init: &OwnedFd) -> Result<()> {
-    loop {
-        let mut polled = [PollFd::new(init.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut polled, PollTimeout::from(PATIENCE)) {
-            Ok(1..) => return Ok(()),
-            Ok(_) => bail!(
-                "the container's init survives SIGKILL (in uninterruptible sleep?); delete again later"
-            ),
-            Err(Errno::EINTR) => {}
-            Err(errno) => bail!("poll(pidfd): {}", errno.desc()),
-        }
-    }
+    ensure!(
+        patience::dies(&init),
+        "the container's init survives SIGKILL (in uninterruptible sleep?); delete again later"
+    );
+    Ok(())
 }
 
 /// A creator that was killed right after making the cgroup had no time to put anybody in: rmdir will do,

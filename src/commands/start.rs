@@ -9,6 +9,7 @@ use crate::channel::ParentEnd;
 use crate::container::{Container, Status, Store};
 use crate::fault::{Coded, coded};
 use crate::flags;
+use crate::patience::Debtor;
 use crate::{hooks, launch, timings};
 
 pub fn run(args: &flags::Start, store: &Store) -> Result<i32> {
@@ -33,7 +34,15 @@ pub fn run(args: &flags::Start, store: &Store) -> Result<i32> {
     let init = container.init()?.with_context(|| stopped(&container))?;
     let gate = container.gate().with_context(|| stopped(&container))?;
     let gate = ParentEnd::connected(gate);
-    launch::start_over(&gate, &container.state, init.as_fd())?;
+    let cgroup = container.cgroup()?;
+    let debtor = Debtor {
+        pid: container.state.pid,
+        pidfd: init.as_fd(),
+        cgroup: cgroup.as_ref(),
+        awaited: "start",
+        limited: true,
+    };
+    launch::start_over(&gate, &container.state, debtor)?;
     timings::step(|| "startContainer hooks, seccomp, exec".to_string());
     container.close_gate()?;
     run_poststart_hooks(&container)?;

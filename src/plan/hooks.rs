@@ -115,6 +115,12 @@ impl Hooks {
     }
 }
 
+impl Hook {
+    pub fn is_limited(&self) -> bool {
+        self.timeout.is_some()
+    }
+}
+
 impl fmt::Display for Hook {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "hook {}", self.path.display())?;

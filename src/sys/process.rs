@@ -204,6 +204,15 @@ pub fn die_of_signals() {
     }
 }
 
+/// Whether the caller has left this signal ignored.
+pub fn is_ignored(signal: i32) -> bool {
+    // SAFETY: sigaction is plain data, for which all zero is a value.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: a NULL action only asks; the structure outlives the call.
+    let asked = unsafe { libc::sigaction(signal, null(), &raw mut action) };
+    asked == 0 && action.sa_sigaction == libc::SIG_IGN
+}
+
 /// A command starts with the signals unblocked that this process keeps for itself (pthread_sigmask(3)).
 pub fn unblock_signals_in(command: &mut Command) {
     let unblock = || Ok(SigSet::all().thread_unblock()?);

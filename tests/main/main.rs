@@ -35,6 +35,7 @@ mod netdev; // devices of the host that move into the container
 mod options; // every option of a mount, and the words that are none
 mod overlay; // a root file system from layers
 mod paths; // masked, read-only, read-only root
+mod patience; // what is stopped, frozen or interrupted half-way
 mod process; // environment, directory, limits, files, signals
 mod replay; // whole sequences of calls as engines make them
 mod run; // run in the foreground and detached

@@ -1,0 +1,191 @@
+//! PARENT: waits for init and for hooks, never without an end in sight.
+//!
+//! Who waits here looks at the word that is awaited, at the process that owes it, and at the signals that stop a
+//! command. A create that has kept those signals is undone before it ends. An init that is silent for long is looked
+//! at: what has been stopped or frozen from outside will not speak.
+
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use crate::cgroup::Cgroup;
+use crate::channel::{ParentEnd, Up};
+use crate::sys::{named, process};
+
+/// A silence after which init is looked at.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// The longest that a step of init may take; a filesystem on the network may be slow.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// For the death of a killed process: in uninterruptible sleep it does not die.
+const DEATH: Duration = Duration::from_secs(10);
+
+const INTERRUPTS: [Signal; 4] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+];
+
+/// The error of a command that was told to stop.
+#[derive(Debug)]
+pub struct Interrupted(pub Signal);
+
+/// Who owes a word, and which.
+pub struct Debtor<'a> {
+    pub pid: i32,
+    pub pidfd: BorrowedFd<'a>,
+    /// Where it must not be frozen.
+    pub cgroup: Option<&'a Cgroup>,
+    pub awaited: &'static str,
+    /// False where hooks without a timeout have their turn.
+    pub limited: bool,
+}
+
+/// Keeps the signals that stop a command for the waits below, so that it can take back what it has done.
+pub fn keep_interrupts() -> Result<()> {
+    named(interrupts().thread_block(), || {
+        "sigprocmask(SIG_BLOCK)".to_string()
+    })
+}
+
+/// Those that the caller does not ignore, as nohup(1) does.
+fn interrupts() -> SigSet {
+    let kept = |signal: &Signal| !process::is_ignored(*signal as i32);
+    INTERRUPTS.into_iter().filter(kept).collect()
+}
+
+/// The next word of init; `None` when it is gone, or has executed its program.
+pub fn next_word(channel: &ParentEnd, debtor: &Debtor) -> Result<Option<Up>> {
+    let begun = Instant::now();
+    loop {
+        let [said, ended] = wait_for([channel.as_fd(), debtor.pidfd], Some(SILENCE))?;
+        if said || ended && is_ready(channel.as_fd()) {
+            return channel.receive();
+        }
+        if ended {
+            return Ok(None);
+        }
+        debtor.check_moves().context(debtor.awaited)?;
+        if debtor.limited && begun.elapsed() >= PATIENCE {
+            let state = process_state(debtor.pid).unwrap_or('?');
+            bail!(
+                "{}: container init is not done after {} seconds (process {}, state {state})",
+                debtor.awaited,
+                PATIENCE.as_secs(),
+                debtor.pid
+            );
+        }
+    }
+}
+
+impl Debtor<'_> {
+    fn check_moves(&self) -> Result<()> {
+        if let Some(cgroup) = self.cgroup
+            && cgroup.has_event("frozen 1")?
+        {
+            bail!(
+                "container init is frozen: {} or a cgroup above it has 1 in cgroup.freeze",
+                cgroup.path.display()
+            );
+        }
+        match process_state(self.pid) {
+            Some('T') => bail!(
+                "container init was stopped by a signal: process {} waits for SIGCONT",
+                self.pid
+            ),
+            Some('t') => bail!(
+                "container init was stopped by who traces it: process {}",
+                self.pid
+            ),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// proc_pid_stat(5), field 3.
+fn process_state(pid: i32) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat[stat.rfind(')')? + 1..].trim_start().chars().next()
+}
+
+/// Which of these are ready, none after that time; a signal that was kept is an error.
+pub fn wait_for<const N: usize>(fds: [BorrowedFd; N], time: Option<Duration>) -> Result<[bool; N]> {
+    let deadline = time.map(|time| Instant::now() + time);
+    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+    let signals = named(SignalFd::with_flags(&interrupts(), flags), || {
+        "signalfd".to_string()
+    })?;
+    loop {
+        let mut polled = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).to_vec();
+        polled.push(PollFd::new(signals.as_fd(), PollFlags::POLLIN));
+        match poll(&mut polled, left(deadline)) {
+            Err(Errno::EINTR) => continue,
+            result => named(result, || "poll".to_string())?,
+        };
+        if let Some(signal) = signals.read_signal().ok().flatten() {
+            return Err(Interrupted(Signal::try_from(signal.ssi_signo as i32)?).into());
+        }
+        let mut ready = [false; N];
+        for (ready, polled) in ready.iter_mut().zip(&polled) {
+            *ready = polled.any() == Some(true);
+        }
+        let late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        if late || ready.contains(&true) {
+            return Ok(ready);
+        }
+    }
+}
+
+fn left(deadline: Option<Instant>) -> PollTimeout {
+    let left = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
+    deadline.map_or(PollTimeout::NONE, |deadline| {
+        // Rounded up: the last millisecond is waited for, not spun through.
+        let left = left(deadline) + Duration::from_micros(999);
+        PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+    })
+}
+
+fn is_ready(fd: BorrowedFd) -> bool {
+    let mut polled = [PollFd::new(fd, PollFlags::POLLIN)];
+    poll(&mut polled, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}
+
+/// Whether a process that was killed ends in time. No signal disturbs this.
+pub fn dies(pidfd: &OwnedFd) -> bool {
+    ends_within(pidfd, DEATH)
+}
+
+pub fn ends_within(pidfd: &OwnedFd, time: Duration) -> bool {
+    let deadline = Instant::now() + time;
+    loop {
+        let mut polled = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut polled, left(Some(deadline))) {
+            Ok(1..) => return true,
+            _ if Instant::now() >= deadline => return false,
+            _ => {}
+        }
+    }
+}
+
+impl Interrupted {
+    /// As a shell tells it.
+    pub fn exit_code(&self) -> i32 {
+        128 + self.0 as i32
+    }
+}
+
+impl fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "interrupted by {}", self.0)
+    }
+}
+
+impl std::error::Error for Interrupted {}
