@@ -21,6 +21,27 @@ use crate::sys::{self, named, process};
 /// So much of a failed hook's output goes into the error text.
 const OUTPUT: u64 = 1024;
 
+/// Gives the hooks that have none this process's environment, which will be gone when they run.
+pub fn with_own_environment(hooks: &[Hook]) -> Vec<Hook> {
+    if hooks.iter().all(|hook| hook.env.is_some()) {
+        return hooks.to_vec();
+    }
+    let own = std::env::vars_os().map(|(name, value)| {
+        let (name, value) = (name.to_string_lossy(), value.to_string_lossy());
+        format!("{name}={value}")
+    });
+    with_environment(hooks, &own.collect::<Vec<_>>())
+}
+
+/// Gives the hooks that have none this environment.
+pub fn with_environment(hooks: &[Hook], environment: &[String]) -> Vec<Hook> {
+    let filled = |hook: &Hook| Hook {
+        env: Some(hook.env.clone().unwrap_or_else(|| environment.to_vec())),
+        ..hook.clone()
+    };
+    hooks.iter().map(filled).collect()
+}
+
 /// Runs the hooks in order; the first that fails ends it.
 pub fn run(hooks: &[Hook], name: &str, state: &str, directory: &Path) -> Result<()> {
     for (index, hook) in hooks.iter().enumerate() {

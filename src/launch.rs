@@ -64,6 +64,10 @@ impl Launch<'_> {
             target,
         } = self;
         process::keep_children();
+        if host.euid == 0 {
+            // Born so is what is made now. Others must be able to write the id maps of their own child.
+            process::set_dumpable(false)?;
+        }
         let (trees, sender) = trees::prepare(plan, host)?;
         let joins = open_joins(plan)?;
         let devices = netdev::find(&plan.net_devices)?;
@@ -78,7 +82,12 @@ impl Launch<'_> {
             .map_err(|error| explain_clone(error, plan))?;
         let Side::Parent { pid, pidfd } = side else {
             drop((parent, sender));
+            let hooks = hooks::with_own_environment(&plan.hooks.create_container);
+            // Who shares the container's pid namespace may see this process, and has no business with what the
+            // engine was given.
+            process::wipe_environment();
             let materials = Materials {
+                hooks,
                 trees,
                 gate: gate.as_ref(),
                 state,
@@ -424,9 +433,10 @@ fn join_and_clone(
         target.enter()?;
         return clone::clone3(clone::PARENT, None).context("make the process");
     }
-    // The processes in there must not be able to look into this one; but who writes the maps of a new
-    // user namespace without privilege must be.
-    process::set_dumpable(plan.namespaces.creates(clone::NEWUSER))?;
+    if !plan.namespaces.creates(clone::NEWUSER) {
+        // The processes in there must not be able to look into this one.
+        process::set_dumpable(false)?;
+    }
     let (user, others): (Vec<_>, Vec<_>) = joins
         .into_iter()
         .partition(|(join, _)| join.kind.flag == clone::NEWUSER);

@@ -15,6 +15,7 @@ use nix::unistd::{AccessFlags, faccessat};
 
 use super::{explain, identity};
 use crate::channel::{self, ChildEnd};
+use crate::hooks;
 use crate::plan::Plan;
 use crate::plan::hooks::Hook;
 use crate::plan::process::{Process, Rlimit};
@@ -285,21 +286,9 @@ fn check_executable(file: &Path) -> Result<()> {
 }
 
 /// startContainer hooks without an environment of their own have that of the process.
-pub fn with_environment(hooks: &[Hook], process: &Process) -> Vec<Hook> {
-    let own = || {
-        process
-            .env
-            .iter()
-            .map(|entry| entry.to_string_lossy().into_owned())
-            .collect()
-    };
-    hooks
-        .iter()
-        .map(|hook| Hook {
-            env: Some(hook.env.clone().unwrap_or_else(own)),
-            ..hook.clone()
-        })
-        .collect()
+pub fn with_environment(list: &[Hook], process: &Process) -> Vec<Hook> {
+    let own = process.env.iter().map(|entry| entry.to_string_lossy());
+    hooks::with_environment(list, &own.map(String::from).collect::<Vec<_>>())
 }
 
 #[cfg(test)]

@@ -44,6 +44,8 @@ pub struct Materials<'a> {
     /// Whether the parent has something to do first: to write id maps, to move network devices, to put
     /// init into its groups of resctrl, or to learn who init is.
     pub waits: bool,
+    /// Those that run before the old root is left.
+    pub hooks: Vec<Hook>,
     /// What hooks are told.
     pub state: &'a State,
     /// The container to join, if it has not been joined yet.
@@ -73,23 +75,17 @@ fn fail(channel: &ChildEnd, error: anyhow::Error) -> ! {
 }
 
 /// Everything up to the last step before the program.
-fn set_up(plan: &Plan, channel: &ChildEnd, materials: Materials) -> Result<exec::Ready> {
-    let Materials {
-        trees,
-        gate,
-        state,
-        waits,
-        target,
-    } = materials;
+fn set_up(plan: &Plan, channel: &ChildEnd, mut materials: Materials) -> Result<exec::Ready> {
+    let gate = materials.gate;
     timings::restart();
     process::set_parent_death_signal(libc::SIGKILL)?;
     process::reset_signals();
     unblock_signals()?;
-    if waits {
+    if materials.waits {
         channel.expect(Down::Go)?;
         timings::step(|| "wait for the parent".to_string());
     }
-    if let Some(target) = target {
+    if let Some(target) = materials.target.take() {
         target.enter()?;
     }
     enter_time_namespace(plan)?;
@@ -113,7 +109,7 @@ fn set_up(plan: &Plan, channel: &ChildEnd, materials: Materials) -> Result<exec:
     timings::step(|| "namespaces, names and keyring".to_string());
 
     let terminal = match &plan.rootfs {
-        Some(rootfs) => make_root(plan, rootfs, trees, channel, state)?,
+        Some(rootfs) => make_root(plan, rootfs, materials, channel)?,
         None => console::open(process::root_directory()?, plan, channel)?,
     };
 
@@ -136,10 +132,15 @@ fn set_up(plan: &Plan, channel: &ChildEnd, materials: Materials) -> Result<exec:
 fn make_root(
     plan: &Plan,
     rootfs: &Rootfs,
-    trees: Trees,
+    materials: Materials,
     channel: &ChildEnd,
-    state: &State,
 ) -> Result<Option<OwnedFd>> {
+    let Materials {
+        trees,
+        hooks,
+        state,
+        ..
+    } = materials;
     let mut root = rootfs::enter(rootfs, trees.take()?)?;
     timings::step(|| "attach the root".to_string());
     steps::perform_all(&rootfs.furnish, &mut root)?;
@@ -147,8 +148,7 @@ fn make_root(
         channel.send(Up::Hooks)?;
         channel.expect(Down::Go)?;
     }
-    let hooks = &plan.hooks.create_container;
-    run_hooks(hooks, "createContainer", state, Status::Creating)?;
+    run_hooks(&hooks, "createContainer", state, Status::Creating)?;
     timings::step(|| "hooks of create".to_string());
     let terminal = console::open(&root, plan, channel)?;
     if let Some(terminal) = &terminal {

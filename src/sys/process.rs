@@ -274,6 +274,26 @@ pub fn ignore_backtraces() {
     unsafe { std::env::remove_var("RUST_BACKTRACE") };
 }
 
+/// Overwrites the environment where /proc/PID/environ shows it: the strings that execve(2) has put on the stack.
+///
+/// For a child that has its own copy of memory; what it reads of the environment afterwards is nothing.
+pub fn wipe_environment() {
+    // SAFETY: the C library's list of the strings; nobody changes it meanwhile in a process without threads.
+    let mut entry = unsafe { environ };
+    // SAFETY: the list and each of its strings end with a zero; they belong to this process and may be written.
+    unsafe {
+        while !entry.is_null() && !(*entry).is_null() {
+            std::ptr::write_bytes(*entry, 0, libc::strlen(*entry));
+            *entry = std::ptr::null_mut();
+            entry = entry.add(1);
+        }
+    }
+}
+
+unsafe extern "C" {
+    static mut environ: *mut *mut libc::c_char;
+}
+
 /// Ends the process at once: no destructors, no buffers, which after clone3 belong to the parent.
 pub fn exit(status: i32) -> ! {
     // SAFETY: _exit does not return.

@@ -478,3 +478,29 @@ fn poststop_hooks_of_a_failed_create_find_nobody_alive() {
     assert_eq!(lines(&c.dir.join("order")), Vec::<String>::new());
     assert!(c.dir.join("order").exists());
 }
+
+#[test]
+fn the_environment_of_the_caller_reaches_hooks_and_nobody_else() {
+    let c = bundle!();
+    let look = "s/.*\"pid\":\\([0-9]*\\).*/\\1/";
+    let runtime_side = format!(
+        "cat /proc/$(sed '{look}')/environ > {}; echo $SECRET >> {}",
+        c.path("seen"),
+        c.path("given")
+    );
+    let inside = format!("echo $SECRET >> {}", c.path("given"));
+    let c = c
+        .push("/hooks/createRuntime", shell(&runtime_side))
+        .push("/hooks/createContainer", shell(&inside));
+    let call = c.call_new("create", &[]).env("SECRET", "of-the-engine");
+    call.finish().ok();
+    let later = fs::read(format!("/proc/{}/environ", c.pid())).expect("read");
+    for seen in [fs::read(c.path("seen")).expect("read"), later] {
+        let text = String::from_utf8_lossy(&seen);
+        assert!(!text.contains("of-the-engine"), "{text:?}");
+    }
+    assert_eq!(
+        lines(&c.dir.join("given")),
+        ["of-the-engine", "of-the-engine"]
+    );
+}
