@@ -85,6 +85,17 @@ pub enum CgroupManager {
     Disabled,
 }
 
+impl Global {
+    /// The flag of its own says more than the older switch.
+    pub fn cgroup_manager(&self) -> CgroupManager {
+        let switch = match self.systemd_cgroup {
+            true => CgroupManager::Systemd,
+            false => CgroupManager::Cgroupfs,
+        };
+        self.cgroup_manager.unwrap_or(switch)
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Make a container from a bundle, ready to start
@@ -402,6 +413,24 @@ mod tests {
         assert_eq!((flags.config, flags.pid_file), (None, None));
         assert_eq!(flags.preserve_fds, 0);
         assert_eq!(kill("cofferdam kill c").signal, "SIGTERM");
+    }
+
+    #[test]
+    fn the_manager_of_cgroups_by_either_flag() {
+        for (flags, manager) in [
+            ("", CgroupManager::Cgroupfs),
+            ("--systemd-cgroup", CgroupManager::Systemd),
+            ("--cgroup-manager systemd", CgroupManager::Systemd),
+            ("--cgroup-manager=disabled", CgroupManager::Disabled),
+            (
+                "--systemd-cgroup --cgroup-manager cgroupfs",
+                CgroupManager::Cgroupfs,
+            ),
+        ] {
+            let line = format!("cofferdam {flags} create c").replace("  ", " ");
+            assert_eq!(cli(&line).global.cgroup_manager(), manager, "{flags}");
+        }
+        assert!(error("cofferdam --cgroup-manager cgroup1 create c").contains("cgroup1"));
     }
 
     #[test]

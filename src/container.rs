@@ -16,10 +16,11 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::socket::SockType;
+use regex_lite::Regex;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Cgroup;
@@ -60,6 +61,9 @@ pub struct State {
     pub annotations: BTreeMap<String, String>,
     /// As planned; it is this container's once the link `cgroup` says so.
     pub cgroup: Option<PathBuf>,
+    /// It was asked to stay in its caller's.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub no_cgroup: bool,
     /// Groups of resctrl that its processes are in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rdt: Option<Groups>,
@@ -152,6 +156,18 @@ impl Store {
             state,
             damaged,
         })
+    }
+
+    /// The one with this name, or with `regex` all whose whole name matches it; that may be none.
+    pub fn named(&self, name: &str, regex: bool) -> Result<Vec<String>> {
+        if !regex {
+            return Ok(vec![name.to_string()]);
+        }
+        let pattern = Regex::new(&format!("^(?:{name})$"))
+            .map_err(|error| anyhow!("--regex: {name:?}: is no regular expression: {error}"))?;
+        let containers = self.list()?.into_iter();
+        let ids = containers.map(|container| container.state.id);
+        Ok(ids.filter(|id| pattern.is_match(id)).collect())
     }
 
     /// All of them by name; one that vanishes meanwhile is left out.

@@ -14,7 +14,7 @@ use nix::sys::socket::SockType;
 use super::delete;
 use crate::bundle::Bundle;
 use crate::cgroup::{Cgroup, controllers};
-use crate::cli::{Global, Rootless};
+use crate::cli::{CgroupManager, Global, Rootless};
 use crate::container::{Container, State, Store, boot_id};
 use crate::flags::{self, CreateFlags};
 use crate::host::Host;
@@ -94,7 +94,8 @@ impl Request<'_> {
             no_new_keyring: self.flags.no_new_keyring,
             preserve_fds: self.flags.preserve_fds,
             listen_fds: listen_fds(),
-            systemd_cgroup: self.global.systemd_cgroup,
+            systemd_cgroup: self.global.cgroup_manager() == CgroupManager::Systemd,
+            no_cgroup: self.global.cgroup_manager() == CgroupManager::Disabled,
             rootless: match self.global.rootless {
                 Rootless::True => Some(true),
                 Rootless::False => Some(false),
@@ -224,6 +225,7 @@ impl Request<'_> {
             owner: host.euid,
             annotations: self.bundle.annotations(),
             cgroup: plan.cgroup.as_ref().map(|cgroup| cgroup.path.clone()),
+            no_cgroup: plan.cgroup.is_none(),
             rdt: plan.rdt.as_ref().map(|rdt| rdt.groups.clone()),
             mounts_in_place: match (&plan.rootfs, plan.namespaces.joins(clone::NEWNS)) {
                 (Some(rootfs), false) => rootfs.mounts_in_place(),

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Error, Result, bail, ensure};
 use nix::mount::{MntFlags, umount2};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use crate::cgroup::tree;
@@ -12,33 +13,36 @@ use crate::sys::process;
 use crate::{hooks, intelrdt, log, patience, timings};
 
 pub fn run(args: &flags::Delete, store: &Store) -> Result<i32> {
-    let mut container = match store.find(&args.id) {
-        Err(error) if args.force && is_missing(&error) => return Ok(0),
+    let delete = |id: &String| delete(id, args.force, store);
+    super::for_each(&store.named(&args.id, args.regex)?, delete)
+}
+
+fn delete(id: &str, force: bool, store: &Store) -> Result<()> {
+    let mut container = match store.find(id) {
+        Err(error) if force && is_missing(&error) => return Ok(()),
         found => found?,
     };
     match container.status() {
         Ok(Status::Stopped | Status::Created) => {}
-        Ok(Status::Creating) if args.force => {
+        Ok(Status::Creating) if force => {
             container.doom()?;
             // From now on its creator records nothing that this record does not say.
-            container = match store.find(&args.id) {
-                Err(error) if is_missing(&error) => return Ok(0),
+            container = match store.find(id) {
+                Err(error) if is_missing(&error) => return Ok(()),
                 found => found?,
             };
         }
-        _ if args.force => {}
+        _ if force => {}
         Err(error) => return Err(error),
         Ok(status) => bail!(coded(
             "container-state",
             format!(
-                "cannot delete container {} that is not stopped: {status}; stop it, or use --force",
-                args.id
+                "cannot delete container {id} that is not stopped: {status}; stop it, or use --force"
             )
         )),
     }
     timings::step(|| "find the container".to_string());
-    remove(&container)?;
-    Ok(0)
+    remove(&container)
 }
 
 fn is_missing(error: &Error) -> bool {
@@ -48,6 +52,12 @@ fn is_missing(error: &Error) -> bool {
 /// Leaves the record in place when anything survives, so that another try finds it.
 pub fn remove(container: &Container) -> Result<()> {
     kill_all(container)?;
+    if container.state.no_cgroup && !container.state.private_pids {
+        log::warn(
+            "processes that outlive the container's init are not found: it has neither a cgroup nor a pid namespace \
+             of its own",
+        );
+    }
     timings::step(|| "kill".to_string());
     if let Some(cgroup) = container.cgroup()? {
         let path = cgroup.path.display().to_string();
@@ -69,18 +79,25 @@ pub fn remove(container: &Container) -> Result<()> {
 
 /// Ends every process of the container: those of its cgroup, and init wherever it is.
 pub fn kill_all(container: &Container) -> Result<()> {
+    if let Some(init) = signal_kill(container)? {
+        ensure!(
+            patience::dies(&init),
+            "the container's init survives SIGKILL (in uninterruptible sleep?); delete again later"
+        );
+    }
+    Ok(())
+}
+
+/// Kills them without waiting for that; gives the init that has to die.
+pub fn signal_kill(container: &Container) -> Result<Option<OwnedFd>> {
     if let Some(cgroup) = container.cgroup()? {
         cgroup.kill()?;
     }
-    let Some(init) = container.init()? else {
-        return Ok(());
-    };
-    process::pidfd_send_signal(&init, libc::SIGKILL).ok();
-    ensure!(
-        patience::dies(&init),
-        "the container's init survives SIGKILL (in uninterruptible sleep?); delete again later"
-    );
-    Ok(())
+    let init = container.init()?;
+    if let Some(init) = &init {
+        process::pidfd_send_signal(init, libc::SIGKILL).ok();
+    }
+    Ok(init)
 }
 
 /// A creator that was killed right after making the cgroup had no time to put anybody in: rmdir will do,

@@ -228,6 +228,10 @@ pub fn foreign_namespaces(pid: i32) -> Result<u64> {
 /// Where init is now, which may be below the cgroup that was made for it, or a directory that is asked for.
 fn cgroup(container: &Container, host: &Host, asked: &[String]) -> Result<Option<Cgroup>> {
     let Some(own) = container.cgroup()? else {
+        ensure!(
+            asked.is_empty(),
+            "--cgroup: the container has no cgroup of its own"
+        );
         return Ok(None);
     };
     let path = match asked.last() {

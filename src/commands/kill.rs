@@ -1,50 +1,58 @@
 //! `kill`: sends a signal to a container's init, or to all its processes.
 
 use std::str::FromStr;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use nix::sys::signal::Signal;
 
-use super::delete;
+use super::{delete, ps};
 use crate::container::{Container, Status, Store};
 use crate::fault::coded;
 use crate::flags;
+use crate::patience;
 use crate::sys::process;
+
+/// How long to wait for the end of what was killed, so that `state` says stopped; the caller may be in a hurry.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 pub fn run(args: &flags::Kill, store: &Store) -> Result<i32> {
     let signal = parse(&args.signal)?;
-    let container = store.find(&args.id)?;
+    let kill = |id: &String| kill(&store.find(id)?, signal, args.all);
+    super::for_each(&store.named(&args.id, args.regex)?, kill)
+}
+
+fn kill(container: &Container, signal: i32, all: bool) -> Result<()> {
     match container.status()? {
         // Engines clean up this way after the end of an init that shared its pid namespace.
-        Status::Stopped if args.all => {
-            delete::kill_all(&container)?;
-            return Ok(0);
-        }
+        Status::Stopped if all => return delete::kill_all(container),
         Status::Created | Status::Running | Status::Paused => {}
         Status::Creating | Status::Stopped => {
             bail!(coded("container-state", "container not running"))
         }
     }
-    let everybody = args.all || !container.state.private_pids;
-    if everybody && signal == libc::SIGKILL {
-        delete::kill_all(&container)?;
-    } else if args.all {
-        signal_all(&container, signal)?;
+    let everybody = all || !container.state.private_pids;
+    let killed = if everybody && signal == libc::SIGKILL {
+        delete::signal_kill(container)?
+    } else if all {
+        signal_all(container, signal)?;
+        None
     } else {
         let Some(init) = container.init()? else {
             bail!(coded("container-state", "container not running"))
         };
-        process::pidfd_send_signal(init, signal)?;
+        process::pidfd_send_signal(&init, signal)?;
+        Some(init).filter(|_| signal == libc::SIGKILL)
+    };
+    if let Some(init) = killed {
+        // One that is in uninterruptible sleep dies later.
+        patience::ends_within(&init, PATIENCE);
     }
-    Ok(0)
+    Ok(())
 }
 
 fn signal_all(container: &Container, signal: i32) -> Result<()> {
-    let processes = match container.cgroup()? {
-        Some(cgroup) => cgroup.all_processes()?,
-        None => vec![container.state.pid],
-    };
-    for pid in processes {
+    for pid in ps::pids(container)? {
         // One that has ended meanwhile has no need of the signal.
         if let Ok(pidfd) = process::pidfd_open(pid) {
             process::pidfd_send_signal(pidfd, signal).ok();

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::sys;
 
@@ -30,4 +30,17 @@ pub mod update;
 pub fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     sys::io(out.write_all(text.as_bytes()).and_then(|()| out.flush())).context("write to stdout")
+}
+
+/// Does it to each container, whatever becomes of the others.
+pub fn for_each(ids: &[String], act: impl Fn(&String) -> Result<()>) -> Result<i32> {
+    if let [id] = ids {
+        return act(id).map(|()| 0);
+    }
+    let failed = |id: &String| Some(format!("{id}: {:#}", act(id).err()?));
+    let failures: Vec<String> = ids.iter().filter_map(failed).collect();
+    match failures.is_empty() {
+        true => Ok(0),
+        false => bail!(failures.join("; ")),
+    }
 }

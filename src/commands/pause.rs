@@ -27,6 +27,10 @@ pub fn resume(args: &flags::Pause, store: &Store) -> Result<i32> {
 }
 
 fn freeze(container: &Container, frozen: bool) -> Result<i32> {
+    ensure!(
+        !container.state.no_cgroup,
+        "the container has no cgroup that could be frozen: it was made with --cgroup-manager disabled"
+    );
     let cgroup: Cgroup = container
         .cgroup()?
         .context("the container has no cgroup that could be frozen")?;

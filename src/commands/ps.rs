@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::container::{Container, Status, Store};
 use crate::fault::coded;
 use crate::flags::{self, Format};
-use crate::sys;
+use crate::{log, sys};
 
 pub fn run(args: &flags::Ps, store: &Store) -> Result<i32> {
     let container = store.find(&args.id)?;
@@ -24,11 +24,29 @@ pub fn run(args: &flags::Ps, store: &Store) -> Result<i32> {
     Ok(0)
 }
 
-fn pids(container: &Container) -> Result<Vec<i32>> {
+/// Those of its cgroup; without one, those of its pid namespace.
+pub fn pids(container: &Container) -> Result<Vec<i32>> {
+    let init = container.state.pid;
     match container.cgroup()? {
         Some(cgroup) => cgroup.all_processes(),
-        None => Ok(vec![container.state.pid]),
+        None if container.state.private_pids => Ok(in_pid_namespace_of(init)),
+        None => {
+            log::warn(
+                "the container has neither a cgroup nor a pid namespace of its own: only its init is known",
+            );
+            Ok(vec![init])
+        }
     }
+}
+
+fn in_pid_namespace_of(init: i32) -> Vec<i32> {
+    let namespace = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let wanted = namespace(init);
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    // One that ends meanwhile has no namespace any more.
+    pids.filter(|pid| wanted.is_some() && namespace(*pid) == wanted)
+        .collect()
 }
 
 /// The rows of ps(1) whose PID column names one of ours.

@@ -42,7 +42,11 @@ pub fn cgroup(
     let default = Linux::default();
     let linux = bundle.spec.linux().as_ref().unwrap_or(&default);
     let mut resources = resources::resources(linux.resources().as_ref())?;
-    let path = linux.cgroups_path().as_deref().unwrap_or(Path::new(""));
+    let mut path = linux.cgroups_path().as_deref().unwrap_or(Path::new(""));
+    if flags.no_cgroup {
+        check_unlimited(&mut resources)?;
+        path = Path::new("");
+    }
     let mount = host.cgroup.mount.clone();
     let (below, unit) = if flags.systemd_cgroup {
         let (path, unit) = scope(path, &flags.id, host)?;
@@ -70,6 +74,21 @@ pub fn cgroup(
         owner: owner(bundle, namespaces),
         resources,
     })
+}
+
+/// Without a cgroup nothing could be limited.
+fn check_unlimited(resources: &mut Resources) -> Result<()> {
+    if let Some(setting) = resources.settings.first() {
+        bail!(
+            "{}: cannot be set without a cgroup: remove it, or leave --cgroup-manager disabled out",
+            setting.field
+        );
+    }
+    if !resources.devices.is_empty() {
+        let text = "linux.resources.devices: has no effect without a cgroup";
+        resources.warnings.push(text.to_string());
+    }
+    Ok(())
 }
 
 /// config-linux.md, "Cgroup ownership": a cgroup that the container sees as its root, and may write, is its user's.
@@ -292,6 +311,39 @@ mod tests {
     fn the_default_slice_is_that_of_the_caller() {
         let (path, _) = scope(Path::new(""), "c", &users_host()).unwrap();
         assert_eq!(path, Path::new("/user.slice/cofferdam-c.scope"));
+    }
+
+    #[test]
+    fn without_a_cgroup_there_are_no_limits() {
+        let flags = Flags {
+            no_cgroup: true,
+            ..fixture::flags()
+        };
+        let limit = [(
+            "/linux/resources",
+            json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 5}]}),
+        )];
+        let error = planned(&limit, &flags).unwrap_err().to_string();
+        assert!(
+            error.starts_with("linux.resources.hugepageLimits")
+                && error.contains("without a cgroup"),
+            "{error}"
+        );
+        let rules = [
+            (
+                "/linux/resources",
+                json!({"devices": [{"allow": false, "access": "rwm"}]}),
+            ),
+            ("/linux/cgroupsPath", json!("/../x")),
+        ];
+        let plan = planned(&rules, &flags).unwrap();
+        assert_eq!(plan.resources.warnings.len(), 1);
+        assert!(
+            crate::plan::Plan::create(&bundle(&rules), &host(), &flags)
+                .unwrap()
+                .cgroup
+                .is_none()
+        );
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub struct Flags {
     /// Descriptors handed on by socket activation (sd_listen_fds(3)).
     pub listen_fds: u32,
     pub systemd_cgroup: bool,
+    /// The container stays in the caller's cgroup.
+    pub no_cgroup: bool,
     /// Whether cgroups that may not be made are done without; `None`: only where the caller is confined.
     pub rootless: Option<bool>,
 }
@@ -53,7 +55,7 @@ pub struct Flags {
 pub struct Plan {
     pub namespaces: namespaces::Namespaces,
     pub net_devices: Vec<netdev::NetDevice>,
-    /// `None` for a process that joins a container.
+    /// `None` for a process that joins a container, and for a container that stays where its caller is.
     pub cgroup: Option<cgroup::CgroupPlan>,
     pub rdt: Option<rdt::Rdt>,
     /// `None` for a process that joins a container.
@@ -88,7 +90,7 @@ impl Plan {
             hooks: hooks::hooks(bundle)?,
             warnings,
             namespaces,
-            cgroup: Some(cgroup),
+            cgroup: (!flags.no_cgroup).then_some(cgroup),
             rdt: linux
                 .intel_rdt()
                 .as_ref()

@@ -562,3 +562,78 @@ fn below_a_frozen_cgroup_nothing_is_created() {
     assert!(!parent.join("leaf").exists());
     fs::remove_dir(&parent).expect("rmdir");
 }
+
+#[test]
+fn without_a_cgroup_the_container_stays_where_its_caller_is() {
+    let c = bundle!()
+        .global(&["--cgroup-manager", "disabled"])
+        .asks(&["children 2", "pause"]);
+    let output = c.up();
+    output.wait_for("children 2 => ok");
+    assert!(!c.cgroup().exists());
+    assert_eq!(cgroup_of(c.pid()), cgroup_of(std::process::id() as i32));
+    // Later calls do not get the flag.
+    let mut c = c;
+    c.globals.clear();
+    assert_eq!(c.status(), "running");
+    let pids = c.call(&["ps", "--format", "json", &c.id]).finish().ok();
+    let pids: Vec<i32> = serde_json::from_str(&pids.stdout()).expect("a list");
+    assert!(pids.len() == 3 && pids.contains(&c.pid()), "{pids:?}");
+    let execute = c.call(&["exec", &c.id, "/payload", "exit", "5"]);
+    execute.finish().exits(5);
+    c.call(&["pause", &c.id])
+        .finish()
+        .fails_with("--cgroup-manager disabled");
+    assert_eq!(c.status(), "running");
+    c.call(&["kill", "--all", &c.id, "KILL"]).finish().ok();
+    assert_eq!(c.status(), "stopped");
+    c.delete(&[]).ok();
+    c.assert_gone();
+}
+
+#[test]
+fn without_a_cgroup_a_signal_reaches_the_whole_pid_namespace() {
+    let c = bundle!()
+        .global(&["--cgroup-manager=disabled"])
+        .asks(&["children 3", "signals"]);
+    let output = c.up();
+    output.wait_for("ready");
+    c.call(&["kill", "--all", &c.id, "USR1"]).finish().ok();
+    output.wait_for("signal 10");
+    let only_init_is_left = || {
+        let pids = c.call(&["ps", "--format=json", &c.id]).finish().ok();
+        pids.stdout() == format!("[{}]\n", c.pid())
+    };
+    // The children die of it, and init does not reap them.
+    let dead = || {
+        let pids = c.call(&["ps", &c.id]).finish().ok().stdout();
+        pids.matches("<defunct>").count() == 3 || only_init_is_left()
+    };
+    assert!(holds_within(Duration::from_secs(5), dead));
+}
+
+#[test]
+fn without_a_cgroup_limits_are_refused() {
+    let c = bundle!()
+        .global(&["--cgroup-manager", "disabled"])
+        .set("/linux/resources/pids", json!({"limit": 5}));
+    c.create()
+        .fails_naming("linux.resources.pids.limit")
+        .fails_with("without a cgroup");
+    c.assert_gone();
+}
+
+#[test]
+fn without_cgroup_and_pid_namespace_only_init_is_known() {
+    let c = bundle!()
+        .global(&["--cgroup-manager", "disabled"])
+        .without("/linux/namespaces", "type", "pid")
+        .asks(&["pause"]);
+    c.up();
+    let output = c.call(&["ps", "--format", "json", &c.id]).finish().ok();
+    assert_eq!(output.stdout(), format!("[{}]\n", c.pid()));
+    assert!(output.stderr().contains("only its init is known"));
+    c.kill("KILL").ok();
+    let output = c.delete(&[]).ok();
+    assert!(output.stderr().contains("are not found"));
+}

@@ -1,6 +1,7 @@
 //! `kill`: signals by name and number, to one process or to all, and to whom it may be sent.
 
-use crate::support::wait_until;
+use crate::support::{Bundle, wait_until};
+use serde_json::json;
 use std::fs;
 
 #[test]
@@ -117,4 +118,84 @@ fn a_created_container_dies_of_sigterm() {
     c.create().ok();
     c.kill("TERM").ok();
     c.wait_stopped();
+}
+
+#[test]
+fn after_kill_the_state_is_stopped() {
+    for pid_namespace in [true, false] {
+        let mut c = bundle!().asks(&["children 20", "pause"]);
+        if !pid_namespace {
+            c = c.without("/linux/namespaces", "type", "pid");
+        }
+        for _ in 0..5 {
+            let output = c.up();
+            output.wait_for("children 20 => ok");
+            c.kill("KILL").ok();
+            assert_eq!(c.status(), "stopped");
+            c.delete(&[]).ok();
+        }
+    }
+}
+
+/// More containers in the root of `c`.
+fn create_named(c: &mut Bundle, names: &[&str]) {
+    for name in names {
+        c.id = name.to_string();
+        let unique = c.dir.file_name().expect("a name").to_string_lossy();
+        let path = format!("/cofferdam-test/{unique}-{name}");
+        c.spec["linux"]["cgroupsPath"] = json!(path);
+        c.create().ok();
+    }
+}
+
+fn listed(c: &Bundle) -> Vec<String> {
+    let text = c.call(&["list", "--quiet"]).finish().ok().stdout();
+    text.lines().map(String::from).collect()
+}
+
+#[test]
+fn kill_and_delete_take_a_pattern_for_the_whole_name() {
+    let mut c = bundle!();
+    create_named(&mut c, &["web-1", "web-2", "web-2x", "db"]);
+    let act = |args: &[&str]| c.call(args).finish();
+    act(&["kill", "--regex", "web-[0-9]", "KILL"]).ok().silent();
+    let status = |id: &str| {
+        let state = c.call(&["state", id]).finish().ok().stdout();
+        let state: serde_json::Value = serde_json::from_str(&state).expect("a state");
+        state["status"].as_str().unwrap_or_default().to_string()
+    };
+    assert_eq!(
+        ["web-1", "web-2", "web-2x", "db"].map(status),
+        ["stopped", "stopped", "created", "created"]
+    );
+    // One of them is dead already, and the others get the signal all the same.
+    act(&["kill", "--regex", "web-1|db", "KILL"])
+        .fails_with("web-1: container not running")
+        .exits(1);
+    assert_eq!(status("db"), "stopped");
+    act(&["delete", "--regex", "web-.|d"]).ok().silent();
+    assert_eq!(listed(&c), ["db", "web-2x"]);
+    act(&["delete", "--regex", "nothing.*"]).ok().silent();
+    act(&["kill", "-r", "nothing.*"]).ok().silent();
+    for verb in ["kill", "delete"] {
+        act(&[verb, "--regex", "web-("])
+            .fails_with("--regex")
+            .exits(1);
+    }
+    act(&["delete", "-r", ".*"]).ok();
+    assert_eq!(listed(&c).len(), 0);
+}
+
+#[test]
+fn delete_by_pattern_goes_on_after_a_failure() {
+    let mut c = bundle!().asks(&["pause"]);
+    create_named(&mut c, &["a", "b", "c"]);
+    c.call(&["start", "b"]).finish().ok();
+    c.call(&["delete", "--regex", "[abc]"])
+        .finish()
+        .fails_with("cannot delete container b that is not stopped: running")
+        .exits(1);
+    assert_eq!(listed(&c), ["b"]);
+    c.call(&["delete", "--force", "--regex", "."]).finish().ok();
+    assert_eq!(listed(&c).len(), 0);
 }
