@@ -3,6 +3,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use anyhow::{Result, anyhow, bail};
 use clap::{Arg, CommandFactory};
@@ -15,6 +16,19 @@ pub struct Call {
     pub words: Vec<OsString>,
     pub verb: OsString,
     pub command: clap::Command,
+}
+
+/// What this program is called, and calls itself: engines and people may know it as runc.
+pub fn program(word: &OsStr) -> &'static str {
+    match Path::new(word).file_name() == Some(OsStr::new("runc")) {
+        true => "runc",
+        false => "cofferdam",
+    }
+}
+
+/// The name in this call.
+pub fn called() -> &'static str {
+    program(&std::env::args_os().next().unwrap_or_default())
 }
 
 pub fn canonical(args: &mut impl Iterator<Item = OsString>) -> Result<Call> {

@@ -160,17 +160,18 @@ The exit status is that of the program, or 128 and the number of the signal that
 
 /// Where the state of containers is without `--root`.
 ///
-/// Engines call some verbs with and some without flags, and must meet the same directory. Podman
+/// That of runc for who calls it so: its `list` shows what it showed. Engines call some verbs with and some without flags, and must meet the same directory. Podman
 /// without root calls from a user namespace, as uid 0 there.
 pub fn default_root(
+    program: &str,
     euid: u32,
     in_user_namespace: bool,
     xdg_runtime_dir: Option<&OsStr>,
 ) -> PathBuf {
     let rootless = euid != 0 || in_user_namespace;
     match xdg_runtime_dir.map(Path::new) {
-        Some(dir) if rootless && dir.is_absolute() => dir.join("cofferdam"),
-        _ => PathBuf::from("/run/cofferdam"),
+        Some(dir) if rootless && dir.is_absolute() => dir.join(program),
+        _ => Path::new("/run").join(program),
     }
 }
 
@@ -195,9 +196,12 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Parsed> {
         Err(error) => match error.kind() {
             ErrorKind::DisplayVersion => Ok(Parsed::Text(version(&program))),
             ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-                Ok(Parsed::Text(error.render().to_string()))
+                let text = error.render().to_string();
+                Ok(Parsed::Text(
+                    text.replace("cofferdam", argv::program(&program)),
+                ))
             }
-            _ => Err(refusal(&call.verb, &error)),
+            _ => Err(refusal(argv::program(&program), &call.verb, &error)),
         },
     }
 }
@@ -255,12 +259,12 @@ fn check_root(root: Option<&Path>) -> Result<()> {
 }
 
 /// What clap has refused, as one line.
-fn refusal(verb: &OsStr, error: &clap::Error) -> anyhow::Error {
+fn refusal(program: &str, verb: &OsStr, error: &clap::Error) -> anyhow::Error {
     match (error.kind(), one_verb(verb)) {
-        (ErrorKind::InvalidSubcommand, _) => unknown_command(error),
-        (ErrorKind::MissingSubcommand, _) => anyhow!("no command given; see `cofferdam --help`"),
+        (ErrorKind::InvalidSubcommand, _) => unknown_command(program, error),
+        (ErrorKind::MissingSubcommand, _) => anyhow!("no command given; see `{program} --help`"),
         (ErrorKind::MissingRequiredArgument | ErrorKind::UnknownArgument, Some(level)) => {
-            wrong_count(&level)
+            wrong_count(program, &level)
         }
         (ErrorKind::InvalidValue, _) if context(error, ContextKind::InvalidValue).is_empty() => {
             let arg = context(error, ContextKind::InvalidArg);
@@ -276,7 +280,7 @@ fn refusal(verb: &OsStr, error: &clap::Error) -> anyhow::Error {
     }
 }
 
-fn unknown_command(error: &clap::Error) -> anyhow::Error {
+fn unknown_command(program: &str, error: &clap::Error) -> anyhow::Error {
     let name = context(error, ContextKind::InvalidSubcommand);
     if name == "checkpoint" || name == "restore" {
         return anyhow!("unknown command {name:?}: not supported by this runtime");
@@ -285,11 +289,11 @@ fn unknown_command(error: &clap::Error) -> anyhow::Error {
         Some(ContextValue::Strings(near)) if !near.is_empty() => {
             anyhow!("unknown command {name:?}: did you mean {:?}?", near[0])
         }
-        _ => anyhow!("unknown command {name:?}; see `cofferdam --help`"),
+        _ => anyhow!("unknown command {name:?}; see `{program} --help`"),
     }
 }
 
-fn wrong_count(level: &clap::Command) -> anyhow::Error {
+fn wrong_count(program: &str, level: &clap::Command) -> anyhow::Error {
     let all: Vec<&Arg> = level.get_positionals().collect();
     let least = all.iter().filter(|arg| arg.is_required_set()).count();
     let most = all.iter().filter(|arg| !arg.is_last_set()).count();
@@ -300,7 +304,7 @@ fn wrong_count(level: &clap::Command) -> anyhow::Error {
     let last = all.get(most);
     let hint = last.map_or("", |_| "; put -- before the container's command");
     let name = level.get_name();
-    anyhow!("\"cofferdam {name}\" requires {count} argument(s){hint}")
+    anyhow!("\"{program} {name}\" requires {count} argument(s){hint}")
 }
 
 fn context(error: &clap::Error, kind: ContextKind) -> String {
@@ -413,6 +417,19 @@ mod tests {
         assert_eq!((flags.config, flags.pid_file), (None, None));
         assert_eq!(flags.preserve_fds, 0);
         assert_eq!(kill("cofferdam kill c").signal, "SIGTERM");
+    }
+
+    #[test]
+    fn who_calls_it_runc_is_answered_so() {
+        assert!(error("runc start").starts_with("\"runc start\" requires"));
+        assert!(error("/usr/bin/runc frobnicate").ends_with("see `runc --help`"));
+        for line in ["/x/runc --help", "runc run --help"] {
+            let text = text(line);
+            assert!(
+                text.contains("runc") && !text.contains("cofferdam"),
+                "{text}"
+            );
+        }
     }
 
     #[test]
@@ -661,8 +678,9 @@ mod tests {
 
     #[test]
     fn only_one_who_is_root_indeed_gets_run() {
-        let root =
-            |euid, confined, dir: Option<&str>| default_root(euid, confined, dir.map(OsStr::new));
+        let root = |euid, confined, dir: Option<&str>| {
+            default_root("cofferdam", euid, confined, dir.map(OsStr::new))
+        };
         let users = Some("/run/user/7");
         assert_eq!(root(0, false, users), Path::new("/run/cofferdam"));
         assert_eq!(root(7, false, users), Path::new("/run/user/7/cofferdam"));
@@ -670,6 +688,10 @@ mod tests {
         assert_eq!(root(0, true, None), Path::new("/run/cofferdam"));
         assert_eq!(root(7, false, Some("")), Path::new("/run/cofferdam"));
         assert_eq!(root(7, false, Some("tmp")), Path::new("/run/cofferdam"));
+        let users = Some(OsStr::new("/run/user/7"));
+        let runc = |euid| default_root("runc", euid, false, users);
+        assert_eq!(runc(0), Path::new("/run/runc"));
+        assert_eq!(runc(7), Path::new("/run/user/7/runc"));
     }
 
     #[test]

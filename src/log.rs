@@ -1,8 +1,8 @@
-//! The log: `--log`, `--log-format` and `--debug`; the only global state of the program.
+//! The log: `--log`, `--log-format`, `--log-level` and `--debug`; the only global state of the program.
 //!
 //! Opened by the parent before anything can fail, the parse of the command line included: an
 //! engine that finds no log file tells its user of that and of nothing else. In JSON the file gets
-//! one error at most and, without `--debug`, nothing besides: podman reads it as a single object.
+//! one error at most and, unless a level is asked for, nothing besides: podman reads it as a single object.
 //! Must not be used by the child.
 
 use std::ffi::OsString;
@@ -25,7 +25,16 @@ static LOG: OnceLock<Log> = OnceLock::new();
 struct Log {
     file: Option<File>,
     json: bool,
-    debug: bool,
+    level: Level,
+}
+
+/// What is logged besides the error: what is no more verbose than this.
+#[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd)]
+enum Level {
+    Error,
+    #[default]
+    Warning,
+    Debug,
 }
 
 /// Opens what the global flags of `argv` ask for; after an error the log still works, on stderr.
@@ -36,7 +45,7 @@ pub fn init(argv: impl Iterator<Item = OsString>) -> Result<()> {
     LOG.get_or_init(|| Log {
         file,
         json: asked.format == "json",
-        debug: asked.debug,
+        level: asked.level(),
     });
     failed.map_or(Ok(()), Err)?;
     let known = asked.format == "text" || asked.format == "json";
@@ -74,20 +83,19 @@ fn say(message: &str, fault: Option<Fault>) {
 /// What the user may want to know although the command goes on.
 pub fn warn(message: &str) {
     let log = log();
-    if !log.json || log.debug {
+    if log.level >= Level::Warning {
         log.note("warning", message);
     }
 }
 
 /// Whether `debug` writes anything.
 pub fn is_verbose() -> bool {
-    log().debug
+    log().level >= Level::Debug
 }
 
 pub fn debug(message: &str) {
-    let log = log();
-    if log.debug {
-        log.note("debug", message);
+    if is_verbose() {
+        log().note("debug", message);
     }
 }
 
@@ -155,7 +163,18 @@ fn one_line(message: &str) -> String {
 struct Asked {
     path: Option<PathBuf>,
     format: String,
-    debug: bool,
+    level: Option<Level>,
+}
+
+impl Asked {
+    /// podman reads a JSON log as one object, so there is no more than the error in it unless somebody asks.
+    fn level(&self) -> Level {
+        let usual = match self.format.as_str() {
+            "json" => Level::Error,
+            _ => Level::Warning,
+        };
+        self.level.unwrap_or(usual)
+    }
 }
 
 /// The global flags that do not take the next word as their value.
@@ -169,8 +188,9 @@ fn scan(words: impl Iterator<Item = OsString>) -> Asked {
     let mut asked = Asked {
         path: None,
         format: "text".to_string(),
-        debug: false,
+        level: None,
     };
+    let mut debug = false;
     let mut words = words;
     while let Some((name, value)) = words.next().and_then(|word| argv::flag(&word)) {
         let value = match value {
@@ -182,11 +202,25 @@ fn scan(words: impl Iterator<Item = OsString>) -> Asked {
             "log" if value.is_empty() => {}
             "log" => asked.path = Some(value.into()),
             "log-format" => asked.format = value.to_string_lossy().into_owned(),
-            "debug" => asked.debug = value != "false",
+            "log-level" => asked.level = level(&value.to_string_lossy()),
+            "debug" => debug = value != "false",
             _ => {}
         }
     }
+    if debug {
+        asked.level = Some(Level::Debug);
+    }
     asked
+}
+
+/// A wrong one is left for the parse to find.
+fn level(text: &str) -> Option<Level> {
+    match text {
+        "error" => Some(Level::Error),
+        "warning" => Some(Level::Warning),
+        "debug" => Some(Level::Debug),
+        _ => None,
+    }
 }
 
 fn open(path: &PathBuf) -> Result<File> {
@@ -230,7 +264,7 @@ mod tests {
     fn asked(line: &str) -> (Option<String>, String, bool) {
         let asked = scan(line.split(' ').map(OsString::from));
         let path = asked.path.map(|path| path.display().to_string());
-        (path, asked.format, asked.debug)
+        (path, asked.format, asked.level == Some(Level::Debug))
     }
 
     #[test]
@@ -243,6 +277,7 @@ mod tests {
             "--root=/r --log /l --systemd-cgroup --log-format json --rootless auto --debug",
             "--log /first --log /l --log-format text --log-format json --debug",
             "--cgroup-manager disabled --log /l --log-format json --debug create c",
+            "--log /l --log-format json --log-level error --log-level=debug create c",
         ] {
             assert_eq!(asked(line), want, "{line}");
         }
@@ -266,6 +301,22 @@ mod tests {
         assert_eq!(asked("--log").0, None);
         assert_eq!(asked("--log= --debug"), (None, "text".to_string(), true));
         assert!(!asked("--debug --debug=false list").2);
+    }
+
+    #[test]
+    fn the_level_is_the_one_asked_for_or_that_of_the_format() {
+        for (line, wanted) in [
+            ("list", Level::Warning),
+            ("--log-format json list", Level::Error),
+            ("--log-format json --log-level warning list", Level::Warning),
+            ("--log-level error list", Level::Error),
+            ("--log-level error --debug list", Level::Debug),
+            ("--log-level nonsense list", Level::Warning),
+            ("list --log-level debug", Level::Warning),
+        ] {
+            let words = line.split(' ').map(OsString::from);
+            assert_eq!(scan(words).level(), wanted, "{line}");
+        }
     }
 
     #[test]

@@ -86,7 +86,7 @@ fn root_of_this_user() -> PathBuf {
     let euid = nix::unistd::geteuid().as_raw();
     let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR");
     let confined = runtime_dir.is_some() && host::in_user_namespace().unwrap_or(false);
-    cli::default_root(euid, confined, runtime_dir.as_deref())
+    cli::default_root(argv::called(), euid, confined, runtime_dir.as_deref())
 }
 
 fn dispatch(cli: &Cli) -> Result<i32> {

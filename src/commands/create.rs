@@ -12,6 +12,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::socket::SockType;
 
 use super::delete;
+use crate::argv;
 use crate::bundle::Bundle;
 use crate::cgroup::{Cgroup, controllers};
 use crate::cli::{CgroupManager, Global, Rootless};
@@ -245,14 +246,15 @@ impl Request<'_> {
     fn check_terminal(&self, plan: &Plan) -> Result<()> {
         let terminal = plan.process.terminal.is_some();
         let socket = self.flags.console_socket.is_some();
+        let program = argv::called();
         ensure!(
             socket || !terminal || !self.detached,
-            "process.terminal: cannot allocate tty if cofferdam will detach without setting console socket; set process.terminal \
+            "process.terminal: cannot allocate tty if {program} will detach without setting console socket; set process.terminal \
              to false, or give --console-socket"
         );
         ensure!(
             !socket || terminal && self.detached,
-            "cannot use console socket if cofferdam will not detach or allocate tty: leave --console-socket out, \
+            "cannot use console socket if {program} will not detach or allocate tty: leave --console-socket out, \
              or set process.terminal to true"
         );
         Ok(())

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use super::create::{Sockets, check_preserved, listen_fds, write_pid_file};
+use crate::argv;
 use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
 use crate::container::{Container, Status, Store};
@@ -199,13 +200,14 @@ fn check_terminal(args: &flags::Exec, plan: &Plan) -> Result<()> {
         plan.process.terminal.is_some(),
         args.console_socket.is_some(),
     );
+    let program = argv::called();
     ensure!(
         socket || !terminal || !args.detach,
-        "process.terminal: cannot allocate tty if cofferdam will detach without setting console socket; give --console-socket"
+        "process.terminal: cannot allocate tty if {program} will detach without setting console socket; give --console-socket"
     );
     ensure!(
         !socket || terminal && args.detach,
-        "cannot use console socket if cofferdam will not detach or allocate tty: leave --console-socket out"
+        "cannot use console socket if {program} will not detach or allocate tty: leave --console-socket out"
     );
     Ok(())
 }

@@ -5,11 +5,11 @@
 
 use std::ffi::OsStr;
 use std::io::Write;
-use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use crate::argv;
 use crate::plan::hooks::Hooks;
 use crate::plan::{mempolicy, namespaces, options, seccomp};
 
@@ -108,8 +108,7 @@ fn capabilities() -> Vec<String> {
 /// Docker takes name and version from any line with the word "version", so it is in one only; some
 /// engines accept no other name than that of the program which this one stands in for.
 pub fn version(program: &OsStr) -> String {
-    let called_runc = Path::new(program).file_name() == Some(OsStr::new("runc"));
-    let name = if called_runc { "runc" } else { "cofferdam" };
+    let name = argv::program(program);
     let lines = [
         format!("{name} version {}", env!("CARGO_PKG_VERSION")),
         format!(

@@ -57,6 +57,71 @@ fn called_as_runc_it_says_runc() {
 }
 
 #[test]
+fn called_as_runc_it_keeps_its_containers_where_runc_does() {
+    let c = bundle!();
+    let link = c.dir.join("runc");
+    std::os::unix::fs::symlink(binary(), &link).expect("symlink");
+    // An ordinary user has a directory of his own, and cannot see what is in the other.
+    let own = c.dir.join("runtime-dir");
+    fs::create_dir(&own).expect("mkdir");
+    std::os::unix::fs::chown(&own, Some(1000), Some(1000)).expect("chown");
+    let state = own.join("runc");
+    fs::write(&state, "no directory").expect("write");
+    let call = crate::support::Call::new(&c.dir, vec!["list"]);
+    let call = call
+        .program(&link)
+        .env("XDG_RUNTIME_DIR", &own.display().to_string());
+    let call = call.setup(|| {
+        // SAFETY: plain calls.
+        match unsafe { (libc::setgid(1000), libc::setuid(1000)) } {
+            (0, 0) => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    });
+    call.finish().fails_naming(&state.display().to_string());
+    let call = crate::support::Call::new(&c.dir, vec!["start"]).program(&link);
+    call.finish()
+        .fails_with("\"runc start\" requires exactly 1 argument");
+}
+
+#[test]
+fn the_log_has_what_its_level_asks_for() {
+    let mut c = bundle!().asks(&["exit 0"]).flag(&["--detach"]);
+    c = c.push("/process/capabilities/bounding", json!("CAP_NONSENSE"));
+    let log = c.path("log");
+    let flags = |level: &[&str], format: &str| {
+        let mut all = vec!["--log", &log, "--log-format", format];
+        all.extend(level);
+        all.iter().map(|word| word.to_string()).collect::<Vec<_>>()
+    };
+    for (level, format, wanted) in [
+        (&[][..], "text", (true, false)),
+        (&["--log-level", "error"], "text", (false, false)),
+        (&["--log-level=debug"], "text", (true, true)),
+        (&[], "json", (false, false)),
+        (&["--log-level", "warning"], "json", (true, false)),
+        (&["--log-level", "error", "--debug"], "json", (true, true)),
+    ] {
+        let _ = fs::remove_file(&log);
+        c.globals = flags(level, format);
+        c.run().ok();
+        let text = fs::read_to_string(&log).unwrap_or_default();
+        let has = |level: &str| {
+            text.contains(&format!("level={level}")) || text.contains(&format!("\"{level}\""))
+        };
+        assert_eq!(
+            (has("warning"), has("debug")),
+            wanted,
+            "{level:?} {format}: {text}"
+        );
+        c.globals.clear();
+        c.delete(&["--force"]).ok();
+    }
+    c.globals = vec!["--log-level".into(), "loud".into()];
+    c.run().fails_naming("--log-level");
+}
+
+#[test]
 fn of_repeated_flags_the_last_wins() {
     let mut c = bundle!().asks(&["pause"]);
     let (wrong, root) = (c.path("wrong"), c.state_root().display().to_string());
