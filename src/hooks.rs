@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, killpg};
@@ -45,14 +45,19 @@ pub fn with_environment(hooks: &[Hook], environment: &[String]) -> Vec<Hook> {
 /// Runs the hooks in order; the first that fails ends it.
 pub fn run(hooks: &[Hook], name: &str, state: &str, directory: &Path) -> Result<()> {
     for (index, hook) in hooks.iter().enumerate() {
-        run_one(hook, state, directory).with_context(|| {
-            format!(
-                "error running {name} hook #{index} ({})",
-                hook.path.display()
-            )
-        })?;
+        run_one(hook, state, directory)
+            .with_context(|| format!("{} #{index} ({})", failure(name), hook.path.display()))?;
     }
     Ok(())
+}
+
+/// Whether an error, perhaps one that init has told, is that of a hook of this kind.
+pub fn has_failed(error: &Error, name: &str) -> bool {
+    error.to_string().starts_with(&failure(name))
+}
+
+fn failure(name: &str) -> String {
+    format!("error running {name} hook")
 }
 
 /// Runs all of them, whatever they end with: nothing is left that a failure could stop.

@@ -10,7 +10,7 @@ use crate::container::{Container, Status, Store};
 use crate::fault::{Coded, coded};
 use crate::flags;
 use crate::patience::Debtor;
-use crate::{hooks, launch, timings};
+use crate::{hooks, launch, log, timings};
 
 pub fn run(args: &flags::Start, store: &Store) -> Result<i32> {
     let container = store.find(&args.id)?;
@@ -42,10 +42,17 @@ pub fn run(args: &flags::Start, store: &Store) -> Result<i32> {
         awaited: "start",
         limited: true,
     };
-    launch::start_over(&gate, &container.state, debtor)?;
+    let started = launch::start_over(&gate, &container.state, debtor);
+    if started
+        .as_ref()
+        .is_err_and(|error| hooks::has_failed(error, "startContainer"))
+    {
+        destroy(&container);
+    }
+    started?;
     timings::step(|| "startContainer hooks, seccomp, exec".to_string());
     container.close_gate()?;
-    run_poststart_hooks(&container)?;
+    run_poststart_hooks(&container).inspect_err(|_| destroy(&container))?;
     Ok(0)
 }
 
@@ -81,7 +88,14 @@ fn ended(stat: &str, start_time: u64) -> Option<String> {
     })
 }
 
-/// runtime.md, "Lifecycle", step 9: a failure stops the container.
+/// runtime.md, "Lifecycle": after a hook has failed it goes on as for `delete`, with the poststop hooks.
+fn destroy(container: &Container) {
+    if let Err(error) = delete::remove(container) {
+        log::warn(&format!("remove the container: {error:#}"));
+    }
+}
+
+/// A failure stops the container.
 pub fn run_poststart_hooks(container: &Container) -> Result<()> {
     let list = &container.state.hooks.poststart;
     if list.is_empty() {

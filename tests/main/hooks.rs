@@ -504,3 +504,105 @@ fn the_environment_of_the_caller_reaches_hooks_and_nobody_else() {
         ["of-the-engine", "of-the-engine"]
     );
 }
+
+#[test]
+fn a_failing_hook_of_start_takes_the_container_down() {
+    let mut c = bundle!().asks(&["pause"]);
+    let before = c.spec.clone();
+    for kind in ["startContainer", "poststart"] {
+        c.spec = before.clone();
+        let fails = hook(&c, kind, "exit 1");
+        let order = c.path("order");
+        c = c
+            .push(&format!("/hooks/{kind}"), fails)
+            .push("/hooks/poststop", shell(&format!("echo {kind} >> {order}")));
+        c.create().ok();
+        c.start().fails_naming(&format!("{kind} hook #0"));
+        c.assert_gone();
+        c.call(&["state", &c.id]).finish().fails();
+    }
+    let found = lines(&c.dir.join("order"));
+    assert_eq!(found, ["startContainer", "poststart"]);
+}
+
+#[test]
+fn the_environment_of_hooks_without_their_own() {
+    let c = recorded(bundle!().asks(&["pause"])).push("/process/env", json!("OF=process"));
+    let call = |verb: &str| c.call(&[verb, &c.id]).env("OF", verb);
+    c.call_new("create", &[]).env("OF", "create").finish().ok();
+    call("start").finish().ok();
+    c.kill("KILL").ok();
+    c.wait_stopped();
+    call("delete").finish().ok();
+    let found: Vec<String> = records(&c)
+        .iter()
+        .map(|record| {
+            let env = record["env"].as_array().expect("a list").iter();
+            let mut of = env.filter_map(|entry| entry.as_str()?.strip_prefix("OF="));
+            let tag = record["tag"].as_str().expect("a tag");
+            format!("{tag}={}", of.next().unwrap_or("none"))
+        })
+        .collect();
+    let wanted = [
+        "prestart=create",
+        "createRuntime=create",
+        "createContainer=create",
+        "startContainer=process",
+        "poststart=start",
+        "poststop=delete",
+    ];
+    assert_eq!(found, wanted);
+}
+
+#[test]
+fn the_mount_and_pid_namespaces_of_hooks() {
+    let c = recorded(bundle!().asks(&["pause"]));
+    c.create().ok();
+    let of = |pid: &str, kind: &str| {
+        let link = fs::read_link(format!("/proc/{pid}/ns/{kind}")).expect("a namespace");
+        link.display().to_string()
+    };
+    let init = c.pid().to_string();
+    let container = ["mnt", "pid", "uts", "ipc"].map(|kind| (kind, of(&init, kind)));
+    c.start().ok();
+    c.delete(&["--force"]).ok();
+    let records = records(&c);
+    assert_eq!(records.len(), 6);
+    for record in &records {
+        let tag = record["tag"].as_str().expect("a tag");
+        let inside = tag == "createContainer" || tag == "startContainer";
+        for (kind, theirs) in &container {
+            let wanted = if inside { theirs } else { &of("self", kind) };
+            assert_eq!(record["ns"][kind], wanted.as_str(), "{tag}: {kind}");
+        }
+    }
+}
+
+#[test]
+fn every_kind_of_hook_has_its_timeout() {
+    let mut c = bundle!().asks(&["pause"]);
+    let before = c.spec.clone();
+    for kind in ["prestart", "createContainer", "startContainer", "poststart"] {
+        c.spec = before.clone();
+        let mut slow = hook(&c, kind, "pause");
+        slow["timeout"] = json!(1);
+        c = c.push(&format!("/hooks/{kind}"), slow);
+        let created = c.create();
+        let refused = match kind.starts_with("start") || kind == "poststart" {
+            true => c.start(),
+            false => created,
+        };
+        refused
+            .fails_naming(kind)
+            .fails_with("hook ran past specified timeout of 1.0s");
+        c.assert_gone();
+    }
+    let mut slow = hook(&c, "poststop", "pause");
+    slow["timeout"] = json!(1);
+    c.spec = before;
+    c = c.push("/hooks/poststop", slow);
+    c.create().ok();
+    let output = c.delete(&[]).ok();
+    assert!(output.stderr().contains("past specified timeout of 1.0s"));
+    c.assert_gone();
+}

@@ -435,6 +435,63 @@ fn directories_of_another_runtime_are_left_alone() {
     assert!(foreign.join("state.json").exists());
 }
 
+/// Kills this process if it makes another, the programs that it executes included.
+fn forbid_processes() -> std::io::Result<()> {
+    const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    let line = |code, jt, k| libc::sock_filter { code, jt, jf: 0, k };
+    let calls = [libc::SYS_clone, libc::SYS_clone3, libc::SYS_vfork];
+    let [clone, clone3, vfork] = calls.map(|call| call as u32);
+    let mut filter = [
+        line(LOAD, 0, 0),
+        line(EQUAL, 3, clone),
+        line(EQUAL, 2, clone3),
+        line(EQUAL, 1, vfork),
+        line(RETURN, 0, libc::SECCOMP_RET_ALLOW),
+        line(RETURN, 0, libc::SECCOMP_RET_KILL_PROCESS),
+    ];
+    let program = libc::sock_fprog {
+        len: filter.len() as u16,
+        filter: filter.as_mut_ptr(),
+    };
+    // SAFETY: the filter outlives the call, which copies it.
+    match unsafe { libc::prctl(libc::PR_SET_SECCOMP, 2, &raw const program) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
+#[test]
+fn later_commands_read_no_config_and_make_no_process() {
+    let c = bundle!().asks(&["pause"]);
+    c.create().ok();
+    fs::remove_file(c.dir.join("config.json")).expect("remove the config");
+    let record = c.state_root().join(&c.id).join("state");
+    let record = fs::read_to_string(record).expect("a record");
+    for number in 1..100 {
+        let dir = c.state_root().join(format!("copy-{number}"));
+        fs::create_dir(&dir).expect("mkdir");
+        let copy = record.replace(&c.id, &format!("copy-{number}"));
+        fs::write(dir.join("state"), copy).expect("write");
+    }
+    let act = |args: &[&str]| c.call(args).setup(forbid_processes).finish().ok();
+    let listed = act(&["list", "--format", "json"]).stdout();
+    let listed: Value = serde_json::from_str(&listed).expect("a list");
+    assert_eq!(listed.as_array().map(Vec::len), Some(100));
+    assert!(act(&["state", &c.id]).stdout().contains("created"));
+    for args in [
+        &["start", &c.id][..],
+        &["kill", &c.id, "KILL"],
+        &["delete", &c.id],
+    ] {
+        act(args).silent();
+    }
+    c.assert_gone();
+    let refused = c.call(&["ps", "copy-1"]).setup(forbid_processes).finish();
+    assert_ne!(refused.code(), 0, "the filter forbids nothing");
+}
+
 fn stat_field(pid: i32, index: usize) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let rest = stat.rsplit_once(") ")?.1.to_string();
