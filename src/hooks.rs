@@ -21,16 +21,18 @@ use crate::sys::{self, named, process};
 /// So much of a failed hook's output goes into the error text.
 const OUTPUT: u64 = 1024;
 
-/// Gives the hooks that have none this process's environment, which will be gone when they run.
-pub fn with_own_environment(hooks: &[Hook]) -> Vec<Hook> {
-    if hooks.iter().all(|hook| hook.env.is_some()) {
-        return hooks.to_vec();
+/// Gives this process's environment to the hooks that have none, and to nobody else: who shares the container's pid
+/// namespace could read in /proc what the engine was given.
+pub fn take_environment(hooks: &[Hook]) -> Vec<Hook> {
+    let mut own = Vec::new();
+    if hooks.iter().any(|hook| hook.env.is_none()) {
+        own.extend(std::env::vars_os().map(|(name, value)| {
+            let (name, value) = (name.to_string_lossy(), value.to_string_lossy());
+            format!("{name}={value}")
+        }));
     }
-    let own = std::env::vars_os().map(|(name, value)| {
-        let (name, value) = (name.to_string_lossy(), value.to_string_lossy());
-        format!("{name}={value}")
-    });
-    with_environment(hooks, &own.collect::<Vec<_>>())
+    process::wipe_environment();
+    with_environment(hooks, &own)
 }
 
 /// Gives the hooks that have none this environment.

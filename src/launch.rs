@@ -63,11 +63,7 @@ impl Launch<'_> {
             state,
             target,
         } = self;
-        process::keep_children();
-        if host.euid == 0 {
-            // Born so is what is made now. Others must be able to write the id maps of their own child.
-            process::set_dumpable(false)?;
-        }
+        prepare_for_children(host)?;
         let (trees, sender) = trees::prepare(plan, host)?;
         let joins = open_joins(plan)?;
         let devices = netdev::find(&plan.net_devices)?;
@@ -82,12 +78,8 @@ impl Launch<'_> {
             .map_err(|error| explain_clone(error, plan))?;
         let Side::Parent { pid, pidfd } = side else {
             drop((parent, sender));
-            let hooks = hooks::with_own_environment(&plan.hooks.create_container);
-            // Who shares the container's pid namespace may see this process, and has no business with what the
-            // engine was given.
-            process::wipe_environment();
             let materials = Materials {
-                hooks,
+                hooks: hooks::take_environment(&plan.hooks.create_container),
                 trees,
                 gate: gate.as_ref(),
                 state,
@@ -101,13 +93,7 @@ impl Launch<'_> {
         };
         drop((child, trees, gate, joins));
         timings::step(|| "clone init".to_string());
-        let mut init = Init {
-            pid,
-            pidfd,
-            console: None,
-            channel: parent,
-            kept: false,
-        };
+        let mut init = Init::new(pid, pidfd, parent);
         if relayed {
             init.adopt()?;
         }
@@ -158,6 +144,16 @@ impl Target {
 }
 
 impl Init {
+    fn new(pid: i32, pidfd: OwnedFd, channel: ParentEnd) -> Init {
+        Init {
+            pid,
+            pidfd,
+            console: None,
+            channel,
+            kept: false,
+        }
+    }
+
     /// Takes the process that the relay has made in the relay's place.
     fn adopt(&mut self) -> Result<()> {
         let (pid, pidfd) = match self.next_word("join the namespaces", None, true)? {
@@ -177,14 +173,8 @@ impl Init {
         cgroup: Option<&Cgroup>,
         limited: bool,
     ) -> Result<Option<Up>> {
-        let (pid, pidfd) = (self.pid, self.pidfd.as_fd());
-        let debtor = Debtor {
-            pid,
-            pidfd,
-            cgroup,
-            awaited,
-            limited,
-        };
+        let mut debtor = Debtor::new(self.pid, &self.pidfd, awaited);
+        (debtor.cgroup, debtor.limited) = (cgroup, limited);
         patience::next_word(&self.channel, &debtor)
     }
 
@@ -255,14 +245,7 @@ impl Init {
 
     /// `run`: init goes on to its program. Returns once that runs.
     pub fn start(&mut self, state: &State) -> Result<()> {
-        let (pid, pidfd) = (self.pid, self.pidfd.as_fd());
-        let debtor = Debtor {
-            pid,
-            pidfd,
-            cgroup: None,
-            awaited: "start",
-            limited: true,
-        };
+        let debtor = Debtor::new(self.pid, &self.pidfd, "start");
         start_over(&self.channel, state, debtor)
     }
 
@@ -333,6 +316,16 @@ pub fn start_over(channel: &ParentEnd, state: &State, mut init: Debtor) -> Resul
             Some(Up::Failed(failure)) => bail!(failure),
             Some(other) => bail!("unexpected {other:?} from the container's init"),
         }
+    }
+}
+
+fn prepare_for_children(host: &Host) -> Result<()> {
+    process::keep_children();
+    match host.euid {
+        // Inherited by what is made now.
+        0 => process::set_dumpable(false),
+        // Others must be able to write the id maps of their own child.
+        _ => Ok(()),
     }
 }
 

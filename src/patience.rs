@@ -86,7 +86,17 @@ pub fn next_word(channel: &ParentEnd, debtor: &Debtor) -> Result<Option<Up>> {
     }
 }
 
-impl Debtor<'_> {
+impl<'a> Debtor<'a> {
+    pub fn new(pid: i32, pidfd: &'a OwnedFd, awaited: &'static str) -> Debtor<'a> {
+        Debtor {
+            pid,
+            pidfd: pidfd.as_fd(),
+            cgroup: None,
+            awaited,
+            limited: true,
+        }
+    }
+
     fn check_moves(&self) -> Result<()> {
         if let Some(cgroup) = self.cgroup
             && cgroup.has_event("frozen 1")?

@@ -237,7 +237,7 @@ mod tests {
     fn annotations() -> Vec<String> {
         let prefixes = ["run.oci.", "dev.cofferdam.", "org.systemd.", "org.criu."];
         let mut found = Vec::new();
-        let mut pending = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+        let mut pending = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
         while let Some(next) = pending.pop() {
             for path in std::fs::read_dir(next)
                 .unwrap()

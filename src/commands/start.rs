@@ -1,7 +1,5 @@
 //! `start`: lets the init of a created container go on to its program, and says how that went.
 
-use std::os::fd::AsFd;
-
 use anyhow::{Context, Result, bail};
 
 use super::delete;
@@ -35,13 +33,8 @@ pub fn run(args: &flags::Start, store: &Store) -> Result<i32> {
     let gate = container.gate().with_context(|| stopped(&container))?;
     let gate = ParentEnd::connected(gate);
     let cgroup = container.cgroup()?;
-    let debtor = Debtor {
-        pid: container.state.pid,
-        pidfd: init.as_fd(),
-        cgroup: cgroup.as_ref(),
-        awaited: "start",
-        limited: true,
-    };
+    let mut debtor = Debtor::new(container.state.pid, &init, "start");
+    debtor.cgroup = cgroup.as_ref();
     let started = launch::start_over(&gate, &container.state, debtor);
     if started
         .as_ref()
