@@ -233,7 +233,7 @@ fn without_root_the_own_files_are_added() {
         .remove("/linux/resources")
         .asks(&["pause"]);
     let binary = c.dir.join("cofferdam");
-    fs::copy(crate::support::binary(), &binary).expect("copy the runtime");
+    crate::support::copy_program(&crate::support::binary(), &binary);
     fs::create_dir(c.path("private")).expect("mkdir");
     fs::write(c.path("private/file"), "text").expect("write");
     fs::set_permissions(c.path("private"), PermissionsExt::from_mode(0o700)).expect("chmod");

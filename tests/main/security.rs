@@ -75,7 +75,7 @@ fn the_runtime_cannot_be_written_through_the_created_process() {
     let c = bundle!();
     // A copy, as the kernel refuses to write what somebody is executing right now.
     let copy = c.dir.join("runtime");
-    fs::copy(crate::support::binary(), &copy).expect("copy");
+    crate::support::copy_program(&crate::support::binary(), &copy);
     c.call_new("create", &[]).program(&copy).finish().ok();
     let exe = OpenOptions::new()
         .read(true)

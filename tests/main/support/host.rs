@@ -47,6 +47,13 @@ pub fn holds_within(time: Duration, mut holds: impl FnMut() -> bool) -> bool {
     true
 }
 
+/// By a process of its own: a child that another test forks meanwhile would inherit the descriptor that is written to,
+/// and execve(2) would say ETXTBSY.
+pub fn copy_program(from: &Path, to: &Path) {
+    let status = std::process::Command::new("cp").args([from, to]).status();
+    assert!(status.expect("run cp").success(), "cp {from:?} {to:?}");
+}
+
 /// Makes a device node or a FIFO for everybody.
 pub fn node(path: &str, kind: u32, major: u32, minor: u32) {
     let path = std::ffi::CString::new(path).expect("a path");

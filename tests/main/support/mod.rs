@@ -11,7 +11,7 @@ mod payload;
 pub mod terminal;
 
 pub use call::{Call, Output, Running};
-pub use host::{cgroup_root, has_controller, holds_within, node, send, wait_until};
+pub use host::{cgroup_root, copy_program, has_controller, holds_within, node, send, wait_until};
 pub use skip::{Runtime, binary, runtime, say_skipped, skips};
 
 use serde_json::{Value, json};
@@ -52,7 +52,7 @@ impl Bundle {
         for path in [&dir, &rootfs] {
             fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("chmod");
         }
-        fs::copy(payload::path(), rootfs.join("payload")).expect("copy the payload");
+        host::copy_program(&payload::path(), &rootfs.join("payload"));
         let mut spec = base::spec();
         spec["linux"]["cgroupsPath"] = json!(format!("/cofferdam-test/{id}"));
         Bundle {
@@ -299,6 +299,8 @@ impl Bundle {
 
     /// Nothing is left of a container that was refused or deleted.
     pub fn assert_gone(&self) {
+        // What a killed hook had started itself may take a moment to end.
+        holds_within(Duration::from_secs(2), || self.leftovers().is_empty());
         let left = self.leftovers();
         assert!(left.is_empty(), "left behind: {left:?}");
     }
