@@ -224,6 +224,9 @@ fn parse(text: &[u8]) -> Result<(Spec, Vec<String>)> {
         } else {
             without_position(&second)
         };
+        let words = SCHEDULER_FLAGS
+            .iter()
+            .fold(words, |words, (name, read)| words.replace(read, name));
         anyhow!("{path}: {words}")
     })?;
     Ok((spec, unknown))

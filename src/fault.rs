@@ -77,11 +77,14 @@ impl Fault {
 
     pub fn of(error: &Error) -> Fault {
         let text = line(error);
-        let (field, errno) = (field(&text), errno(error));
+        let (mut field, errno) = (field(&text), errno(error));
         let known = error
             .downcast_ref::<Coded>()
             .map(|known| known.code.clone());
         let code = known.filter(|code| !code.is_empty());
+        if code.as_ref().is_some_and(|code| code.starts_with("exec-")) {
+            field = Some("process.args[0]".to_string());
+        }
         Fault {
             code: code.unwrap_or_else(|| derived(field.as_deref(), errno).to_string()),
             field,

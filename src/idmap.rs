@@ -9,6 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::channel::Up;
+use crate::fault::Coded;
 use crate::host::Host;
 use crate::plan::namespaces::{IdMap, Namespaces, is_single};
 use crate::sys::clone::{self, Side};
@@ -103,12 +104,13 @@ fn maps_of(namespace: &OwnedFd) -> Result<(Vec<IdMap>, Vec<IdMap>)> {
         Side::Child => {
             drop(parent);
             // The processes in there must not be able to look into this one.
-            let joined = process::set_dumpable(false)
-                .and_then(|()| clone::setns(namespace, clone::NEWUSER))
-                .and_then(|()| child.send(Up::Ready));
+            let joined =
+                process::set_dumpable(false).and_then(|()| clone::setns(namespace, clone::NEWUSER));
+            let word = joined.map_or_else(|error| Up::Failed(Coded::of(&error)), |()| Up::Ready);
+            child.send(word).ok();
             // Lives until the parent hangs up.
             child.receive().ok();
-            process::exit(joined.is_err().into())
+            process::exit(0)
         }
         Side::Parent { pid, .. } => {
             drop(child);
@@ -116,6 +118,7 @@ fn maps_of(namespace: &OwnedFd) -> Result<(Vec<IdMap>, Vec<IdMap>)> {
                 Ok(Some(Up::Ready)) => {
                     read_map(pid, "uid_map").and_then(|uids| Ok((uids, read_map(pid, "gid_map")?)))
                 }
+                Ok(Some(Up::Failed(failure))) => Err(failure.into()),
                 other => other.and_then(|_| bail!("the user namespace cannot be joined")),
             };
             drop(parent);

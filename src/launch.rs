@@ -310,7 +310,7 @@ pub fn start_over(channel: &ParentEnd, state: &State, mut init: Debtor) -> Resul
         match patience::next_word(channel, &init)? {
             None => return Ok(()),
             Some(Up::Listener(number)) => {
-                notify::hand_over(state, init.pidfd, number)?;
+                notify::hand_over(state, (init.pid, init.pidfd), number)?;
                 channel.send(Down::Go)?;
             }
             Some(Up::Failed(failure)) => bail!(failure),

@@ -10,10 +10,12 @@ use nix::sys::socket::SockType;
 use serde_json::json;
 
 use crate::container::{State, Status, report};
-use crate::sys::{process, socket};
+use crate::sys::process::pidfd_getfd;
+use crate::sys::socket;
 
 /// config-linux.md, "Container Process State".
-pub fn hand_over(state: &State, init: BorrowedFd, number: i32) -> Result<()> {
+pub fn hand_over(state: &State, process: (i32, BorrowedFd), number: i32) -> Result<()> {
+    let (pid, pidfd) = process;
     let notify = state
         .notify
         .as_ref()
@@ -24,13 +26,19 @@ pub fn hand_over(state: &State, init: BorrowedFd, number: i32) -> Result<()> {
             notify.listener_path.display()
         )
     };
-    let descriptor = process::pidfd_getfd(init, number)?;
+    let descriptor = pidfd_getfd(pidfd, number)?;
+    // A process that joins finds the container running.
+    let status = if pid == state.pid {
+        Status::Created
+    } else {
+        Status::Running
+    };
     let message = json!({
         "ociVersion": state.oci_version,
         "fds": ["seccompFd"],
-        "pid": state.pid,
+        "pid": pid,
         "metadata": notify.metadata,
-        "state": report(state, Status::Created, state.pid),
+        "state": report(state, status, state.pid),
     });
     let agent = socket::connect_to(&notify.listener_path, SockType::Stream).with_context(field)?;
     socket::send(

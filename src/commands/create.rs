@@ -322,7 +322,9 @@ pub fn listen_fds() -> u32 {
 /// Also marks all other descriptors of the caller: neither hooks nor the container get them.
 pub fn check_preserved(count: u32) -> Result<()> {
     for fd in 3..3 + count as i32 {
-        let open = fcntl(process::callers(fd), FcntlArg::F_GETFD).is_ok();
+        // With close-on-exec it is one of this program's own.
+        let flags = fcntl(process::callers(fd), FcntlArg::F_GETFD);
+        let open = flags.is_ok_and(|flags| flags & libc::FD_CLOEXEC == 0);
         ensure!(
             open,
             "unable to stat preserved-fd {fd}: not open; give --preserve-fds the number of open descriptors"

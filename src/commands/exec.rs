@@ -93,7 +93,7 @@ fn detached(
     if let Some(socket) = sockets.pidfd {
         socket::send(socket, b"setns", Some(process.pidfd.as_fd())).context("--pidfd-socket")?;
     }
-    process.start(&state)?;
+    process.start(&container.state)?;
     if let Some(file) = &args.pid_file {
         write_pid_file(file, process.pid)?;
     }
@@ -110,7 +110,7 @@ fn foreground(
     let mut state = container.state.clone();
     let mut process = launch(&mut state)?;
     let console = process.console.take().map(terminal::attach).transpose()?;
-    process.start(&state)?;
+    process.start(&container.state)?;
     if let Some(file) = &args.pid_file {
         write_pid_file(file, process.pid)?;
     }

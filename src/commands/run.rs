@@ -16,7 +16,7 @@ use crate::flags;
 use crate::launch::Init;
 use crate::plan::rootfs::{Overlay, Upper};
 use crate::sys::{self, process};
-use crate::{selfexe, terminal, timings};
+use crate::{log, selfexe, terminal, timings};
 
 pub fn run(args: &flags::Run, global: &Global, store: &Store) -> Result<i32> {
     if !args.flags.dry_run {
@@ -63,6 +63,8 @@ fn foreground(args: &flags::Run, request: Request, store: &Store) -> Result<i32>
         // Processes that the container leaves to its caller's namespace come to this one.
         process::set_child_subreaper()?;
     }
+    let linux = request.bundle.spec.linux().as_ref();
+    let filtered = linux.is_some_and(|linux| linux.seccomp().is_some());
     let (mut init, container) = on_its_own(request.make(store)?);
     let console = init.console.take().map(terminal::attach).transpose();
     let started = console.and_then(|console| {
@@ -73,6 +75,9 @@ fn foreground(args: &flags::Run, request: Request, store: &Store) -> Result<i32>
     });
     let failed = started.is_err();
     let code = started.and_then(|console| terminal::wait(init.pidfd.as_fd(), console, &signals));
+    if filtered && code.as_ref().is_ok_and(|code| *code == 128 + libc::SIGSYS) {
+        log::warn(start::FILTERED);
+    }
     drop(init);
     timings::step(|| "the program".to_string());
     if failed || !args.keep {

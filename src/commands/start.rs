@@ -1,5 +1,9 @@
 //! `start`: lets the init of a created container go on to its program, and says how that went.
 
+use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
 use anyhow::{Context, Result, bail};
 
 use super::delete;
@@ -7,7 +11,7 @@ use crate::channel::ParentEnd;
 use crate::container::{Container, Status, Store};
 use crate::fault::{Coded, coded};
 use crate::flags;
-use crate::patience::Debtor;
+use crate::patience::{self, Debtor};
 use crate::{hooks, launch, log, timings};
 
 pub fn run(args: &flags::Start, store: &Store) -> Result<i32> {
@@ -43,11 +47,33 @@ pub fn run(args: &flags::Start, store: &Store) -> Result<i32> {
         destroy(&container);
     }
     started?;
+    check_survival(&container, &init)?;
     timings::step(|| "startContainer hooks, seccomp, exec".to_string());
     container.close_gate()?;
     run_poststart_hooks(&container).inspect_err(|_| destroy(&container))?;
     Ok(0)
 }
+
+/// A filter may kill for the very call that executes the program, which no process can tell any more. Who has no memory
+/// left is ending (proc_pid_exe(5)); how, is to be read while nobody has waited for it.
+fn check_survival(container: &Container, init: &OwnedFd) -> Result<()> {
+    const MOMENT: Duration = Duration::from_millis(100);
+    let process = format!("/proc/{}", container.state.pid);
+    let gone = |error: std::io::Error| error.kind() == ErrorKind::NotFound;
+    if !std::fs::read_link(format!("{process}/exe")).is_err_and(gone) {
+        return Ok(());
+    }
+    patience::ends_within(init, MOMENT);
+    let stat = std::fs::read_to_string(format!("{process}/stat")).unwrap_or_default();
+    match exit_status(&stat, container.state.start_time).map(|status| status & 0x7f) {
+        Some(libc::SIGSYS) => bail!(coded("seccomp-killed", FILTERED)),
+        _ => Ok(()),
+    }
+}
+
+/// Of a program that ended by SIGSYS.
+pub const FILTERED: &str = "the container's program was killed by signal 31 (SIGSYS): the filter of linux.seccomp kills for a \
+                            call that it needs; the kernel's audit log names the call (ausearch -m SECCOMP, or dmesg)";
 
 /// How its init ended is known while nobody has waited for that, or when the kernel has counted why.
 fn stopped(container: &Container) -> Coded {
@@ -65,20 +91,21 @@ fn stopped(container: &Container) -> Coded {
     )
 }
 
-/// proc_pid_stat(5): the fields 3 (state), 22 (start time) and 52 (exit status) of one that has ended.
 fn ended(stat: &str, start_time: u64) -> Option<String> {
-    let (_, fields) = stat.rsplit_once(") ")?;
-    let fields: Vec<&str> = fields.split_whitespace().collect();
-    let same = fields.get(19)?.parse() == Ok(start_time);
-    let status: i32 = fields
-        .get(49)?
-        .parse()
-        .ok()
-        .filter(|_| same && fields[0] == "Z")?;
+    let status = exit_status(stat, start_time)?;
     Some(match status & 0x7f {
         0 => format!("exited with status {}", status >> 8),
         signal => format!("was killed by signal {signal}"),
     })
+}
+
+/// proc_pid_stat(5): the fields 3 (state), 22 (start time) and 52 (exit status) of one that has ended.
+fn exit_status(stat: &str, start_time: u64) -> Option<i32> {
+    let (_, fields) = stat.rsplit_once(") ")?;
+    let fields: Vec<&str> = fields.split_whitespace().collect();
+    let same = fields.get(19)?.parse() == Ok(start_time);
+    let status = fields.get(49)?.parse().ok()?;
+    (same && fields[0] == "Z").then_some(status)
 }
 
 /// runtime.md, "Lifecycle": after a hook has failed it goes on as for `delete`, with the poststop hooks.

@@ -286,6 +286,10 @@ fn node(device: &LinuxDevice, field: &str) -> Result<Node> {
         LinuxDeviceType::P => NodeKind::Fifo,
         LinuxDeviceType::A => bail!("{field}.type: a: must be c, b, u or p"),
     };
+    ensure!(
+        kind == NodeKind::Fifo || (major, minor) != (0, 0),
+        "{field}.major: 0: no device has major and minor 0; give the numbers of one"
+    );
     let mode = device.file_mode().unwrap_or(0o666) & 0o777;
     let (uid, gid) = (device.uid().unwrap_or(0), device.gid().unwrap_or(0));
     Ok(Node {

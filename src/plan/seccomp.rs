@@ -21,7 +21,7 @@ use oci_spec::runtime::{
 
 use serde::{Deserialize, Serialize};
 
-pub use self::architecture::ARCHITECTURES;
+pub use self::architecture::supported as supported_architectures;
 use self::architecture::{Architecture, architectures};
 use self::table::{BAD_ARCHITECTURE, Table, sections};
 pub use super::bpf::Instruction;

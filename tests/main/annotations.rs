@@ -157,3 +157,26 @@ fn a_writable_cgroup_belongs_to_its_user() {
         assert_eq!(meta("cgroup.freeze"), 0);
     }
 }
+
+#[test]
+fn the_listener_of_a_process_that_joins_comes_with_the_state_of_the_container() {
+    let c = bundle!().asks(&["pause"]);
+    let path = c.path("agent");
+    let agent = UnixListener::bind(&path).expect("bind");
+    let c = c.set("/linux/seccomp", notifying(Some(&path)));
+    c.create().ok();
+    let start = c.call(&["start", &c.id]).spawn();
+    let first = accepted(&agent);
+    receive(&first);
+    start.wait().ok();
+    let exec = c.call(&["exec", &c.id, "/payload", "exit", "3"]).spawn();
+    let (text, files) = receive(&accepted(&agent));
+    assert_eq!(files, 1);
+    let message: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(
+        (&message["state"]["pid"], &message["state"]["status"]),
+        (&json!(c.pid()), &json!("running"))
+    );
+    assert_ne!(message["pid"], message["state"]["pid"]);
+    exec.wait().exits(3);
+}

@@ -305,6 +305,10 @@ fn bad_schedulers_are_refused() {
             json!({"scheduler": {"policy": "SCHED_DEADLINE", "runtime": 10, "deadline": 5}}),
         ),
         (
+            "expected one of `SCHED_FLAG_RESET_ON_FORK`",
+            json!({"scheduler": {"policy": "SCHED_OTHER", "flags": ["SCHED_FLAG_NOPE"]}}),
+        ),
+        (
             "process.ioPriority",
             json!({"ioPriority": {"class": "IOPRIO_CLASS_BE", "priority": 8}}),
         ),

@@ -177,6 +177,17 @@ fn unknown_device_types_are_refused() {
 }
 
 #[test]
+fn devices_need_their_numbers() {
+    let c = bundle!().push(
+        "/linux/devices",
+        json!({"type": "c", "path": "/dev/nothing"}),
+    );
+    c.create()
+        .fails_naming("linux.devices[0].major: 0: no device has major and minor 0");
+    c.assert_gone();
+}
+
+#[test]
 fn a_user_namespace_gets_its_devices_too() {
     let c = bundle!().in_user_namespace().asks(&[
         "stat /dev/null",

@@ -328,15 +328,21 @@ fn states_have_a_code_too() {
     }
 }
 
-/// A filter that kills at the runtime's own last calls.
 #[test]
-fn a_filter_that_kills_is_named() {
+fn a_filter_that_kills_the_program_at_once_is_named() {
     let filter = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
         {"names": ["execve"], "action": "SCMP_ACT_KILL_PROCESS"},
     ]});
     let c = bundle!().set("/linux/seccomp", filter);
-    let output = c.run();
-    assert_eq!(output.code(), 128 + 31, "{}", output.describe());
+    c.run()
+        .exits(128 + 31)
+        .says("killed by signal 31 (SIGSYS): the filter of linux.seccomp");
+    c.create().ok();
+    let log = c.path("log.json");
+    let words = ["--log", &log, "--log-format", "json", "start", &c.id];
+    let line = logged(&c, &c.call(&words).finish());
+    assert_eq!(line["code"], "seccomp-killed", "{line}");
+    assert_eq!(c.status(), "stopped");
 }
 
 #[test]

@@ -159,6 +159,21 @@ fn maps_that_a_joined_user_namespace_does_not_have_are_refused() {
 }
 
 #[test]
+fn a_user_namespace_that_cannot_be_joined_is_refused_with_maps_too() {
+    let map = json!([{"containerID": 0, "hostID": 0, "size": 4294967295u32}]);
+    // setns(2) refuses the own one.
+    let c = bundle!()
+        .push(
+            "/linux/namespaces",
+            json!({"type": "user", "path": "/proc/self/ns/user"}),
+        )
+        .set("/linux/uidMappings", map.clone())
+        .set("/linux/gidMappings", map);
+    c.create().fails();
+    c.assert_gone();
+}
+
+#[test]
 fn a_namespace_of_the_wrong_type_is_refused() {
     let c = bundle!();
     let c = join(c, "network", "/proc/self/ns/uts");

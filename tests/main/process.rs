@@ -325,10 +325,12 @@ fn preserved_files_are_open() {
 #[test]
 fn a_missing_preserved_file_is_an_error() {
     let c = bundle!();
-    c.call_new("run", &["--preserve-fds", "40"])
-        .finish()
-        .fails();
-    c.assert_gone();
+    for count in ["1", "40"] {
+        c.call_new("run", &["--preserve-fds", count])
+            .finish()
+            .fails_naming("unable to stat preserved-fd 3");
+        c.assert_gone();
+    }
 }
 
 #[test]

@@ -53,6 +53,17 @@ pub fn architectures(seccomp: &LinuxSeccomp) -> Result<Vec<Architecture>> {
     Ok(found)
 }
 
+/// Those for which this build's libseccomp has a table, by the names of the spec.
+pub fn supported() -> impl Iterator<Item = &'static str> {
+    let names = ARCHITECTURES.iter().map(|(_, name)| *name);
+    names.filter(|name| name.parse().is_ok_and(has_table))
+}
+
+/// A name that every architecture has tells.
+fn has_table(library: ScmpArch) -> bool {
+    ScmpSyscall::from_name_by_arch("exit", library).is_ok()
+}
+
 fn native() -> Result<Architecture> {
     let native = ScmpArch::native();
     let (arch, _) = ARCHITECTURES
@@ -72,9 +83,8 @@ fn architecture(arch: Arch) -> Result<Architecture> {
     let library = name
         .parse()
         .with_context(|| format!("{name}: unknown to libseccomp"))?;
-    // A name that every architecture has tells whether the library has a table for this one.
     ensure!(
-        ScmpSyscall::from_name_by_arch("exit", library).is_ok(),
+        has_table(library),
         "{name}: this build's libseccomp has no syscall table for it"
     );
     Ok(Architecture {

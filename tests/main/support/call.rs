@@ -272,6 +272,13 @@ impl Output {
         output
     }
 
+    /// Says so besides, whether it has failed or not.
+    pub fn says(self, text: &str) -> Output {
+        let said = self.stderr().contains(text);
+        assert!(said, "should say `{text}`: {}", self.describe());
+        self
+    }
+
     pub fn silent(self) -> Output {
         assert_eq!(self.stderr(), "", "stderr of {}", self.describe());
         self
