@@ -6,9 +6,9 @@
 pub mod controllers;
 pub mod devices;
 mod explain;
+mod limits;
 pub mod stats;
 pub mod tree;
-mod update;
 mod watch;
 
 use std::fs::{File, TryLockError};
@@ -25,7 +25,6 @@ use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{Uid, fchownat};
 
 use crate::plan::cgroup::CgroupPlan;
-use crate::plan::resources::Setting;
 use crate::sys::{self, bpf, named, path};
 
 /// How long a killed cgroup may take to empty: processes in uninterruptible sleep do not die.
@@ -103,24 +102,6 @@ impl Cgroup {
                 .map_err(explain_program)?;
         }
         Ok(())
-    }
-
-    fn set(&self, setting: &Setting) -> Result<()> {
-        let (file, value) = self.target(setting);
-        match self.write(file, value) {
-            Err(error) if setting.optional && is_gone(&error) => Ok(()),
-            result => {
-                result.with_context(|| format!("{}: write {value:?} to {file}", setting.field))
-            }
-        }
-    }
-
-    /// The file that is there, and its value.
-    fn target<'a>(&self, setting: &'a Setting) -> (&'a str, &'a str) {
-        match &setting.alternative {
-            Some((file, value)) if self.exists(file) => (file, value),
-            _ => (&setting.file, &setting.value),
-        }
     }
 
     /// The directory, and the files that the kernel names as safe to delegate (cgroups(7), "delegation").

@@ -1,10 +1,12 @@
 //! `update`: new limits for a container that lives. What is not asked for stays; all of it is done, or nothing.
+//!
+//! Parent only. The state has no record of it: what a later update needs is what the cgroup's own files say then.
 
 use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, Error, Result, anyhow, ensure};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::cgroup::{Cgroup, controllers};
 use crate::container::{Container, Status, Store};
@@ -12,6 +14,7 @@ use crate::fault::coded;
 use crate::flags;
 use crate::host::Host;
 use crate::plan::rdt::{self, Schema};
+use crate::plan::resources::Resources;
 use crate::plan::update;
 use crate::{bundle, intelrdt, log, sys};
 
@@ -20,34 +23,76 @@ pub fn run(args: &flags::Update, store: &Store) -> Result<i32> {
     let status = container.status()?;
     let lives = matches!(status, Status::Created | Status::Running | Status::Paused);
     ensure!(lives, coded("container-state", "container not running"));
-    let schemata = schemata(args, &container)?;
-    match &args.resources {
-        Some(file) => change(&container, read(file)?, &schemata)?,
-        None => change(&container, of_flags(args)?, &schemata)
-            .map_err(|error| naming_flags(error, args))?,
-    }
+    let cgroup = container.cgroup()?;
+    let (plan, schemata) = match &args.resources {
+        Some(file) => (planned(read(file)?, cgroup.as_ref())?, Vec::new()),
+        None => by_flags(args, &container, cgroup.as_ref())?,
+    };
+    plan.warnings.iter().for_each(|warning| log::warn(warning));
+    change(&container, cgroup.as_ref(), &plan, &schemata)?;
     Ok(0)
 }
 
-fn change(container: &Container, asked: Value, schemata: &[Schema]) -> Result<()> {
-    let cgroup = container.cgroup()?;
-    let now = |file: &str| cgroup.as_ref().and_then(|cgroup| cgroup.now(file));
-    let mut asked = asked;
-    update::complete(&mut asked, now);
-    let plan = update::changes(&bundle::resources(&asked)?, now)?;
-    plan.warnings.iter().for_each(|warning| log::warn(warning));
+fn change(
+    container: &Container,
+    cgroup: Option<&Cgroup>,
+    plan: &Resources,
+    schemata: &[Schema],
+) -> Result<()> {
     let set_schemata = || set_schemata(container, schemata);
     if plan.settings.is_empty() {
         return set_schemata();
     }
-    let cgroup: &Cgroup = cgroup
-        .as_ref()
-        .context("the container has no cgroup whose limits could be changed")?;
+    let cgroup = cgroup.context("the container has no cgroup whose limits could be changed")?;
     let mount = Host::probe()?.cgroup.mount;
-    controllers::check(&mount, &plan)?;
-    controllers::enable(&mount, &cgroup.path, &plan)?;
+    controllers::check(&mount, plan)?;
+    let uncounted = plan.controllers().contains(&"memory") && cgroup.now("memory.max").is_none();
+    controllers::enable(&mount, &cgroup.path, plan)?;
+    if uncounted {
+        // Docs of the kernel, cgroup-v2.rst, "Memory Ownership": memory stays charged to whom it was charged first.
+        log::warn(
+            "the container had no limit of memory so far: what it uses already is not counted",
+        );
+    }
     let written = cgroup.update(&plan.settings)?;
     set_schemata().map_err(|error| written.take_back(error))
+}
+
+fn planned(asked: Value, cgroup: Option<&Cgroup>) -> Result<Resources> {
+    let now = |file: &str| cgroup.and_then(|cgroup| cgroup.now(file));
+    let mut asked = asked;
+    update::complete(&mut asked, now);
+    update::changes(&bundle::resources(&asked)?, now)
+}
+
+/// Whoever gives flags is told of flags, not of fields.
+fn by_flags(
+    args: &flags::Update,
+    container: &Container,
+    cgroup: Option<&Cgroup>,
+) -> Result<(Resources, Vec<Schema>)> {
+    let linux = linux(values(args)?);
+    let mut schemata = schemata(&linux["intelRdt"], container).map_err(naming_flags)?;
+    let mut plan = planned(linux["resources"].clone(), cgroup).map_err(naming_flags)?;
+    let fields = plan.settings.iter_mut().map(|setting| &mut setting.field);
+    let fields = fields.chain(schemata.iter_mut().map(|schema| &mut schema.field));
+    for text in fields.chain(&mut plan.warnings) {
+        *text = with_flags(text);
+    }
+    Ok((plan, schemata))
+}
+
+/// `linux` of a config, with what was given.
+fn linux(values: [Option<Value>; FLAGS.len()]) -> Value {
+    let mut config = json!({});
+    for ((_, field), value) in FLAGS.iter().zip(values) {
+        let Some(value) = value else { continue };
+        let place = field
+            .split('.')
+            .fold(&mut config, |place, name| &mut place[name]);
+        *place = value;
+    }
+    config["linux"].take()
 }
 
 /// What `linux.resources` would be, from a file or from standard input.
@@ -67,72 +112,56 @@ fn read(file: &Path) -> Result<Value> {
     Ok(value)
 }
 
-/// Field of `linux.resources` and flag.
-const FLAGS: [(&str, &str); 17] = [
-    ("blockIO.weight", "--blkio-weight"),
-    ("cpu.period", "--cpu-period"),
-    ("cpu.quota", "--cpu-quota"),
-    ("cpu.burst", "--cpu-burst"),
-    ("cpu.shares", "--cpu-share"),
-    ("cpu.idle", "--cpu-idle"),
-    ("cpu.cpus", "--cpuset-cpus"),
-    ("cpu.mems", "--cpuset-mems"),
-    ("cpu.realtimePeriod", "--cpu-rt-period"),
-    ("cpu.realtimeRuntime", "--cpu-rt-runtime"),
-    ("memory.limit", "--memory"),
-    ("memory.reservation", "--memory-reservation"),
-    ("memory.swap", "--memory-swap"),
-    ("memory.kernelTCP", "--kernel-memory-tcp"),
-    ("memory.kernel", "--kernel-memory"),
-    ("pids.limit", "--pids-limit"),
-    ("blockIO.leafWeight", "--blkio-leaf-weight"),
+/// Flag and field, in the order of `values`. No field's name begins with that of an earlier one.
+const FLAGS: [(&str, &str); 18] = [
+    ("--blkio-weight", "linux.resources.blockIO.weight"),
+    ("--cpu-period", "linux.resources.cpu.period"),
+    ("--cpu-quota", "linux.resources.cpu.quota"),
+    ("--cpu-burst", "linux.resources.cpu.burst"),
+    ("--cpu-share", "linux.resources.cpu.shares"),
+    ("--cpu-idle", "linux.resources.cpu.idle"),
+    ("--cpuset-cpus", "linux.resources.cpu.cpus"),
+    ("--cpuset-mems", "linux.resources.cpu.mems"),
+    ("--cpu-rt-period", "linux.resources.cpu.realtimePeriod"),
+    ("--cpu-rt-runtime", "linux.resources.cpu.realtimeRuntime"),
+    ("--memory", "linux.resources.memory.limit"),
+    ("--memory-reservation", "linux.resources.memory.reservation"),
+    ("--memory-swap", "linux.resources.memory.swap"),
+    ("--kernel-memory-tcp", "linux.resources.memory.kernelTCP"),
+    ("--kernel-memory", "linux.resources.memory.kernel"),
+    ("--pids-limit", "linux.resources.pids.limit"),
+    ("--l3-cache-schema", "linux.intelRdt.l3CacheSchema"),
+    ("--mem-bw-schema", "linux.intelRdt.memBwSchema"),
 ];
 
-fn of_flags(args: &flags::Update) -> Result<Value> {
-    let size = |flag: &str, text: &Option<String>| -> Result<Option<Value>> {
-        let size = text
-            .as_deref()
-            .map(|text| bytes(text).with_context(|| format!("{flag}: {text:?}")));
-        Ok(size.transpose()?.map(Value::from))
-    };
-    let memory = [
-        ("limit", size("--memory", &args.memory)?),
-        (
-            "reservation",
-            size("--memory-reservation", &args.memory_reservation)?,
-        ),
-        ("swap", size("--memory-swap", &args.memory_swap)?),
-        ("kernel", size("--kernel-memory", &args.kernel_memory)?),
-        (
-            "kernelTCP",
-            size("--kernel-memory-tcp", &args.kernel_memory_tcp)?,
-        ),
-    ];
-    let cpu = [
-        ("shares", args.cpu_share.map(Value::from)),
-        ("quota", args.cpu_quota.map(Value::from)),
-        ("period", args.cpu_period.map(Value::from)),
-        ("burst", args.cpu_burst.map(Value::from)),
-        ("idle", args.cpu_idle.map(Value::from)),
-        ("cpus", args.cpuset_cpus.clone().map(Value::from)),
-        ("mems", args.cpuset_mems.clone().map(Value::from)),
-        ("realtimePeriod", args.cpu_rt_period.map(Value::from)),
-        ("realtimeRuntime", args.cpu_rt_runtime.map(Value::from)),
-    ];
-    Ok(json!({
-        "memory": object(memory),
-        "cpu": object(cpu),
-        "blockIO": object([("weight", args.blkio_weight.map(Value::from))]),
-        "pids": object([("limit", args.pids_limit.map(Value::from))]),
-    }))
+fn values(args: &flags::Update) -> Result<[Option<Value>; FLAGS.len()]> {
+    Ok([
+        args.blkio_weight.map(Value::from),
+        args.cpu_period.map(Value::from),
+        args.cpu_quota.map(Value::from),
+        args.cpu_burst.map(Value::from),
+        args.cpu_share.map(Value::from),
+        args.cpu_idle.map(Value::from),
+        args.cpuset_cpus.clone().map(Value::from),
+        args.cpuset_mems.clone().map(Value::from),
+        args.cpu_rt_period.map(Value::from),
+        args.cpu_rt_runtime.map(Value::from),
+        size("--memory", &args.memory)?,
+        size("--memory-reservation", &args.memory_reservation)?,
+        size("--memory-swap", &args.memory_swap)?,
+        size("--kernel-memory-tcp", &args.kernel_memory_tcp)?,
+        size("--kernel-memory", &args.kernel_memory)?,
+        args.pids_limit.map(Value::from),
+        args.l3_cache_schema.clone().map(Value::from),
+        args.mem_bw_schema.clone().map(Value::from),
+    ])
 }
 
-/// Of the members that there are.
-fn object<const N: usize>(members: [(&str, Option<Value>); N]) -> Value {
-    let there = members
-        .into_iter()
-        .filter_map(|(name, value)| Some((name.to_string(), value?)));
-    Value::Object(there.collect::<Map<String, Value>>())
+fn size(flag: &str, text: &Option<String>) -> Result<Option<Value>> {
+    let size = text
+        .as_deref()
+        .map(|text| bytes(text).with_context(|| format!("{flag}: {text:?}")));
+    Ok(size.transpose()?.map(Value::from))
 }
 
 /// A size such as 512m, 1.5g or 100kb, in units of 1024; -1 is no limit.
@@ -163,32 +192,15 @@ fn bytes(text: &str) -> Result<i64> {
     )
 }
 
-/// A fault of what a flag has said is told of the flag.
-fn naming_flags(error: Error, args: &flags::Update) -> Error {
-    let text = format!("{error:#}");
-    let told = FLAGS.iter().fold(text.clone(), |text, (field, flag)| {
-        text.replace(&format!("linux.resources.{field}"), flag)
-    });
-    match told == text || args.resources.is_some() {
-        true => error,
-        false => anyhow!(told),
-    }
-}
-
-fn schemata(args: &flags::Update, container: &Container) -> Result<Vec<Schema>> {
-    let lines = [
-        ("l3CacheSchema", &args.l3_cache_schema),
-        ("memBwSchema", &args.mem_bw_schema),
-    ];
-    if args.resources.is_some() || lines.iter().all(|(_, line)| line.is_none()) {
+fn schemata(spec: &Value, container: &Container) -> Result<Vec<Schema>> {
+    if spec.is_null() {
         return Ok(Vec::new());
     }
     ensure!(
         container.state.rdt.is_some(),
         "--l3-cache-schema, --mem-bw-schema: the container was created without linux.intelRdt"
     );
-    let spec = object(lines.map(|(name, line)| (name, line.clone().map(Value::from))));
-    rdt::rdt(&serde_json::from_value(spec)?, &container.state.id).map(|rdt| rdt.schemata)
+    rdt::rdt(&serde_json::from_value(spec.clone())?, &container.state.id).map(|rdt| rdt.schemata)
 }
 
 fn set_schemata(container: &Container, schemata: &[Schema]) -> Result<()> {
@@ -198,6 +210,17 @@ fn set_schemata(container: &Container, schemata: &[Schema]) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+fn naming_flags(error: Error) -> Error {
+    let text = format!("{error:#}");
+    let told = with_flags(&text);
+    if told == text { error } else { anyhow!(told) }
+}
+
+fn with_flags(text: &str) -> String {
+    let name = |text: String, (flag, field): &(&str, &str)| text.replace(field, flag);
+    FLAGS.iter().fold(text.to_string(), name)
 }
 
 #[cfg(test)]
@@ -222,6 +245,19 @@ mod tests {
         }
         for text in ["", "m", "x", "-2m", "1z", "1e400", "99999999p"] {
             assert!(bytes(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn flags_become_fields_and_fields_are_told_as_flags() {
+        let mut values = [const { None }; FLAGS.len()];
+        assert_eq!(linux(values.clone()), json!(null));
+        values[10] = Some(json!(5));
+        values[15] = Some(json!(-1));
+        let resources = json!({"memory": {"limit": 5}, "pids": {"limit": -1}});
+        assert_eq!(linux(values), json!({"resources": resources}));
+        for (index, (flag, field)) in FLAGS.iter().enumerate() {
+            assert_eq!(with_flags(field), *flag, "{index}");
         }
     }
 }

@@ -24,8 +24,6 @@ pub struct Resources {
     pub devices: Vec<DeviceRule>,
     /// What the spec asks for and cgroup v2 does not know.
     pub warnings: Vec<String>,
-    /// Whether an update must refuse a memory limit that the container already exceeds.
-    pub check_before_update: bool,
 }
 
 /// One write below the container's cgroup.
@@ -57,7 +55,6 @@ pub fn resources(spec: Option<&LinuxResources>) -> Result<Resources> {
     }
     if let Some(limits) = spec.memory() {
         plan.settings.extend(memory(limits)?);
-        plan.check_before_update = limits.check_before_update().unwrap_or(false);
     }
     if let Some(limits) = spec.block_io() {
         plan.settings.extend(io(limits)?);
@@ -675,12 +672,6 @@ mod tests {
             .map(|rule| rule.to_string())
             .collect();
         assert_eq!(rules, ["deny a *:* rwm", "allow c 10:229 rw"]);
-    }
-
-    #[test]
-    fn the_check_before_an_update_is_passed_on() {
-        assert!(plan(r#"{"memory": {"checkBeforeUpdate": true}}"#).check_before_update);
-        assert!(!plan(r#"{"memory": {"limit": 5}}"#).check_before_update);
     }
 
     #[test]

@@ -48,6 +48,7 @@ pub fn changes(spec: &LinuxResources, now: impl Fn(&str) -> Option<String>) -> R
     check_usage(spec, &now)?;
     check_cpu(spec, &now)?;
     order_memory(&mut plan.settings, &now);
+    keep_burst(&mut plan.settings, &now);
     plan.settings = without_repetition(plan.settings, now);
     Ok(plan)
 }
@@ -121,6 +122,20 @@ fn order_memory(settings: &mut [Setting], now: impl Fn(&str) -> Option<String>) 
     }
 }
 
+/// The burst is taken away before the quota changes only where the new quota could not hold the old burst.
+fn keep_burst(settings: &mut Vec<Setting>, now: impl Fn(&str) -> Option<String>) {
+    let at = |file: &str| settings.iter().position(|setting| setting.file == file);
+    let (Some(none), Some(max)) = (at("cpu.max.burst"), at("cpu.max")) else {
+        return;
+    };
+    let quota = settings[max].value.split(' ').next().unwrap_or_default();
+    let quota = quota.parse().unwrap_or(u64::MAX);
+    let burst = now("cpu.max.burst").map_or(0, |text| text.trim().parse().unwrap_or(0));
+    if none < max && settings[none].value == "0" && burst <= quota {
+        settings.remove(none);
+    }
+}
+
 /// A file may be written several times, so each value is compared with the one before it.
 fn without_repetition(
     settings: Vec<Setting>,
@@ -140,6 +155,15 @@ fn without_repetition(
         }
     }
     kept
+}
+
+/// The files that a write changes; the last is to be restored first.
+pub fn changed<'a>(file: &'a str, value: &str) -> Vec<&'a str> {
+    match (file, value) {
+        // kernel/sched/fair.c, sched_group_set_idle: who becomes idle loses its weight.
+        ("cpu.idle", "1") => vec!["cpu.weight", file],
+        _ => vec![file],
+    }
 }
 
 /// What a file has to be given to say again what it said before `value` was written to it; files of several
@@ -213,7 +237,11 @@ mod tests {
             (json!({"cpu": {"quota": 50000}}), vec![]),
             (
                 json!({"cpu": {"burst": 10000}}),
-                vec!["cpu.max.burst=0", "cpu.max.burst=10000"],
+                vec!["cpu.max.burst=10000"],
+            ),
+            (
+                json!({"cpu": {"quota": 20000, "burst": 10000}}),
+                vec!["cpu.max=20000 100000", "cpu.max.burst=10000"],
             ),
             (json!({"memory": {"limit": 2000}}), vec!["memory.max=2000"]),
             (
@@ -284,7 +312,22 @@ mod tests {
             error.starts_with("linux.resources.cpu.quota: 30000: below the burst of 40000"),
             "{error}"
         );
-        assert!(planned(json!({"cpu": {"quota": 30000, "burst": 0}}), &burst).is_ok());
+        let less = json!({"cpu": {"quota": 30000, "burst": 20000}});
+        assert_eq!(
+            planned(less, &burst).unwrap(),
+            [
+                "cpu.max.burst=0",
+                "cpu.max=30000 100000",
+                "cpu.max.burst=20000"
+            ]
+        );
+        let still = json!({"cpu": {"quota": 60000, "burst": 40000}});
+        assert_eq!(planned(still, &burst).unwrap(), ["cpu.max=60000 100000"]);
+        let none = json!({"cpu": {"quota": 30000, "burst": 0}});
+        assert_eq!(
+            planned(none, &burst).unwrap(),
+            ["cpu.max.burst=0", "cpu.max=30000 100000"]
+        );
     }
 
     #[test]

@@ -43,9 +43,10 @@ pub fn attach_device_program(cgroup: impl AsFd, program: impl AsFd) -> Result<()
     .map(drop)
 }
 
-/// Two neighbouring u32 fields as the word that holds them, on a little-endian machine.
+/// Two neighbouring u32 fields as the word that holds them, in the order of the machine's bytes.
 fn pair(first: u32, second: u32) -> u64 {
-    u64::from(first) | u64::from(second) << 32
+    let ([a, b, c, d], [e, f, g, h]) = (first.to_ne_bytes(), second.to_ne_bytes());
+    u64::from_ne_bytes([a, b, c, d, e, f, g, h])
 }
 
 fn bpf(command: libc::c_int, attribute: &mut Attribute) -> libc::c_long {
