@@ -494,6 +494,22 @@ mod tests {
     }
 
     #[test]
+    fn new_schemata_are_for_the_group_that_the_container_is_in() {
+        let fake = Fake::new("update");
+        fake.group("web");
+        let spec = json!({"l3CacheSchema": "L3:0=f", "memBwSchema": "MB:0=50"});
+        let schemata = plan(spec).schemata;
+        let groups = plan(json!({"closID": "web"})).groups;
+        update(&fake.root, &groups, &schemata).unwrap();
+        assert_eq!(fake.read("web/schemata"), "L3:0=f\nMB:0=50\n");
+        let unchanged = "    MB:0=100;1=80\n    L3:0=fffff;1=000f0\n";
+        assert_eq!(fake.read("schemata"), unchanged);
+        let gone = plan(json!({"closID": "gone"})).groups;
+        assert!(update(&fake.root, &gone, &schemata).is_err());
+        assert!(!fake.has("gone"));
+    }
+
+    #[test]
     fn the_kernels_own_words_are_in_the_error() {
         let fake = Fake::new("words");
         let groups = plan(json!({})).groups;

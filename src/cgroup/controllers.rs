@@ -9,6 +9,8 @@ use crate::fault::coded;
 use crate::plan::resources::{Resources, Setting};
 use crate::sys;
 
+const PAGES: &str = "/sys/kernel/mm/hugepages";
+
 /// Controllers are handed down from the root, each level by its parent; nothing is written that is so already.
 pub fn enable(mount: &Path, path: &Path, resources: &Resources) -> Result<()> {
     let wanted = resources.controllers();
@@ -40,7 +42,7 @@ pub fn enable(mount: &Path, path: &Path, resources: &Resources) -> Result<()> {
 /// Whether the host has what the limits need; before anything is made.
 pub fn check(mount: &Path, resources: &Resources) -> Result<()> {
     for size in resources.page_sizes() {
-        check_page_size(size)?;
+        check_page_size(size, Path::new(PAGES))?;
     }
     let wanted = resources.controllers();
     if wanted.is_empty() {
@@ -82,20 +84,88 @@ fn missing<'a>(directory: &Path, file: &str, wanted: &[&'a str]) -> Result<Vec<&
         .collect())
 }
 
-/// Docs of the kernel, hugetlbpage.rst: a directory for each size, which it counts in kB.
-fn check_page_size((size, field): (&str, &str)) -> Result<()> {
-    let (number, unit) = size.split_at(size.len() - 2);
-    let factor = match unit {
-        "GB" => 1 << 20,
-        "MB" => 1 << 10,
-        _ => 1,
-    };
-    let kilobytes = number.parse::<u64>().unwrap_or(0).saturating_mul(factor);
-    let directory = Path::new("/sys/kernel/mm/hugepages");
-    let known = directory.join(format!("hugepages-{kilobytes}kB")).is_dir();
+/// A kernel without huge pages has no such directory, and lacks the controller too.
+fn check_page_size((size, field): (&str, &str), directory: &Path) -> Result<()> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let sizes: Vec<String> = entries
+        .filter_map(|entry| page_size(entry.file_name().to_str()?))
+        .collect();
     ensure!(
-        known || !directory.is_dir(),
-        "{field}.pageSize: {size}: the kernel has no huge pages of this size; {directory:?} lists those that it has"
+        sizes.is_empty() || sizes.iter().any(|known| known == size),
+        "{field}.pageSize: {size}: the kernel has no huge pages of this size; it has {}",
+        sizes.join(", ")
     );
     Ok(())
+}
+
+/// Docs of the kernel, hugetlbpage.rst: a directory for each size, which it counts in kB; and mm/hugetlb_cgroup.c,
+/// mem_fmt: how files of cgroups are named after it.
+fn page_size(directory: &str) -> Option<String> {
+    let number = directory.strip_prefix("hugepages-")?.strip_suffix("kB")?;
+    let kilobytes: u64 = number.parse().ok()?;
+    Some(match kilobytes {
+        0..1024 => format!("{kilobytes}KB"),
+        1024..1_048_576 => format!("{}MB", kilobytes >> 10),
+        _ => format!("{}GB", kilobytes >> 20),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::resources::resources;
+
+    #[test]
+    fn sizes_of_huge_pages_are_those_of_the_machine() {
+        let directory =
+            std::env::temp_dir().join(format!("cofferdam-pages-{}", std::process::id()));
+        for name in ["hugepages-2048kB", "hugepages-64kB", "hugepages-1048576kB"] {
+            std::fs::create_dir_all(directory.join(name)).unwrap();
+        }
+        let field = "linux.resources.hugepageLimits[0]";
+        for size in ["64KB", "2MB", "1GB"] {
+            check_page_size((size, field), &directory).unwrap();
+        }
+        for size in ["3MB", "2048KB", "1024MB", "2GB"] {
+            let error = check_page_size((size, field), &directory).unwrap_err();
+            let error = error.to_string();
+            let start = format!(
+                "{field}.pageSize: {size}: the kernel has no huge pages of this size; it has "
+            );
+            assert!(error.starts_with(&start), "{error}");
+            assert!(error.contains("64KB") && error.contains("1GB"), "{error}");
+        }
+        std::fs::remove_dir_all(&directory).unwrap();
+        check_page_size(("3MB", field), &directory).unwrap();
+    }
+
+    #[test]
+    fn each_level_hands_down_what_its_parent_gave() {
+        let mount = std::env::temp_dir().join(format!("cofferdam-levels-{}", std::process::id()));
+        std::fs::create_dir_all(mount.join("a/b/c")).unwrap();
+        for (level, has) in [("", "cpu memory"), ("a", "memory"), ("a/b", "")] {
+            let level = mount.join(level);
+            std::fs::write(level.join("cgroup.controllers"), "cpu memory pids").unwrap();
+            std::fs::write(level.join("cgroup.subtree_control"), has).unwrap();
+        }
+        let spec =
+            serde_json::from_str(r#"{"memory": {"limit": 1}, "pids": {"limit": 1}}"#).unwrap();
+        let plan = resources(Some(&spec)).unwrap();
+        check(&mount, &plan).unwrap();
+        enable(&mount, &mount.join("a/b/c"), &plan).unwrap();
+        // A file keeps what it said behind what is written; the kernel would not.
+        for (level, says) in [
+            ("", "+pidsemory"),
+            ("a", "+pidsy"),
+            ("a/b", "+memory +pids"),
+        ] {
+            let text = std::fs::read_to_string(mount.join(level).join("cgroup.subtree_control"));
+            assert_eq!(text.unwrap(), says, "{level:?}");
+        }
+        std::fs::write(mount.join("cgroup.controllers"), "cpu memory").unwrap();
+        let error = check(&mount, &plan).unwrap_err().to_string();
+        let start = "linux.resources.pids.limit: controller pids is not available in ";
+        assert!(error.starts_with(start), "{error}");
+        std::fs::remove_dir_all(&mount).unwrap();
+    }
 }

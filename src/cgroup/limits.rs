@@ -106,3 +106,120 @@ impl Written<'_> {
         error
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+
+    use anyhow::anyhow;
+
+    use super::*;
+    use crate::plan::resources::resources;
+
+    /// A directory with files that are no longer than what is written to them.
+    struct Fake {
+        path: PathBuf,
+    }
+
+    impl Fake {
+        fn new(name: &str, files: &[(&str, &str)]) -> Fake {
+            let name = format!("cofferdam-limits-{name}-{}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            fs::create_dir_all(&path).unwrap();
+            for (file, text) in files {
+                fs::write(path.join(file), text).unwrap();
+            }
+            Fake { path }
+        }
+
+        fn cgroup(&self) -> Cgroup {
+            Cgroup::at(&self.path).unwrap()
+        }
+
+        fn says(&self, file: &str) -> String {
+            let text = fs::read_to_string(self.path.join(file)).unwrap();
+            text.trim().to_string()
+        }
+    }
+
+    impl Drop for Fake {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.path).unwrap();
+        }
+    }
+
+    fn settings(json: &str) -> Vec<Setting> {
+        let spec = serde_json::from_str(json).unwrap();
+        resources(Some(&spec)).unwrap().settings
+    }
+
+    #[test]
+    fn what_was_written_is_taken_back_when_a_later_limit_is_refused() {
+        let files = [
+            ("pids.max", "10"),
+            ("memory.max", "max"),
+            ("cgroup.procs", ""),
+        ];
+        let fake = Fake::new("back", &files);
+        let cgroup = fake.cgroup();
+        let fine = settings(r#"{"pids": {"limit": 20}, "memory": {"limit": 300}}"#);
+        let written = cgroup.update(&fine).unwrap();
+        assert_eq!(
+            (fake.says("pids.max"), fake.says("memory.max")),
+            ("20".into(), "300".into())
+        );
+        assert_eq!(written.take_back(anyhow!("no")).to_string(), "no");
+        assert_eq!(
+            (fake.says("pids.max"), fake.says("memory.max")),
+            ("10".into(), "max".into())
+        );
+
+        let wrong =
+            settings(r#"{"pids": {"limit": 20}, "memory": {"limit": 300, "reservation": 5}}"#);
+        let error = cgroup.update(&wrong).err().unwrap();
+        let start = "linux.resources.memory.reservation: write \"5\" to memory.low, which this kernel does not have: ";
+        assert!(format!("{error:#}").starts_with(start), "{error:#}");
+        assert_eq!(
+            (fake.says("pids.max"), fake.says("memory.max")),
+            ("10".into(), "max".into())
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_taken_back_is_told() {
+        let fake = Fake::new("left", &[("pids.max", "10"), ("memory.max", "max")]);
+        let cgroup = fake.cgroup();
+        let limits = settings(r#"{"pids": {"limit": 20}, "memory": {"limit": 300}}"#);
+        let written = cgroup.update(&limits).unwrap();
+        fs::remove_file(fake.path.join("memory.max")).unwrap();
+        let error = format!("{:#}", written.take_back(anyhow!("no")));
+        assert!(error.starts_with("memory.max is left changed ("), "{error}");
+        assert!(error.ends_with("): no"), "{error}");
+        assert_eq!(fake.says("pids.max"), "10");
+    }
+
+    #[test]
+    fn the_file_that_is_there_is_written() {
+        let fake = Fake::new("bfq", &[("io.bfq.weight", ""), ("io.weight", "")]);
+        let weight = settings(r#"{"blockIO": {"weight": 100}}"#);
+        fake.cgroup().update(&weight).unwrap();
+        assert_eq!(fake.says("io.bfq.weight"), "100");
+        fs::remove_file(fake.path.join("io.bfq.weight")).unwrap();
+        let of_device = r#"{"blockIO": {"weight": 100, "weightDevice": [{"major": 8, "minor": 0, "weight": 50}]}}"#;
+        fake.cgroup().update(&settings(of_device)).unwrap();
+        assert_eq!(fake.says("io.weight"), "910");
+    }
+
+    #[test]
+    fn a_limit_below_what_is_in_use_tells_both() {
+        let files = [("memory.max", "9000\n"), ("memory.current", "8000\n")];
+        let fake = Fake::new("usage", &files);
+        let setting = &settings(r#"{"memory": {"limit": 300}}"#)[0];
+        let refused = sys::named(Err::<(), _>(Errno::EBUSY), || "write".to_string()).unwrap_err();
+        let error = fake.cgroup().explain(setting, refused);
+        let text = "linux.resources.memory.limit: write \"300\" to memory.max, which says 9000 while 8000 are in use; \
+                    end what uses them, or ask for no less";
+        assert_eq!(error.to_string(), text);
+    }
+}

@@ -360,4 +360,11 @@ mod tests {
             assert_eq!(undo(file, value, before), want, "{file} {value}");
         }
     }
+
+    #[test]
+    fn who_stops_being_idle_has_the_weight_of_before() {
+        assert_eq!(changed("cpu.idle", "1"), ["cpu.weight", "cpu.idle"]);
+        assert_eq!(changed("cpu.idle", "0"), ["cpu.idle"]);
+        assert_eq!(changed("pids.max", "1"), ["pids.max"]);
+    }
 }

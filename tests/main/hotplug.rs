@@ -206,7 +206,7 @@ fn locks_of_the_host_hold_for_what_is_added() {
 }
 
 /// Becomes an ordinary user for good.
-fn as_user() -> std::io::Result<()> {
+pub fn as_user() -> std::io::Result<()> {
     // SAFETY: plain calls that touch no memory of ours.
     let done = unsafe {
         libc::setgroups(0, std::ptr::null())
@@ -220,7 +220,7 @@ fn as_user() -> std::io::Result<()> {
     }
 }
 
-const USER: u32 = 23456;
+pub const USER: u32 = 23456;
 
 #[test]
 fn without_root_the_own_files_are_added() {

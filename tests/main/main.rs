@@ -28,6 +28,7 @@ mod hotplug; // mounts of a running container: added, removed, listed
 mod intel_rdt; // refused where the hardware or the mount is missing
 mod kill; // signals by name and number, to one and to all
 mod lifecycle; // create, start, state, delete: states, ids, pid files, the log
+mod limits; // each limit of a container that lives, where the host has the controllers
 mod memory_policy; // on which nodes memory is taken
 mod mounts; // file systems, propagation, the order, and the targets that are refused
 mod namespaces; // new, joined, inherited; id maps and clock offsets

@@ -1,21 +1,22 @@
 //! Limits that change while the container lives: what is not asked for stays, what fails is taken back.
 
+use crate::hotplug::{USER, as_user};
 use crate::support::{Bundle, Output, has_controller};
 use serde_json::{Value, json};
 use std::fs;
 
-fn up(c: Bundle) -> Bundle {
+pub fn up(c: Bundle) -> Bundle {
     let c = c.asks(&["pause"]);
     c.up();
     c
 }
 
-fn update(c: &Bundle, resources: &Value) -> Output {
+pub fn update(c: &Bundle, resources: &Value) -> Output {
     let args = ["update", "--resources", "-", &c.id];
     c.call(&args).stdin(&resources.to_string()).finish()
 }
 
-fn by_flags(c: &Bundle, flags: &[&str]) -> Output {
+pub fn by_flags(c: &Bundle, flags: &[&str]) -> Output {
     let args: Vec<&str> = ["update"]
         .iter()
         .chain(flags)
@@ -25,7 +26,7 @@ fn by_flags(c: &Bundle, flags: &[&str]) -> Output {
     c.call(&args).finish()
 }
 
-fn value(c: &Bundle, file: &str) -> String {
+pub fn value(c: &Bundle, file: &str) -> String {
     let text = fs::read_to_string(c.cgroup().join(file)).expect(file);
     text.trim().to_string()
 }
@@ -179,60 +180,116 @@ fn a_controller_that_is_missing_is_named() {
 }
 
 #[test]
-fn every_flag_is_written() {
-    for controller in ["memory", "cpu", "cpuset", "pids"] {
-        needs!(
-            has_controller(controller),
-            "needs the controllers memory, cpu, cpuset and pids"
-        );
-    }
+fn the_state_has_no_record_of_limits() {
     let c = up(bundle!());
-    for (flags, file, want) in [
-        (
-            &["--memory", "64m", "--memory-swap", "128m"][..],
-            "memory.max",
-            "67108864",
-        ),
-        (&[], "memory.swap.max", "67108864"),
-        (&["--memory-swap", "96m"], "memory.swap.max", "33554432"),
-        (&["--memory", "-1"], "memory.max", "max"),
-        (&[], "memory.swap.max", "max"),
-        (&["--memory-reservation", "16m"], "memory.low", "16777216"),
-        (
-            &["--cpu-quota", "50000", "--cpu-period", "200000"],
-            "cpu.max",
-            "50000 200000",
-        ),
-        (&["--cpu-quota", "60000"], "cpu.max", "60000 200000"),
-        (&["--cpu-period", "100000"], "cpu.max", "60000 100000"),
-        (&["--cpu-burst", "10000"], "cpu.max.burst", "10000"),
-        (
-            &["--cpu-quota=-1", "--cpu-burst=0"],
-            "cpu.max",
-            "max 100000",
-        ),
-        (&["--cpu-share", "2048"], "cpu.weight", "174"),
-        (&["--cpu-idle", "1"], "cpu.idle", "1"),
-        (&["--cpu-idle", "0"], "cpu.idle", "0"),
-        (&["--cpuset-cpus", "0"], "cpuset.cpus", "0"),
-        (&["--cpuset-mems", "0"], "cpuset.mems", "0"),
-        (&["--pids-limit", "33"], "pids.max", "33"),
-        (&["--pids-limit", "-1"], "pids.max", "max"),
-    ] {
-        if !flags.is_empty() {
-            by_flags(&c, flags).ok().silent();
-        }
-        assert_eq!(value(&c, file), want, "{flags:?}");
-    }
+    let files = || {
+        let names = fs::read_dir(c.state_root().join(&c.id))
+            .expect("the state")
+            .flatten();
+        let mut texts: Vec<_> = names
+            .map(|f| (f.file_name(), fs::read(f.path()).ok()))
+            .collect();
+        texts.sort();
+        texts
+    };
+    let (state, before) = (c.state(), files());
+    update(&c, &json!({"unified": {"cgroup.max.depth": "5"}})).ok();
+    assert_eq!(value(&c, "cgroup.max.depth"), "5");
+    assert_eq!(c.state(), state);
+    assert_eq!(files(), before);
+    let args = ["exec", &c.id, "/payload", "exit", "0"];
+    c.call(&args).finish().ok();
 }
 
 #[test]
-fn a_limit_below_the_usage_can_be_refused() {
-    needs!(has_controller("memory"), "needs the memory controller");
+fn limits_of_the_first_version_are_warned_of() {
     let c = up(bundle!());
-    by_flags(&c, &["--memory", "64m"]).ok();
-    let low = json!({"memory": {"limit": 4096, "checkBeforeUpdate": true}});
-    update(&c, &low).fails_with("rejecting memory limit 4096 <= usage");
-    assert_eq!(value(&c, "memory.max"), "67108864");
-    assert_eq!(c.status(), "running");
+    by_flags(&c, &["--kernel-memory", "0", "--cpu-rt-runtime", "0"])
+        .ok()
+        .silent();
+    for (flags, told) in [
+        (
+            ["--kernel-memory", "5m"],
+            "--kernel-memory: 5242880: has no meaning",
+        ),
+        (
+            ["--kernel-memory-tcp", "5m"],
+            "--kernel-memory-tcp: 5242880: has no meaning",
+        ),
+        (
+            ["--cpu-rt-runtime", "9"],
+            "--cpu-rt-runtime: 9: has no meaning",
+        ),
+        (
+            ["--cpu-rt-period", "9"],
+            "--cpu-rt-period: 9: has no meaning",
+        ),
+    ] {
+        let text = by_flags(&c, &flags).ok().stderr();
+        assert!(text.contains(told), "{text}");
+    }
+    let old = json!({"memory": {"swappiness": 60}, "network": {"classID": 7}, "cpu": {"realtimePeriod": 0}});
+    let text = update(&c, &old).ok().stderr();
+    assert!(
+        text.contains("linux.resources.memory.swappiness: 60: has no meaning"),
+        "{text}"
+    );
+    assert!(
+        text.contains("linux.resources.network.classID: 7: has no meaning"),
+        "{text}"
+    );
+    assert_eq!(text.lines().count(), 2, "{text}");
+}
+
+fn free_huge_pages() -> u64 {
+    let text = fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
+    text.map_or(0, |text| text.trim().parse().unwrap_or(0))
+}
+
+#[test]
+fn huge_pages_in_use_cannot_be_taken_away() {
+    needs!(has_controller("hugetlb"), "needs the hugetlb controller");
+    needs!(
+        free_huge_pages() > 0,
+        "needs a free huge page (vm.nr_hugepages)"
+    );
+    // mmap of one page: readable and writable; private, of no file, huge, and made at once.
+    let map = "syscall 9 0 2097152 3 0x48022 -1 0";
+    let c = bundle!().set(
+        "/linux/resources/hugepageLimits",
+        pages(4194304)["hugepageLimits"].clone(),
+    );
+    let c = c.asks(&[map, "pause"]);
+    c.up();
+    crate::support::wait_until("the page is in use", || {
+        value(&c, "hugetlb.2MB.current") == "2097152"
+    });
+    update(&c, &pages(0)).fails_naming(
+        "linux.resources.hugepageLimits[0].limit: write \"0\" to hugetlb.2MB.rsvd.max, which says 4194304 while \
+         2097152 are in use; end what uses them, or ask for no less",
+    );
+    assert_eq!(value(&c, "hugetlb.2MB.max"), "4194304");
+    update(&c, &pages(2097152)).ok();
+}
+
+#[test]
+fn without_a_cgroup_there_is_nothing_to_limit() {
+    let map = json!([{"containerID": 0, "hostID": USER, "size": 1}]);
+    let c = bundle!()
+        .push("/linux/namespaces", json!({"type": "user"}))
+        .set("/linux/uidMappings", map.clone())
+        .set("/linux/gidMappings", map)
+        .remove("/linux/cgroupsPath")
+        .remove("/linux/resources")
+        .asks(&["pause"]);
+    let binary = c.dir.join("cofferdam");
+    fs::copy(crate::support::binary(), &binary).expect("copy the runtime");
+    c.write_config();
+    c.give("", USER);
+    let call = |args: &[&str]| c.call(args).program(&binary).setup(as_user).finish();
+    let dir = c.dir.display().to_string();
+    call(&["create", "--bundle", &dir, &c.id]).ok();
+    call(&["update", "--pids-limit", "5", &c.id]).fails_with("the container has no cgroup");
+    call(&["update", &c.id]).ok();
+    call(&["delete", "--force", &c.id]).ok();
 }
