@@ -6,8 +6,9 @@ use anyhow::{Error, Result};
 use nix::errno::Errno;
 
 use super::{Cgroup, is_gone};
+use crate::fault::coded;
 use crate::plan::resources::Setting;
-use crate::plan::update::{changed, undo};
+use crate::plan::update::{BELOW_USAGE, changed, undo};
 use crate::{log, sys};
 
 /// What was written, and so has to be written to have it as it was.
@@ -68,29 +69,35 @@ impl Cgroup {
         changed(file, value).into_iter().filter_map(text).collect()
     }
 
-    /// The kernel says EBUSY to a limit below what is in use and cannot be taken away.
     fn explain(&self, setting: &Setting, error: Error) -> Error {
         let (file, value) = self.target(setting);
-        let reason = match sys::errno(&error) {
-            Some(Errno::EBUSY) => self.usage(file).unwrap_or_default(),
-            Some(Errno::ENOENT) if self.exists("cgroup.procs") => {
-                ", which this kernel does not have".to_string()
+        let act = format!("{}: write {value:?} to {file}", setting.field);
+        let why = match sys::errno(&error) {
+            // mm/page_counter.c, page_counter_set_max: what is in use cannot be taken away.
+            Some(Errno::EBUSY) => {
+                return error.context(coded(BELOW_USAGE, act + &self.usage(file)));
             }
-            _ => String::new(),
+            // kernel/sched/core.c, tg_set_cfs_bandwidth.
+            Some(Errno::EINVAL) if file == "cpu.max" => {
+                ", which takes quotas from 1000 and periods from 1000 to 1000000"
+            }
+            Some(Errno::ENOENT) if self.exists("cgroup.procs") => {
+                ", which this kernel does not have"
+            }
+            _ => "",
         };
-        error.context(format!(
-            "{}: write {value:?} to {file}{reason}",
-            setting.field
-        ))
+        error.context(act + why)
     }
 
-    fn usage(&self, file: &str) -> Option<String> {
-        let stem = file.strip_suffix("max")?;
-        let (limit, usage) = (self.now(file)?, self.now(&format!("{stem}current"))?);
-        let (limit, usage) = (limit.trim(), usage.trim());
-        Some(format!(
+    fn usage(&self, file: &str) -> String {
+        let number = |name: &str| {
+            self.now(name)
+                .map_or("unknown".to_string(), |text| text.trim().to_string())
+        };
+        let (limit, usage) = (number(file), number(&file.replace("max", "current")));
+        format!(
             ", which says {limit} while {usage} are in use; end what uses them, or ask for no less"
-        ))
+        )
     }
 }
 

@@ -5,12 +5,12 @@
 use std::io::Read;
 use std::path::Path;
 
-use anyhow::{Context, Error, Result, anyhow, ensure};
+use anyhow::{Context, Error, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::cgroup::{Cgroup, controllers};
 use crate::container::{Container, Status, Store};
-use crate::fault::coded;
+use crate::fault::{Coded, coded};
 use crate::flags;
 use crate::host::Host;
 use crate::plan::rdt::{self, Schema};
@@ -51,7 +51,7 @@ fn change(
     if uncounted {
         // Docs of the kernel, cgroup-v2.rst, "Memory Ownership": memory stays charged to whom it was charged first.
         log::warn(
-            "the container had no limit of memory so far: what it uses already is not counted",
+            "the container was without the memory controller so far: what it uses already is not counted",
         );
     }
     let written = cgroup.update(&plan.settings)?;
@@ -213,9 +213,12 @@ fn set_schemata(container: &Container, schemata: &[Schema]) -> Result<()> {
 }
 
 fn naming_flags(error: Error) -> Error {
-    let text = format!("{error:#}");
-    let told = with_flags(&text);
-    if told == text { error } else { anyhow!(told) }
+    let coded = Coded::of(&error);
+    let text = with_flags(&coded.text);
+    if text == coded.text {
+        return error;
+    }
+    Error::new(Coded { text, ..coded })
 }
 
 fn with_flags(text: &str) -> String {

@@ -8,6 +8,10 @@ use oci_spec::runtime::LinuxResources;
 use serde_json::{Value, json};
 
 use super::resources::{Resources, Setting, resources};
+use crate::fault::coded;
+
+/// The code of a limit below what is in use.
+pub const BELOW_USAGE: &str = "limit-below-usage";
 
 /// Fills in the other half of what shares one file, or is counted together. 0 stands for what is not asked for.
 pub fn complete(asked: &mut Value, now: impl Fn(&str) -> Option<String>) {
@@ -72,7 +76,12 @@ fn check_usage(spec: &LinuxResources, now: impl Fn(&str) -> Option<String>) -> R
         let limit = limit.unwrap_or(0);
         ensure!(
             limit <= 0 || limit > usage,
-            "linux.resources.memory.{field}: {limit}: rejecting {what} limit {limit} <= usage {usage}"
+            coded(
+                BELOW_USAGE,
+                format!(
+                    "linux.resources.memory.{field}: {limit}: rejecting {what} limit {limit} <= usage {usage}"
+                )
+            )
         );
     }
     Ok(())

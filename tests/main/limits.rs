@@ -129,7 +129,9 @@ fn what_the_scheduler_refuses_is_explained() {
         .fails_naming("--cpu-quota: 30000: below the burst of 40000; set --cpu-burst with it");
     by_flags(&c, &["--cpu-burst", "60000"])
         .fails_naming("--cpu-burst: 60000: must not be above --cpu-quota, 50000");
-    by_flags(&c, &["--cpu-quota", "1"]).fails_naming("--cpu-quota: 1: ");
+    by_flags(&c, &["--cpu-quota", "1", "--cpu-burst", "0"])
+        .fails_naming("--cpu-quota: write \"1 100000\" to cpu.max, which takes quotas from 1000");
+    assert_eq!(value(&c, "cpu.max.burst"), "40000");
     by_flags(&c, &["--cpu-idle", "1"]).ok();
     by_flags(&c, &["--cpu-share", "512"]).fails_naming("--cpu-share: 512: the container is idle");
     assert_eq!(value(&c, "cpu.max"), "50000 100000");
@@ -176,7 +178,7 @@ fn rates_of_a_disk() {
 #[test]
 fn the_weight_of_io() {
     needs!(has_controller("io"), "needs the io controller");
-    let c = limited(bundle!(), json!({"unified": {"io.max": "\n"}}));
+    let c = up(bundle!());
     let flags: &[&str] = &["--blkio-weight", "500"];
     let (file, want) = match c.cgroup().join("io.bfq.weight").exists() {
         true => ("io.bfq.weight", "500"),
@@ -184,8 +186,17 @@ fn the_weight_of_io() {
     };
     by_flags(&c, flags).ok().silent();
     assert_eq!(value(&c, file).trim_start_matches("default "), want);
-    let device = json!({"blockIO": {"weightDevice": [{"major": 7, "minor": 0, "weight": 0}]}});
-    update(&c, &device).ok().silent();
+    let Some((major, minor)) = disk() else { return };
+    let weight = json!({"major": major, "minor": minor, "weight": 300});
+    let output = update(&c, &json!({"blockIO": {"weightDevice": [weight]}})).ok();
+    match file {
+        "io.bfq.weight" => assert!(value(&c, file).contains(&format!("{major}:{minor} 300"))),
+        _ => assert!(
+            output
+                .stderr()
+                .contains("the kernel has no io.bfq.weight, ignored")
+        ),
+    }
 }
 
 /// As a resize of a pod does it.

@@ -264,9 +264,14 @@ fn huge_pages_in_use_cannot_be_taken_away() {
     crate::support::wait_until("the page is in use", || {
         value(&c, "hugetlb.2MB.current") == "2097152"
     });
-    update(&c, &pages(0)).fails_naming(
+    let output = update(&c, &pages(0)).fails_naming(
         "linux.resources.hugepageLimits[0].limit: write \"0\" to hugetlb.2MB.rsvd.max, which says 4194304 while \
-         2097152 are in use; end what uses them, or ask for no less",
+         2097152 are in use: ",
+    );
+    assert!(
+        output.stderr().contains("; end what uses them"),
+        "{}",
+        output.stderr()
     );
     assert_eq!(value(&c, "hugetlb.2MB.max"), "4194304");
     update(&c, &pages(2097152)).ok();
