@@ -288,7 +288,7 @@ fn without_a_cgroup_there_is_nothing_to_limit() {
         .remove("/linux/resources")
         .asks(&["pause"]);
     let binary = c.dir.join("cofferdam");
-    fs::copy(crate::support::binary(), &binary).expect("copy the runtime");
+    crate::support::copy_program(&crate::support::binary(), &binary);
     c.write_config();
     c.give("", USER);
     let call = |args: &[&str]| c.call(args).program(&binary).setup(as_user).finish();

@@ -52,7 +52,7 @@ impl Bundle {
         for path in [&dir, &rootfs] {
             fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("chmod");
         }
-        host::copy_program(&payload::path(), &rootfs.join("payload"));
+        host::copy_program(payload::path(), &rootfs.join("payload"));
         let mut spec = base::spec();
         spec["linux"]["cgroupsPath"] = json!(format!("/cofferdam-test/{id}"));
         Bundle {
