@@ -67,6 +67,7 @@ fn operands(
     words: &mut Vec<OsString>,
 ) -> Result<Vec<OsString>> {
     let takes_hyphens = level.get_positionals().any(Arg::is_allow_hyphen_values_set);
+    let passes_on = level.get_positionals().any(Arg::is_trailing_var_arg_set);
     let runs_command = level.get_positionals().any(Arg::is_last_set);
     let mut operands = Vec::new();
     while let Some(word) = next_operand(level, args, words)? {
@@ -80,6 +81,11 @@ fn operands(
             bail!("flag provided but not defined: -{name}{hint}");
         } else {
             operands.push(word);
+            if passes_on {
+                // What follows the container's name is another program's, whatever it looks like.
+                operands.extend(args.next().filter(|word| word != "--"));
+                operands.extend(args.by_ref());
+            }
         }
     }
     if !runs_command {

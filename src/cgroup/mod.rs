@@ -81,6 +81,12 @@ impl Cgroup {
         self.kept = true;
     }
 
+    /// Whether cgroups below have controllers of their own, so that no process may be here.
+    pub fn hands_on_controllers(&self) -> bool {
+        let list = self.read("cgroup.subtree_control").ok().flatten();
+        list.is_some_and(|list| !list.trim().is_empty())
+    }
+
     pub fn inode(&self) -> Result<u64> {
         let stat = named(fstat(&self.directory), || format!("fstat({:?})", self.path))?;
         Ok(stat.st_ino)

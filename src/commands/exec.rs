@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -19,7 +19,7 @@ use crate::launch::{Init, Launch, Target};
 use crate::plan::Plan;
 use crate::plan::exec::{self, Changes, Saved};
 use crate::sys::{self, process, socket};
-use crate::{lsm, selfexe, terminal, timings, users};
+use crate::{log, lsm, selfexe, terminal, timings, users};
 
 pub fn run(args: &flags::Exec, store: &Store) -> Result<i32> {
     selfexe::protect()?;
@@ -36,6 +36,7 @@ pub fn run(args: &flags::Exec, store: &Store) -> Result<i32> {
     };
     let host = Host::probe()?;
     let plan = plan(args, &container, &host, &target)?;
+    plan.warnings.iter().for_each(|warning| log::warn(warning));
     timings::step(|| "plan".to_string());
     check_terminal(args, &plan)?;
     check_preserved(plan.process.preserve_fds)?;
@@ -45,7 +46,8 @@ pub fn run(args: &flags::Exec, store: &Store) -> Result<i32> {
     let initial = &plan.process.scheduling.affinity.initial;
     if !initial.is_empty() {
         // Inherited by the process, which is born in the container's cgroup.
-        process::set_affinity(initial).context("process.execCPUAffinity.initial")?;
+        process::set_affinity(initial)
+            .context("process.execCPUAffinity.initial: go to these processors")?;
     }
     raise_own_limits(&plan);
     let launch = |state: &mut _| {
@@ -227,7 +229,9 @@ pub fn foreign_namespaces(pid: i32) -> Result<u64> {
     Ok(flags)
 }
 
-/// Where init is now, which may be below the cgroup that was made for it, or a directory that is asked for.
+/// The container's own, or what is asked for below it.
+///
+/// cgroups(7): no process may be where controllers are handed on. An init that does so has gone below, and there one goes too.
 fn cgroup(container: &Container, host: &Host, asked: &[String]) -> Result<Option<Cgroup>> {
     let Some(own) = container.cgroup()? else {
         ensure!(
@@ -236,21 +240,40 @@ fn cgroup(container: &Container, host: &Host, asked: &[String]) -> Result<Option
         );
         return Ok(None);
     };
-    let path = match asked.last() {
-        Some(text) => {
-            let below = text
-                .rsplit_once(':')
-                .map_or(text.as_str(), |(_, path)| path);
-            let below = crate::plan::mounts::clean(Path::new(below));
-            own.path.join(below.strip_prefix("/").unwrap_or(&below))
+    let path = match asked {
+        [] if own.hands_on_controllers() => {
+            let (mount, pid) = (&host.cgroup.mount, container.state.pid);
+            init_cgroup(&own.path, mount, pid).unwrap_or(own.path.clone())
         }
-        None => {
-            let mount = &host.cgroup.mount;
-            init_cgroup(&own.path, mount, container.state.pid).unwrap_or(own.path.clone())
-        }
+        [] => own.path.clone(),
+        asked => own.path.join(below(asked)?),
     };
-    let found = Cgroup::at(&path).with_context(|| format!("--cgroup: {}", path.display()))?;
-    Ok(Some(found))
+    let found = Cgroup::at(&path).with_context(|| match asked {
+        [] => format!("the container's cgroup {}", path.display()),
+        _ => format!("--cgroup: {}", path.display()),
+    });
+    found.map(Some)
+}
+
+/// `PATH` or `CONTROLLER[,CONTROLLER]:PATH`, below the container's cgroup. In cgroup v2 all controllers have the same.
+fn below(asked: &[String]) -> Result<PathBuf> {
+    let mut paths = Vec::new();
+    for text in asked {
+        let path = text.split_once(':').map_or(text.as_str(), |(_, path)| path);
+        let path = Path::new(path.trim_start_matches('/'));
+        let plain = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+        ensure!(
+            path.components().all(plain) && text.matches(':').count() < 2,
+            "--cgroup: {text:?}: must be PATH or CONTROLLER:PATH, below the container's cgroup"
+        );
+        let names = path.components().filter(|part| *part != Component::CurDir);
+        paths.push(names.collect::<PathBuf>());
+    }
+    ensure!(
+        paths.windows(2).all(|pair| pair[0] == pair[1]),
+        "--cgroup: {asked:?}: cgroup v2 has one for all controllers; give one path"
+    );
+    Ok(paths.pop().unwrap_or_default())
 }
 
 /// Below the container's own, if this process's cgroup namespace shows it at all.
@@ -258,4 +281,34 @@ fn init_cgroup(own: &Path, mount: &Path, pid: i32) -> Option<PathBuf> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
     Some(mount.join(path)).filter(|path| path.starts_with(own))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cgroup_is_below_the_containers_and_one_for_all_controllers() {
+        let below = |asked: &[&str]| {
+            let asked: Vec<String> = asked.iter().map(ToString::to_string).collect();
+            super::below(&asked).map_err(|error| error.to_string())
+        };
+        for (asked, path) in [
+            (&["a/b"][..], "a/b"),
+            (&["/a"], "a"),
+            (&["/"], ""),
+            (&[""], ""),
+            (&["./a//b/"], "a/b"),
+            (&["memory:/a"], "a"),
+            (&["cpu,memory:a", ":a"], "a"),
+        ] {
+            assert_eq!(below(asked).unwrap(), PathBuf::from(path), "{asked:?}");
+        }
+        for asked in ["..", "a/../b", "/..", "a:b:c", "a:..", "..:a:b"] {
+            let fault = below(&[asked]).unwrap_err();
+            assert!(fault.contains("must be PATH or CONTROLLER:PATH"), "{fault}");
+        }
+        let fault = below(&["memory:a", "cpu:b"]).unwrap_err();
+        assert!(fault.ends_with("give one path"), "{fault}");
+    }
 }

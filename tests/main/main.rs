@@ -20,6 +20,7 @@ mod devices; // nodes, links and the device rules of the cgroup
 mod errors; // what errors say, to people, to machines and to engines
 mod events; // one report, the stream, its end
 mod exec; // processes that join a running container
+mod exec_inherits; // their place, user and limits
 
 mod faults; // killed half-way, broken records, tiny limits
 mod features; // the same document for everybody
