@@ -3,6 +3,8 @@
 //! The spec leaves objects open and enumerations closed: unknown properties, annotations and
 //! capabilities are passed over, wrong values are errors that name their field.
 
+mod objects;
+
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -205,7 +207,7 @@ fn parse(text: &[u8]) -> Result<(Spec, Vec<String>)> {
         matches!(first, None | Some(b'{')),
         "must be a JSON object, at line 1"
     );
-    objects_are_objects(text)?;
+    objects::check(text)?;
     let (place, first) = match typed(text) {
         Ok(spec) => return Ok((spec, Vec::new())),
         Err(error) => error,
@@ -230,58 +232,6 @@ fn parse(text: &[u8]) -> Result<(Spec, Vec<String>)> {
         anyhow!("{path}: {words}")
     })?;
     Ok((spec, unknown))
-}
-
-/// Objects without a field that must be there: serde would take a list of nothing for them.
-const OBJECTS: [&str; 16] = [
-    "hooks",
-    "linux",
-    "linux.intelRdt",
-    "linux.memoryPolicy",
-    "linux.resources",
-    "linux.resources.blockIO",
-    "linux.resources.cpu",
-    "linux.resources.memory",
-    "linux.resources.network",
-    "linux.resources.pids",
-    "linux.seccomp",
-    "process",
-    "process.capabilities",
-    "process.execCPUAffinity",
-    "process.user",
-    "root",
-];
-
-/// Looks at the text first: reading all of it once more is for the few that are suspicious.
-fn objects_are_objects(text: &[u8]) -> Result<()> {
-    let opened = text.iter().enumerate().filter(|(_, byte)| **byte == b'[');
-    let is_suspicious = |at: usize| {
-        let name = key_before(&text[..at]);
-        OBJECTS
-            .iter()
-            .any(|object| object.rsplit('.').next().map(str::as_bytes) == name)
-    };
-    if !opened.map(|(at, _)| at).any(is_suspicious) {
-        return Ok(());
-    }
-    let Ok(value) = serde_json::from_slice::<Value>(text) else {
-        // The reading of the fields says what is wrong.
-        return Ok(());
-    };
-    for object in OBJECTS {
-        let found = value.pointer(&format!("/{}", object.replace('.', "/")));
-        let is_list = found.is_some_and(Value::is_array);
-        ensure!(!is_list, "{object}: must be an object, not a list");
-    }
-    Ok(())
-}
-
-/// The name in `.. "name" :`, if the text ends so.
-fn key_before(text: &[u8]) -> Option<&[u8]> {
-    let text = text.trim_ascii_end().strip_suffix(b":")?;
-    let text = text.trim_ascii_end().strip_suffix(b"\"")?;
-    let start = text.iter().rposition(|byte| *byte == b'"')?;
-    Some(&text[start + 1..])
 }
 
 /// The config, or the path of the field that is wrong and what is wrong with it.
