@@ -68,6 +68,12 @@ fn list(hooks: &Option<Vec<SpecHook>>, name: &str) -> Result<Vec<Hook>> {
             path.is_absolute(),
             "{field}.path: {path:?}: must be absolute"
         );
+        for (index, entry) in hook.env().iter().flatten().enumerate() {
+            let named = entry
+                .split_once('=')
+                .is_some_and(|(name, _)| !name.is_empty());
+            ensure!(named, "{field}.env[{index}]: {entry:?}: must be NAME=value");
+        }
         let timeout = hook.timeout();
         ensure!(
             timeout.is_none_or(|seconds| seconds > 0),

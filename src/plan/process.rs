@@ -262,12 +262,20 @@ fn capability_warnings(
     } else {
         host.capabilities
     };
-    let unbounded = |sets: &LinuxCapabilities| mask(sets.inheritable()) & !mask(sets.bounding());
-    let unbounded = spec.capabilities().as_ref().map_or(0, unbounded);
-    let mut missing = capability_names(wanted & !owned | unbounded);
+    let unfounded = spec.capabilities().as_ref().map_or(0, unfounded);
+    let mut missing = capability_names(wanted & !owned | unfounded);
     missing.extend(bundle.unknown_capabilities.iter().cloned());
     let warning = |name: String| format!("process.capabilities: {name}: cannot be granted here");
     missing.into_iter().map(warning).collect()
+}
+
+/// What the kernel keeps out of a set because another set has not got it (capabilities(7)).
+fn unfounded(sets: &LinuxCapabilities) -> u64 {
+    let permitted = mask(sets.permitted());
+    let inheritable = mask(sets.inheritable()) & mask(sets.bounding());
+    let effective = mask(sets.effective()) & !permitted;
+    let ambient = mask(sets.ambient()) & !(permitted & inheritable);
+    mask(sets.inheritable()) & !inheritable | effective | ambient
 }
 
 fn mask(capabilities: &Option<Capabilities>) -> u64 {
