@@ -33,6 +33,7 @@ mod timings;
 mod trees;
 mod users;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -48,7 +49,7 @@ fn main() -> ExitCode {
     let started = Instant::now();
     sys::process::ignore_backtraces();
     // What is made must be usable whatever the caller's is; hooks get this one too.
-    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    sys::process::set_umask(0o022).ok();
     std::panic::set_hook(Box::new(|panic| {
         log::error(&format!("internal error: {panic}"))
     }));
@@ -76,7 +77,9 @@ fn run(started: Instant) -> Result<i32> {
             timings::begin(started);
             let done = dispatch(&cli);
             timings::step(|| "end".to_string());
-            eprintln!("{}", timings::report(&cli.verb, format)?);
+            let report = timings::report(&cli.verb, format)?;
+            // Nobody may be there to read it, who would be no reason to fail.
+            writeln!(std::io::stderr(), "{report}").ok();
             done
         }
     }

@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
-use nix::sys::stat::{Mode, umask};
 use nix::unistd::{AccessFlags, faccessat};
 
 use super::{explain, identity};
@@ -52,7 +51,7 @@ pub fn prepare(plan: &Plan) -> Result<Ready> {
         Some(name) => find(name, &env)?,
         None => CString::default(),
     };
-    umask(Mode::from_bits_truncate(process.umask));
+    process::set_umask(process.umask).context("process.user.umask")?;
     Ok(Ready {
         program,
         argv: Pointers::new(process.args.clone()),

@@ -94,7 +94,7 @@ fn set_up(plan: &Plan, channel: &ChildEnd, mut materials: Materials) -> Result<e
     }
     process::set_dumpable(false)?;
     named(nix::unistd::setsid(), || "setsid()".to_string())?;
-    nix::sys::stat::umask(nix::sys::stat::Mode::empty());
+    process::set_umask(0)?;
     set_affinity(plan)?;
     if plan.namespaces.creates(clone::NEWCGROUP) {
         // Not at the clone: the namespace is rooted at the cgroup that its maker is in.
@@ -243,9 +243,8 @@ fn join_keyring(plan: &Plan) -> Result<()> {
 fn set_affinity(plan: &Plan) -> Result<()> {
     let Affinity { initial, last } = &plan.process.scheduling.affinity;
     match plan.rootfs.is_none() {
-        true if !last.is_empty() => {
-            process::set_affinity(last).context("process.execCPUAffinity.final")
-        }
+        true if !last.is_empty() => process::set_affinity(last)
+            .context("process.execCPUAffinity.final: go to these processors"),
         true if !initial.is_empty() => Ok(()),
         _ => process::set_affinity(&process::ALL_PROCESSORS),
     }

@@ -143,15 +143,25 @@ pub fn set_affinity(processors: &[u64]) -> Result<()> {
     // SAFETY: the mask outlives the call and its size is given.
     let result =
         unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size, processors.as_ptr()) };
-    let name = || format!("sched_setaffinity({:#x})", processors.first().unwrap_or(&0));
-    check(result, name).map(drop)
+    check(result, || "sched_setaffinity()".to_string()).map(drop)
+}
+
+/// umask(2) never fails, but in a sandbox that refuses it, which nix does not expect.
+pub fn set_umask(mask: u32) -> Result<()> {
+    // SAFETY: no pointers are passed.
+    let result = unsafe { libc::syscall(libc::SYS_umask, mask) };
+    check(result, || format!("umask({mask:#o})")).map(drop)
 }
 
 pub fn set_scheduler(attributes: &Scheduler) -> Result<()> {
     let pointer = std::ptr::from_ref(attributes);
+    let Scheduler { policy, flags, .. } = attributes;
     // SAFETY: Scheduler has the layout of sched_attr, names its own size and outlives the call.
     let result = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, pointer, 0) };
-    check(result, || format!("sched_setattr({attributes:?})")).map(drop)
+    check(result, || {
+        format!("sched_setattr(policy {policy}, flags {flags:#x})")
+    })
+    .map(drop)
 }
 
 pub fn set_io_priority(priority: i32) -> Result<()> {
