@@ -3,6 +3,7 @@
 //! The spec leaves objects open and enumerations closed: unknown properties, annotations and
 //! capabilities are passed over, wrong values are errors that name their field.
 
+mod absent;
 mod objects;
 
 use std::collections::BTreeMap;
@@ -209,6 +210,7 @@ fn parse(text: &[u8]) -> Result<(Spec, Vec<String>)> {
     );
     objects::check(text)?;
     let (place, first) = match typed(text) {
+        Ok(spec) if absent::in_doubt(&spec) => return settled(text),
         Ok(spec) => return Ok((spec, Vec::new())),
         Err(error) => error,
     };
@@ -219,6 +221,7 @@ fn parse(text: &[u8]) -> Result<(Spec, Vec<String>)> {
     );
     let mut value: Value = serde_json::from_slice(text)?;
     let unknown = tolerate(&mut value);
+    absent::settle(&mut value)?;
     let spec = typed(&serde_json::to_vec(&value)?).map_err(|(path, second)| {
         // Only the first reading knows the lines of the file.
         let words = if path == place {
@@ -232,6 +235,14 @@ fn parse(text: &[u8]) -> Result<(Spec, Vec<String>)> {
         anyhow!("{path}: {words}")
     })?;
     Ok((spec, unknown))
+}
+
+fn settled(text: &[u8]) -> Result<(Spec, Vec<String>)> {
+    let mut value: Value = serde_json::from_slice(text)?;
+    absent::settle(&mut value)?;
+    let spec = typed(&serde_json::to_vec(&value)?);
+    let spec = spec.map_err(|(path, error)| anyhow!("{path}: {}", without_position(&error)))?;
+    Ok((spec, Vec::new()))
 }
 
 /// The config, or the path of the field that is wrong and what is wrong with it.
@@ -449,6 +460,32 @@ mod tests {
             assert!(parse(text.as_bytes()).is_err(), "{text:?}");
         }
         assert_eq!(fault("[]"), "must be a JSON object, at line 1");
+    }
+
+    #[test]
+    fn what_is_absent_is_not_zero() {
+        let config = |resources: &str, process: &str| {
+            let text = format!(
+                r#"{{"ociVersion": "1.0.0", "linux": {{"resources": {resources}}}, "process": {process}}}"#
+            );
+            parse(text.as_bytes()).map(|(spec, _)| spec)
+        };
+        let process = r#"{"cwd": "/", "user": {"uid": 0, "gid": 0}}"#;
+        let pids = |resources: &str| {
+            let spec = config(resources, process).unwrap();
+            let resources = spec.linux().as_ref().unwrap().resources().clone().unwrap();
+            resources.pids().map(|pids| pids.limit())
+        };
+        assert_eq!(pids(r#"{"pids": {}}"#), None);
+        assert_eq!(pids(r#"{"pids": {"limit": null}}"#), None);
+        assert_eq!(pids(r#"{"pids": {"limit": 0}}"#), Some(0));
+        assert_eq!(pids(r#"{"pids": {"limit": 7}}"#), Some(7));
+        let class = r#"{"cwd": "/", "user": {"uid": 0, "gid": 0}, "ioPriority": {"priority": 1}}"#;
+        let error = config("{}", class).unwrap_err().to_string();
+        assert!(
+            error.starts_with("process.ioPriority.class: missing"),
+            "{error}"
+        );
     }
 
     #[test]

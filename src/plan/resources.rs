@@ -130,8 +130,7 @@ fn device_rules(list: &[LinuxDeviceCgroup]) -> Result<Vec<DeviceRule>> {
 }
 
 /// Any negative limit is none. 0 is a limit since version 1.3 of the spec, and 1 is the nearest that
-/// a container can run with, as its init counts. The parser gives 0 for an absent `limit` too; taken
-/// as a limit it fails where one sees it, taken as none it would drop a limit that somebody set.
+/// a container can run with, as its init counts.
 fn pids(limits: &LinuxPids) -> Setting {
     let value = match limits.limit() {
         ..0 => "max".to_string(),

@@ -16,9 +16,6 @@ pub const BELOW_USAGE: &str = "limit-below-usage";
 /// Fills in the other half of what shares one file, or is counted together. 0 stands for what is not asked for.
 pub fn complete(asked: &mut Value, now: impl Fn(&str) -> Option<String>) {
     let number = |value: &Value| value.as_i64().filter(|number| *number != 0);
-    if asked["pids"].is_object() && asked["pids"]["limit"].is_null() {
-        asked["pids"] = Value::Null;
-    }
     let memory = &asked["memory"];
     if number(&memory["swap"]).is_some() && number(&memory["limit"]).is_none() {
         asked["memory"]["limit"] = json!(now("memory.max").map_or(-1, |text| limit_of(&text)));
