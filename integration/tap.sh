@@ -1,12 +1,13 @@
 #!/bin/bash
 # tap.sh SUITE, in the guest: runs every test_ function of suites/SUITE.sh, each in a shell of its own that ends at the
 # first failing command, and tells the results in TAP. A test that calls skip is told as skipped. If the file defines
-# setup, it runs first, and without it no test runs. A suite that writes its own TAP defines main_tap instead.
+# setup, it runs first, and without it no test runs; clean_up runs after a failed test. TESTS, a regular expression,
+# chooses tests. A suite that writes its own TAP defines main_tap instead.
 set -uo pipefail
 suite=$1
 file=/payload/integration/suites/$suite.sh
 log=/results/$suite.log
-tests=$(sed -n 's/^\(test_[a-z0-9_]*\)() {.*/\1/p' "$file")
+tests=$(sed -n 's/^\(test_[a-z0-9_]*\)() {.*/\1/p' "$file" | grep -E "${TESTS:-.}")
 seconds=120
 
 main() {
@@ -45,6 +46,9 @@ tell() {
     printf '  ---\n  duration_ms: %s\n  ...\n' $(($(date +%s%3N) - start))
     case $status in
         0 | 77) return ;;
+    esac
+    ! grep -q '^clean_up() {' "$file" || inside clean_up "/results/$suite-clean_up.log" 60 || true
+    case $status in
         124 | 137) echo "# ended after $seconds s" ;;
     esac
     tail -n 25 "$output" | sed 's/^/# /'

@@ -18,6 +18,12 @@ JSON
     ctr image ls -q | grep -x docker.io/local/busybox:latest
 }
 
+# Runs after a test that has failed.
+clean_up() {
+    ctr task ls -q | xargs -r ctr task rm -f
+    ctr container ls -q | xargs -r ctr container rm
+}
+
 image=docker.io/local/busybox:latest
 
 ctr_run() {
@@ -83,7 +89,7 @@ test_limits() {
 test_read_only_and_privileged() {
     ends_with 1 ctr_run --rm --read-only "$image" one touch /x
     ctr_run --rm --privileged "$image" two mount -t tmpfs t /tmp
-    ends_with 1 ctr_run --rm "$image" three mount -t tmpfs t /tmp
+    ctr_run --rm "$image" three sh -c '! mount -t tmpfs t /tmp'
 }
 
 test_checkpoint_is_refused_clearly() {

@@ -15,6 +15,12 @@ as_user() {
         -E DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/1000/bus -- "$@"
 }
 
+# Runs after a test that has failed.
+clean_up() {
+    as_user podman pod rm -fa -t 0
+    as_user podman rm -fa -t 0
+}
+
 run() {
     as_user podman run --rm --network none "$@"
 }
