@@ -1,6 +1,7 @@
 #!/bin/bash
 # run.sh [SUITE..]: the suites, by default all, on real engines in a guest; one boot for all of them. DRIVER names the
-# cgroup driver that engines use, TESTS, a regular expression, chooses tests of engines. Results are left in target/integration: SUITE.tap, junit.xml, all logs.
+# cgroup driver that engines use, TESTS, a regular expression, chooses tests of engines, ORACLE=runc or crun puts
+# another runtime in the place of cofferdam. Results are left in target/integration: SUITE.tap, junit.xml, all logs.
 set -euo pipefail
 cd "$(dirname "$0")"
 . ./host.sh
@@ -36,7 +37,8 @@ fill_payload() {
     cp "${CARGO_TARGET_DIR:-$root/target}/x86_64-unknown-linux-gnu/release/cofferdam" "$payload/"
     cp -r "$root/integration" "$payload/integration"
     {
-        printf 'SUITES="%s" DRIVER=%s SOURCE=%q TESTS=%q\n' "$*" "$driver" "$root" "${TESTS-}"
+        printf 'SUITES="%s" DRIVER=%s SOURCE=%q TESTS=%q ORACLE=%q\n' "$*" "$driver" "$root" "${TESTS-}" \
+            "${ORACLE-}"
         echo export SUITES DRIVER SOURCE TESTS
     } >"$payload/settings"
     case " $* " in

@@ -4,7 +4,7 @@
 setup() {
     buildah --version
     from_scratch base
-    buildah commit -q base busybox
+    buildah commit -q base localhost/busybox
 }
 
 # A working container with the tree of busybox.
