@@ -6,7 +6,8 @@ cd "$(dirname "$0")"
 . ./host.sh
 
 suite=trixie
-guest=$cache/guest-$(hash_of guest.sh guest-setup.sh guest-packages)
+recipe=$(cat guest.sh guest-setup.sh guest-packages | hash_of_recipe)
+guest=$cache/guest-$recipe
 
 main() {
     if [ ! -e "$guest/guest.img" ]; then
@@ -26,7 +27,7 @@ build() {
     # A container that boots needs a tree with systemd of its own.
     debian "$work/tree/srv/debian" systemd,systemd-sysv,dbus
     image
-    drop_old
+    drop_older guest "$recipe"
     say "the guest is ready"
 }
 
@@ -53,14 +54,6 @@ image() {
     rm -rf "$guest"
     mv "$work" "$guest"
     trap - EXIT
-}
-
-# Guests of older recipes.
-drop_old() {
-    local old
-    for old in "$cache"/guest-*; do
-        [ "$old" = "$guest" ] || rm -rf "$old"
-    done
 }
 
 main

@@ -80,7 +80,15 @@ add_backports() {
     refresh_lists
 }
 
-# The hash of what the arguments name: text, and files below the current directory.
-hash_of() {
-    cat "$@" | sha256sum | cut -c 1-16
+# A name for what is made by these recipes, on standard input.
+hash_of_recipe() {
+    sha256sum | cut -c 1-16
+}
+
+# Removes what older recipes have made: all that begins with $1, but $1-$2.
+drop_older() {
+    local old
+    for old in "$cache/$1"-*; do
+        [ "$old" = "$cache/$1-$2" ] || rm -rf "$old"
+    done
 }

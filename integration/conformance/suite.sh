@@ -11,10 +11,11 @@ packages=(golang-go golang-github-blang-semver-dev golang-github-google-uuid-dev
     golang-github-mrunalp-fileutils-dev golang-github-opencontainers-selinux-dev golang-github-opencontainers-specs-dev
     golang-github-sirupsen-logrus-dev golang-github-urfave-cli-dev golang-github-xeipuuv-gojsonschema-dev
     golang-gocapability-dev golang-golang-x-sys-dev)
-suite=$cache/conformance-$({
+recipe=$({
     cat "$here/suite.sh" "$here/tap.go"
     echo "${RUNTIME_TOOLS-}"
-} | sha256sum | cut -c 1-16)
+} | hash_of_recipe)
+suite=$cache/conformance-$recipe
 
 main() {
     if [ ! -e "$suite/programs" ] || [ -n "${RUNTIME_TOOLS-}" ]; then
@@ -49,6 +50,7 @@ build() {
     chmod -R u+w "$work"
     rm -rf "$suite"
     mv "$work/suite" "$suite"
+    drop_older conformance "$recipe"
 }
 
 # By an apt of its own, which knows trixie's sources only: the host's lists stay as they are.

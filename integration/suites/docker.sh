@@ -7,8 +7,6 @@ setup() {
 {"runtimes": {"cofferdam": {"path": "/usr/local/bin/cofferdam"}}, "default-runtime": "cofferdam",
  "exec-opts": ["native.cgroupdriver=$DRIVER"], "storage-driver": "overlay2", "iptables": false, "bridge": "none"}
 JSON
-    # dockerd offers limits of devices if its own cgroup has the files for them.
-    systemctl set-property --runtime docker.service IOAccounting=yes
     systemctl start docker
     same "cofferdam $DRIVER 2" "$(docker info --format '{{.DefaultRuntime}} {{.CgroupDriver}} {{.CgroupVersion}}')"
     tar -C "$busybox" -c . | docker import - busybox
@@ -51,10 +49,9 @@ test_exit_codes() {
 }
 
 test_limits_are_set() {
-    local box cgroup disk
-    disk=$(cat /sys/block/vda/dev)
+    local box cgroup
     box=$(living --cpus 0.5 --cpu-shares 512 --cpuset-cpus 1 --memory 64m --memory-reservation 32m --memory-swap 96m \
-        --pids-limit 20 --device-read-bps /dev/vda:1mb --device-write-iops /dev/vda:100)
+        --pids-limit 20)
     cgroup=$(cgroup_of "$box")
     same '50000 100000' "$(cat "$cgroup/cpu.max")"
     same 1 "$(cat "$cgroup/cpuset.cpus")"
@@ -62,9 +59,27 @@ test_limits_are_set() {
     same $((32 << 20)) "$(cat "$cgroup/memory.low")"
     same $((32 << 20)) "$(cat "$cgroup/memory.swap.max")"
     same 20 "$(cat "$cgroup/pids.max")"
-    same "$disk rbps=1048576 wbps=max riops=max wiops=100" "$(cat "$cgroup/io.max")"
     gone "$box"
     [ ! -e "$cgroup" ]
+}
+
+# Asked of the daemon: docker run of this version sends it no --device-read-bps.
+test_limits_of_devices() {
+    python3 - <<'PYTHON'
+import http.client, json, socket
+docker = http.client.HTTPConnection("docker")
+docker.sock = socket.socket(socket.AF_UNIX)
+docker.sock.connect("/run/docker.sock")
+limits = {"BlkioDeviceReadBps": [{"Path": "/dev/vda", "Rate": 1048576}],
+          "BlkioDeviceWriteIOps": [{"Path": "/dev/vda", "Rate": 100}]}
+wanted = {"Image": "busybox", "Cmd": ["sleep", "600"], "HostConfig": {"NetworkMode": "none", **limits}}
+docker.request("POST", "/containers/create?name=slow", json.dumps(wanted), {"Content-Type": "application/json"})
+answer = docker.getresponse()
+assert answer.status == 201, answer.read()
+PYTHON
+    docker start slow
+    same "$(cat /sys/block/vda/dev) rbps=1048576 wbps=max riops=max wiops=100" "$(cat "$(cgroup_of slow)/io.max")"
+    gone slow
 }
 
 test_limits_change() {
