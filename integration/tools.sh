@@ -58,3 +58,17 @@ fault() {
     echo "FAULT: $*"
     exit 1
 }
+
+# An image archive in Docker's format, docker.io/local/busybox:latest, as nothing is pulled. Without a command it sleeps.
+docker_archive() {
+    local dir sum
+    dir=$(mktemp -d)
+    tar -C "$busybox" -cf "$dir/layer.tar" .
+    sum=$(sha256sum "$dir/layer.tar" | cut -d ' ' -f 1)
+    cat >"$dir/config.json" <<JSON
+{"architecture": "amd64", "os": "linux", "config": {"Env": ["PATH=/bin"], "Cmd": ["sleep", "1000000"]},
+ "rootfs": {"type": "layers", "diff_ids": ["sha256:$sum"]}}
+JSON
+    echo '[{"Config": "config.json", "RepoTags": ["local/busybox:latest"], "Layers": ["layer.tar"]}]' >"$dir/manifest.json"
+    tar -C "$dir" -c manifest.json config.json layer.tar
+}

@@ -1,20 +1,10 @@
 # shellcheck shell=bash
 # containerd through ctr: the shim of runc.v2 without Docker in between.
 
-# An image archive in Docker's format is what ctr can import; made by hand, as nothing is pulled.
 setup() {
     systemctl start containerd
     within 30 ctr version
-    local dir sum
-    dir=$(mktemp -d)
-    tar -C "$busybox" -cf "$dir/layer.tar" .
-    sum=$(sha256sum "$dir/layer.tar" | cut -d ' ' -f 1)
-    cat >"$dir/config.json" <<JSON
-{"architecture": "amd64", "os": "linux", "config": {"Env": ["PATH=/bin"], "Cmd": ["sh"]},
- "rootfs": {"type": "layers", "diff_ids": ["sha256:$sum"]}}
-JSON
-    echo '[{"Config": "config.json", "RepoTags": ["local/busybox:latest"], "Layers": ["layer.tar"]}]' >"$dir/manifest.json"
-    tar -C "$dir" -c manifest.json config.json layer.tar | ctr image import --all-platforms -
+    docker_archive | ctr image import --all-platforms -
     ctr image ls -q | grep -x docker.io/local/busybox:latest
 }
 

@@ -1,0 +1,143 @@
+# shellcheck shell=bash
+# containerd as a kubelet uses it: pods and containers through its CRI socket. Pods are in the host's network.
+
+setup() {
+    mkdir -p /etc/containerd /tmp/pod-logs
+    cat >/etc/containerd/config.toml <<TOML
+version = 2
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "docker.io/local/busybox:latest"
+[plugins."io.containerd.grpc.v1.cri".containerd]
+  default_runtime_name = "cofferdam"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.cofferdam]
+  runtime_type = "io.containerd.runc.v2"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.cofferdam.options]
+  BinaryName = "/usr/local/bin/cofferdam"
+  SystemdCgroup = $([ "$DRIVER" = systemd ] && echo true || echo false)
+TOML
+    systemctl restart containerd
+    within 30 ctr version
+    docker_archive | ctr -n k8s.io image import --all-platforms --label io.cri-containerd.image=managed -
+    within 30 cri Version
+}
+
+# Runs after a test that has failed.
+clean_up() {
+    local id
+    for id in $(cri ListPodSandbox | jq -r '.items[]?.id'); do
+        cri StopPodSandbox "{\"pod_sandbox_id\": \"$id\"}"
+        cri RemovePodSandbox "{\"pod_sandbox_id\": \"$id\"}"
+    done
+}
+
+cri() {
+    /payload/integration/cri.py "$@"
+}
+
+parent=/pods
+[ "$DRIVER" = cgroupfs ] || parent=pods.slice
+
+pod_config() {
+    echo "{\"metadata\": {\"name\": \"pod\", \"uid\": \"1\", \"namespace\": \"test\"}, \"log_directory\": \"/tmp/pod-logs\",
+        \"linux\": {\"cgroup_parent\": \"$parent\", \"security_context\": {\"namespace_options\": {\"network\": \"NODE\"}}}}"
+}
+
+# A running pod; its id is on stdout.
+pod() {
+    cri RunPodSandbox "{\"config\": $(pod_config)}" | jq -r .pod_sandbox_id
+}
+
+# container POD COMMAND [LINUX]: a created container of it; the arguments are JSON.
+container() {
+    cri CreateContainer "{\"pod_sandbox_id\": \"$1\", \"sandbox_config\": $(pod_config), \"config\": {
+        \"metadata\": {\"name\": \"box\"}, \"image\": {\"image\": \"docker.io/local/busybox:latest\"},
+        \"command\": $2, \"log_path\": \"box.log\", \"linux\": ${3-{\}}}}" | jq -r .container_id
+}
+
+of_container() {
+    cri "$1" "{\"container_id\": \"$2\"${3:+, $3}}"
+}
+
+gone() {
+    cri StopPodSandbox "{\"pod_sandbox_id\": \"$1\"}"
+    cri RemovePodSandbox "{\"pod_sandbox_id\": \"$1\"}"
+}
+
+state() {
+    of_container ContainerStatus "$1" | jq -r .status.state
+}
+
+# exec_sync CONTAINER COMMAND, which is JSON: what it prints.
+exec_sync() {
+    of_container ExecSync "$1" "\"cmd\": $2, \"timeout\": 20" | jq -r .stdout | base64 -d
+}
+
+test_status() {
+    has "$(cri Version)" containerd
+    same true "$(cri Status | jq '.status.conditions[] | select(.type == "RuntimeReady").status')"
+}
+
+test_a_pod() {
+    local pod box
+    pod=$(pod)
+    box=$(container "$pod" '["sh", "-c", "echo logged; sleep 600"]')
+    same CONTAINER_CREATED "$(state "$box")"
+    of_container StartContainer "$box"
+    same CONTAINER_RUNNING "$(state "$box")"
+    within 10 grep -q logged /tmp/pod-logs/box.log
+    of_container StopContainer "$box" '"timeout": 1'
+    same 'CONTAINER_EXITED 137' "$(of_container ContainerStatus "$box" | jq -r '.status.state + " " + (.status.exit_code | tostring)')"
+    of_container RemoveContainer "$box"
+    gone "$pod"
+}
+
+test_exec() {
+    local pod box
+    pod=$(pod)
+    box=$(container "$pod" '["sleep", "600"]')
+    of_container StartContainer "$box"
+    same 'in it' "$(exec_sync "$box" '["echo", "in it"]')"
+    same 3 "$(of_container ExecSync "$box" '"cmd": ["sh", "-c", "exit 3"]' | jq .exit_code)"
+    gone "$pod"
+}
+
+test_limits() {
+    local pod box cgroup
+    pod=$(pod)
+    box=$(container "$pod" '["sleep", "600"]' '{"resources": {"memory_limit_in_bytes": 67108864, "cpu_period": 100000,
+        "cpu_quota": 50000, "cpu_shares": 512, "oom_score_adj": 500, "unified": {"memory.oom.group": "1"}}}')
+    of_container StartContainer "$box"
+    cgroup=/sys/fs/cgroup$(sed 's/^0:://' "/proc/$(of_container ContainerStatus "$box" '"verbose": true' | jq -r '.info.info' | jq .pid)/cgroup")
+    has "$cgroup" pods
+    same 67108864 "$(cat "$cgroup/memory.max")"
+    same '50000 100000' "$(cat "$cgroup/cpu.max")"
+    same 1 "$(cat "$cgroup/memory.oom.group")"
+    of_container UpdateContainerResources "$box" '"linux": {"memory_limit_in_bytes": 100663296, "cpu_period": 100000, "cpu_quota": 25000}'
+    same 100663296 "$(cat "$cgroup/memory.max")"
+    same '25000 100000' "$(cat "$cgroup/cpu.max")"
+    has "$(of_container ContainerStats "$box")" usage_core_nano_seconds
+    gone "$pod"
+    [ ! -e "$cgroup" ]
+}
+
+test_security_context() {
+    local pod box
+    pod=$(pod)
+    box=$(container "$pod" '["sleep", "600"]' '{"security_context": {"run_as_user": {"value": "1234"}, "readonly_rootfs": true,
+        "no_new_privs": true, "supplemental_groups": ["4321"], "capabilities": {"drop_capabilities": ["ALL"]},
+        "masked_paths": ["/proc/kcore"], "readonly_paths": ["/proc/sys"]}}')
+    of_container StartContainer "$box"
+    has "$(exec_sync "$box" '["id"]')" 'uid=1234(ann)'
+    has "$(exec_sync "$box" '["id"]')" '4321'
+    has "$(exec_sync "$box" '["grep", "-E", "CapEff|NoNewPrivs", "/proc/self/status"]')" "$(printf 'CapEff:\t0000000000000000\nNoNewPrivs:\t1')"
+    same 1 "$(of_container ExecSync "$box" '"cmd": ["touch", "/tmp/x"]' | jq .exit_code)"
+    gone "$pod"
+}
+
+test_faults_reach_the_kubelet() {
+    local pod box
+    pod=$(pod)
+    box=$(container "$pod" '["no-such-program"]')
+    has "$(of_container StartContainer "$box" 2>&1 || true)" 'executable file not found'
+    gone "$pod"
+}
