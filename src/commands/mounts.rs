@@ -34,8 +34,12 @@ use crate::sys::{self, named, process, tty};
 use crate::{log, selfexe, trees};
 
 pub fn run(args: &flags::Mounts, store: &Store) -> Result<i32> {
-    if args.action != MountsAction::List {
-        selfexe::protect()?;
+    match args.action {
+        MountsAction::List => ensure!(
+            args.paths.is_empty() && args.config.is_none(),
+            "mounts list: takes no path and no --config"
+        ),
+        MountsAction::Add | MountsAction::Remove => selfexe::protect()?,
     }
     let container = store.find(&args.id)?;
     match container.status()? {

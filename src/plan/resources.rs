@@ -170,6 +170,12 @@ fn swap(limits: &LinuxMemory) -> Result<Option<Setting>> {
         }
     };
     let harmless = value == "max" || value == "0";
+    // Without a wish for swap it is the wish for memory.
+    let field = if total == 0 {
+        "linux.resources.memory.limit"
+    } else {
+        field
+    };
     let setting = Setting::new("memory.swap.max", value, field).optional_if(harmless);
     Ok(Some(setting))
 }

@@ -61,6 +61,7 @@ fn a_directory_is_added_listed_and_removed() {
     .silent();
     assert_eq!(inside(&c, "read /new/place/file"), "text");
     assert_eq!(inside(&c, "write /new/place/x y"), "EROFS");
+    mounts(&c, "list", &["/new/place"]).fails_with("mounts list: takes no path");
     let list = mounts(&c, "list", &[]).ok().stdout();
     let heading = list.lines().next().expect("a heading");
     let columns: Vec<&str> = heading.split_whitespace().collect();
