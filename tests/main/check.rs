@@ -8,7 +8,6 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 const NOBODY: u32 = 65534;
 
@@ -300,18 +299,12 @@ fn in_a_container_that_may_nothing_it_says_so() {
 }
 
 #[test]
-fn it_is_quick_and_leaves_nothing() {
+fn it_leaves_nothing() {
     let c = bundle!();
     let before = roots();
-    let begin = Instant::now();
     let running = call(&c).spawn();
     let cgroup = format!("cofferdam-check-{}", running.child.id());
     running.wait().ok();
-    assert!(
-        begin.elapsed() < Duration::from_secs(1),
-        "{:?}",
-        begin.elapsed()
-    );
     assert!(!cgroup_root().join(cgroup).exists());
     assert_eq!(roots(), before);
     assert_eq!(fs::read_dir(c.path("writable")).expect("read").count(), 0);
