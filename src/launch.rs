@@ -426,6 +426,10 @@ fn join_and_clone(
         target.enter()?;
         return clone::clone3(clone::PARENT, None).context("make the process");
     }
+    let offsets = &plan.namespaces.time_offsets;
+    let within = !offsets.is_empty() && plan.namespaces.joins(clone::NEWUSER);
+    let clock = within.then(clone::open_time_offsets).transpose();
+    let clock = clock.context("linux.timeOffsets")?;
     if !plan.namespaces.creates(clone::NEWUSER) {
         // The processes in there must not be able to look into this one.
         process::set_dumpable(false)?;
@@ -451,6 +455,10 @@ fn join_and_clone(
     }
     for (join, namespace) in refused {
         clone::setns(&namespace, join.kind.flag).with_context(|| join.field.clone())?;
+    }
+    if let Some(file) = clock {
+        clone::make_time_namespace(file, plan.namespaces.offset_lines())
+            .context("linux.timeOffsets")?;
     }
     let flags = plan.namespaces.at_the_clone() | clone::PARENT;
     clone::clone3(flags, None).context("make the container's init")

@@ -130,10 +130,12 @@ fn is_refusal(error: &anyhow::Error) -> bool {
 
 fn set_scheduling(scheduling: &Scheduling) -> Result<()> {
     if let Some(scheduler) = &scheduling.scheduler {
-        process::set_scheduler(scheduler).context("process.scheduler")?;
+        process::set_scheduler(scheduler)
+            .map_err(|error| explain_refusal(error, "process.scheduler"))?;
     }
     if let Some(priority) = scheduling.io_priority {
-        process::set_io_priority(priority).context("process.ioPriority")?;
+        process::set_io_priority(priority)
+            .map_err(|error| explain_refusal(error, "process.ioPriority"))?;
     }
     if let Some(domain) = scheduling.personality {
         process::set_personality(domain).context("linux.personality")?;
@@ -144,6 +146,14 @@ fn set_scheduling(scheduling: &Scheduling) -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// sched(7), ioprio_set(2): a user namespace gives no right to more of the host's time.
+fn explain_refusal(error: anyhow::Error, field: &str) -> anyhow::Error {
+    match is_refusal(&error) {
+        true => error.context(format!("{field}: takes CAP_SYS_NICE on the host")),
+        false => error.context(field.to_string()),
+    }
 }
 
 /// What takes privilege is done while there is some, and reported before the start.

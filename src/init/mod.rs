@@ -28,7 +28,6 @@ use crate::launch::Target;
 use crate::lsm;
 use crate::plan::Plan;
 use crate::plan::hooks::Hook;
-use crate::plan::namespaces::TimeOffset;
 use crate::plan::rootfs::Rootfs;
 use crate::plan::scheduling::Affinity;
 use crate::sys::{clone, cred, named, net, path, process, socket};
@@ -252,15 +251,15 @@ fn set_affinity(plan: &Plan) -> Result<()> {
 
 /// Not as the root of a new user namespace yet: the file for offsets belongs to who this process was at its birth.
 fn enter_time_namespace(plan: &Plan) -> Result<()> {
-    let offsets = &plan.namespaces.time_offsets;
-    let line =
-        |offset: &TimeOffset| format!("{} {} {}", offset.clock, offset.seconds, offset.nanoseconds);
-    match offsets.is_empty() {
-        true => Ok(()),
-        false => {
-            clone::enter_new_time_namespace(offsets.iter().map(line)).context("linux.timeOffsets")
-        }
+    let namespaces = &plan.namespaces;
+    // In a joined user namespace the relay has done it.
+    if namespaces.time_offsets.is_empty() || namespaces.joins(clone::NEWUSER) {
+        return Ok(());
     }
+    clone::open_time_offsets()
+        .and_then(|file| clone::make_time_namespace(file, namespaces.offset_lines()))
+        .and_then(|()| clone::enter_time_namespace())
+        .context("linux.timeOffsets")
 }
 
 fn set_names(plan: &Plan) -> Result<()> {

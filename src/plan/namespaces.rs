@@ -172,6 +172,14 @@ impl Namespaces {
         })
     }
 
+    /// The offsets as the kernel reads them.
+    pub fn offset_lines(&self) -> impl Iterator<Item = String> {
+        let line = |offset: &TimeOffset| {
+            format!("{} {} {}", offset.clock, offset.seconds, offset.nanoseconds)
+        };
+        self.time_offsets.iter().map(line)
+    }
+
     fn check_maps(&self, host: &Host) -> Result<()> {
         if !self.creates(clone::NEWUSER) {
             let mapped = !self.uids.is_empty() || !self.gids.is_empty();

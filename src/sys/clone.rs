@@ -67,17 +67,27 @@ fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count)
 }
 
-/// Makes a time namespace with these offsets, `clock seconds nanoseconds`, and goes into it.
+/// The file that takes the offsets of this process's next time namespace.
+///
+/// Opened by who may: it is the host's root's as soon as the process is not dumpable (proc(5)).
+pub fn open_time_offsets() -> Result<File> {
+    let path = "/proc/self/timens_offsets";
+    io(File::options().write(true).open(path)).with_context(|| format!("open {path}"))
+}
+
+/// Makes a time namespace with these offsets, `clock seconds nanoseconds`, for the children of this process.
 ///
 /// time_namespaces(7): they are set after it is made and before anybody is in it.
-pub fn enter_new_time_namespace(offsets: impl Iterator<Item = String>) -> Result<()> {
+pub fn make_time_namespace(mut file: File, offsets: impl Iterator<Item = String>) -> Result<()> {
     unshare(NEWTIME)?;
-    let path = "/proc/self/timens_offsets";
-    let mut file =
-        io(File::options().write(true).open(path)).with_context(|| format!("open {path}"))?;
     for line in offsets {
         io(file.write_all(line.as_bytes())).with_context(|| format!("write {line:?}"))?;
     }
+    Ok(())
+}
+
+/// Goes into the time namespace that was made for children.
+pub fn enter_time_namespace() -> Result<()> {
     let made = "/proc/self/ns/time_for_children";
     let namespace = io(File::open(made)).with_context(|| format!("open {made}"))?;
     setns(&namespace, NEWTIME)
