@@ -203,6 +203,16 @@ mod tests {
                 json!({"prestart": [{"path": "/a", "timeout": -1}]}),
                 "hooks.prestart[0].timeout: -1: must be above 0",
             ),
+            (
+                "/hooks",
+                json!({"poststart": [{"path": "/a", "env": ["A=1", "B"]}]}),
+                "hooks.poststart[0].env[1]: \"B\": must be NAME=value",
+            ),
+            (
+                "/hooks",
+                json!({"poststop": [{"path": "/a", "env": ["=B"]}]}),
+                "hooks.poststop[0].env[0]: \"=B\": must be NAME=value",
+            ),
         ]);
     }
 

@@ -655,6 +655,24 @@ mod tests {
     }
 
     #[test]
+    fn what_another_set_keeps_away_is_warned_of() {
+        let warnings = |sets: Value| plan(&[("/process/capabilities", sets)]).warnings;
+        let kill = json!(["CAP_KILL"]);
+        let warned = ["process.capabilities: CAP_KILL: cannot be granted here"];
+        for sets in [
+            json!({"bounding": kill, "effective": kill}),
+            json!({"bounding": kill, "permitted": kill, "ambient": kill}),
+            json!({"bounding": kill, "inheritable": kill, "ambient": kill}),
+            json!({"permitted": kill, "inheritable": kill, "ambient": kill}),
+        ] {
+            assert_eq!(warnings(sets.clone()), warned, "{sets}");
+        }
+        let all = json!({"bounding": kill, "permitted": kill, "inheritable": kill,
+            "effective": kill, "ambient": kill});
+        assert!(warnings(all).is_empty());
+    }
+
+    #[test]
     fn groups_are_those_of_the_config_unless_the_callers_are_to_be_kept() {
         let groups = |changes: fixture::Changes| plan(changes).process.identity.groups;
         let listed = ("/process/user/additionalGids", json!([5, 6]));

@@ -180,3 +180,32 @@ fn the_listener_of_a_process_that_joins_comes_with_the_state_of_the_container() 
     assert_ne!(message["pid"], message["state"]["pid"]);
     exec.wait().exits(3);
 }
+
+/// Of others, or of parts of this runtime that the call does not use.
+#[test]
+fn annotations_without_a_use_here_do_no_harm() {
+    let mut c = bundle!().asks(&["exit 5"]);
+    for (name, value) in [
+        ("org.criu.config", "/etc/criu/no-such-file"),
+        ("org.systemd.property.TimeoutStopUSec", "uint64 5000000"),
+        ("org.systemd.property.CollectMode", "'inactive-or-failed'"),
+        ("run.oci.systemd.subgroup", "container"),
+        ("run.oci.delegate-cgroup", "inner"),
+        ("run.oci.handler", "crun"),
+        ("com.example.empty", ""),
+    ] {
+        c = annotated(c, name, value);
+    }
+    c.run().exits(5).silent();
+    assert_eq!(
+        c.spec["annotations"].as_object().map(|all| all.len()),
+        Some(7)
+    );
+}
+
+#[test]
+fn an_annotation_needs_a_name() {
+    let c = annotated(bundle!(), "", "value");
+    c.create().fails_naming("annotations: a name is empty");
+    c.assert_gone();
+}

@@ -65,8 +65,12 @@ fn lists_in_the_place_of_objects() {
         ("/linux/resources/memory", "linux.resources.memory"),
         ("/process/capabilities", "process.capabilities"),
         ("/linux/seccomp", "linux.seccomp"),
+        ("/process/consoleSize", "process.consoleSize"),
+        ("/mounts/0", "mounts[0]"),
+        ("/hooks/prestart/0", "hooks.prestart[0]"),
     ] {
-        let c = bundle!().set(place, json!([]));
+        let hooks = json!({"prestart": [{"path": "/bin/true"}]});
+        let c = bundle!().set("/hooks", hooks).set(place, json!([]));
         c.create()
             .fails_naming(&format!("{field}: must be an object, not a list"));
         c.assert_gone();

@@ -27,6 +27,7 @@ mod features; // the same document for everybody
 mod hooks; // six kinds, their order, their state, their failures
 mod hotplug; // mounts of a running container: added, removed, listed
 mod intel_rdt; // refused where the hardware or the mount is missing
+mod joined_user; // user namespaces by their path: maps and clock
 mod kill; // signals by name and number, to one and to all
 mod lifecycle; // create, start, state, delete: states, ids, pid files, the log
 mod limits; // each limit of a container that lives, where the host has the controllers
@@ -42,6 +43,8 @@ mod process; // environment, directory, limits, files, signals
 mod replay; // whole sequences of calls as engines make them
 mod run; // run in the foreground and detached
 mod samples; // config-samples as their readers run them
+mod sandbox; // callers that may less, and that do not listen
+mod scheduling; // policies, classes, and which numbers they take
 mod seccomp; // filters as the payload feels them
 mod security; // attacks of the past
 mod spec; // the config that spec writes from its flags

@@ -1,0 +1,120 @@
+//! User namespaces that are joined by their path: the maps, the clock, and those that cannot be.
+
+use crate::support::Bundle;
+use serde_json::json;
+use std::fs;
+
+/// A namespace of a process, as its link says it.
+fn of(pid: i32, file: &str) -> String {
+    let link = fs::read_link(format!("/proc/{pid}/ns/{file}"));
+    link.expect("a namespace").display().to_string()
+}
+
+/// A second bundle whose container runs and owns namespaces.
+fn owner(test: &str, spec: impl Fn(Bundle) -> Bundle) -> Bundle {
+    let c = spec(Bundle::new(test)).asks(&["pause"]);
+    c.up();
+    c
+}
+
+#[test]
+fn a_user_namespace_is_joined() {
+    let c = bundle!();
+    let owner = owner("owner", Bundle::in_user_namespace);
+    let c = c
+        .in_user_namespace()
+        .without("/linux/namespaces", "type", "user");
+    let c = c.push(
+        "/linux/namespaces",
+        json!({"type": "user", "path": format!("/proc/{}/ns/user", owner.pid())}),
+    );
+    let c = c
+        .remove("/linux/uidMappings")
+        .remove("/linux/gidMappings")
+        .set("/mounts", json!([]));
+    let c = c
+        .mount("proc", "proc", "/proc", &[])
+        .mount("tmpfs", "tmpfs", "/dev", &[]);
+    let report = c.run().ok().report();
+    assert_eq!(report["ns"]["user"], of(owner.pid(), "user").as_str());
+    assert_eq!(report["uid"], 0);
+}
+
+#[test]
+fn a_joined_user_namespace_with_equal_maps() {
+    let c = bundle!();
+    let owner = owner("owner", Bundle::in_user_namespace);
+    let c = c
+        .in_user_namespace()
+        .without("/linux/namespaces", "type", "user");
+    let c = c.push(
+        "/linux/namespaces",
+        json!({"type": "user", "path": format!("/proc/{}/ns/user", owner.pid())}),
+    );
+    assert_eq!(
+        c.run().ok().report()["ns"]["user"],
+        of(owner.pid(), "user").as_str()
+    );
+}
+
+#[test]
+fn maps_that_a_joined_user_namespace_does_not_have_are_refused() {
+    let c = bundle!();
+    let owner = owner("owner", Bundle::in_user_namespace);
+    let path = format!("/proc/{}/ns/user", owner.pid());
+    let mut c = c
+        .in_user_namespace()
+        .without("/linux/namespaces", "type", "user")
+        .push("/linux/namespaces", json!({"type": "user", "path": path}));
+    let equal = json!([{"containerID": 0, "hostID": 100000, "size": 65536}]);
+    let other = json!([{"containerID": 0, "hostID": 100000, "size": 1000}]);
+    for (uids, gids, field) in [
+        (&other, &equal, "linux.uidMappings: [0 100000 1000]"),
+        (&equal, &other, "linux.gidMappings: [0 100000 1000]"),
+    ] {
+        c = c
+            .set("/linux/uidMappings", uids.clone())
+            .set("/linux/gidMappings", gids.clone());
+        c.create().fails_naming(field);
+        c.assert_gone();
+    }
+}
+
+/// Whose owner may be in it: the file for offsets is opened before.
+#[test]
+fn clock_offsets_in_a_joined_user_namespace() {
+    let c = bundle!();
+    let owner = owner("owner", Bundle::in_user_namespace);
+    let path = format!("/proc/{}/ns/user", owner.pid());
+    let c = c
+        .push("/linux/namespaces", json!({"type": "user", "path": path}))
+        .push("/linux/namespaces", json!({"type": "time"}))
+        .set(
+            "/linux/timeOffsets",
+            json!({"boottime": {"secs": 1_000_000}}),
+        )
+        .asks(&["clock boottime", "report"]);
+    c.give("rootfs", 100_000);
+    let output = c.run().ok();
+    let seconds: f64 = output.answer("clock boottime").parse().expect("a number");
+    assert!(seconds > 1_000_000.0, "{seconds}");
+    assert_ne!(
+        output.report()["ns"]["time"],
+        of(std::process::id() as i32, "time").as_str()
+    );
+}
+
+#[test]
+fn a_user_namespace_that_cannot_be_joined_is_refused_with_maps_too() {
+    let map = json!([{"containerID": 0, "hostID": 0, "size": 4294967295u32}]);
+    // setns(2) refuses the own one.
+    let c = bundle!()
+        .push(
+            "/linux/namespaces",
+            json!({"type": "user", "path": "/proc/self/ns/user"}),
+        )
+        .set("/linux/uidMappings", map.clone())
+        .set("/linux/gidMappings", map);
+    c.create().fails_naming("].path: setns(");
+    c.assert_gone();
+}
