@@ -159,7 +159,7 @@ fn a_writable_cgroup_belongs_to_its_user() {
 }
 
 #[test]
-fn the_listener_of_a_process_that_joins_comes_with_the_state_of_the_container() {
+fn a_process_that_joins_brings_the_state_of_the_container() {
     let c = bundle!().asks(&["pause"]);
     let path = c.path("agent");
     let agent = UnixListener::bind(&path).expect("bind");
