@@ -47,6 +47,6 @@ def call(method, text):
 
 try:
     answer = call(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "{}")
-    print(json_format.MessageToJson(answer, indent=None, preserving_proto_field_name=True))
+    print(json_format.MessageToJson(answer, including_default_value_fields=True, preserving_proto_field_name=True, indent=None))
 except grpc.RpcError as error:
     sys.exit(error.details())

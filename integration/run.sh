@@ -1,6 +1,6 @@
 #!/bin/bash
 # run.sh [SUITE..]: the suites, by default all, on real engines in a guest; one boot for all of them. DRIVER names the
-# cgroup driver that engines use, TESTS, a regular expression, chooses tests of engines, ORACLE=runc or crun puts
+# cgroup driver that engines use, TESTS chooses tests, of engines by a regular expression, ORACLE=runc or crun puts
 # another runtime in the place of cofferdam. Results are left in target/integration: SUITE.tap, junit.xml, all logs.
 set -euo pipefail
 cd "$(dirname "$0")"

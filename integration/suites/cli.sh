@@ -9,20 +9,35 @@ main_tap() {
     cp -a /payload/source/. "$SOURCE/"
     cd "$SOURCE"
     ulimit -u unlimited
-    TMPDIR=/var/tmp RUNTIME=/usr/local/bin/cofferdam /payload/tests --test-threads=2 2>&1 | as_tap >&3
+    # shellcheck disable=SC2086 # several words
+    run --test-threads=2 ${TESTS-} | as_tap >&3
 }
 
-# A test that does not apply here says so and passes. Failures are explained at the end.
+# Tests look at which descriptors are open.
+run() {
+    TMPDIR=/var/tmp RUNTIME=/usr/local/bin/cofferdam /payload/tests "$@" 2>&1 3>&-
+}
+
+# A test that does not apply here says so and passes. One that fails has another try after the others, alone: here
+# processors are slow, and some tests measure time or win races. What a failure says comes before its result.
 as_tap() {
     { set +x; } 2>/dev/null
-    local line number=0 test
+    local line number=0 test failed=()
     while IFS= read -r line; do
         test=${line#test }
         case $line in
             test\ *' ... ok') number=$((number + 1)) && echo "ok $number - cli: ${test% ... ok}" ;;
-            test\ *' ... FAILED') number=$((number + 1)) && echo "not ok $number - cli: ${test% ... FAILED}" ;;
+            test\ *' ... FAILED') failed+=("${test% ... FAILED}") ;;
             *) echo "# $line" ;;
         esac
+    done
+    for test in "${failed[@]}"; do
+        number=$((number + 1))
+        if run --exact "$test" | sed 's/^/# /'; then
+            echo "ok $number - cli: $test"
+        else
+            echo "not ok $number - cli: $test"
+        fi
     done
     echo "1..$number"
 }
