@@ -10,6 +10,7 @@ mod channel;
 mod cli;
 mod commands;
 mod container;
+mod dbus;
 mod fault;
 mod flags;
 mod hooks;

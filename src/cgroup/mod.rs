@@ -8,6 +8,7 @@ pub mod devices;
 mod explain;
 mod limits;
 pub mod stats;
+pub mod systemd;
 pub mod tree;
 mod watch;
 

@@ -21,10 +21,12 @@ pub mod scheduling;
 pub mod seccomp;
 pub mod step;
 pub mod sysctl;
+pub mod systemd;
 #[cfg(test)]
 pub mod tests;
 pub mod update;
 pub mod v1;
+pub mod variant;
 
 use std::fmt;
 

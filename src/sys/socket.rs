@@ -3,13 +3,15 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
-    bind, connect, recvmsg, sendmsg, socket,
+    bind, connect, recvmsg, sendmsg, setsockopt, socket, sockopt::SendTimeout,
 };
+use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::named;
 
@@ -71,7 +73,21 @@ fn retry<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
 
 /// Connects to a socket in the filesystem, however long its path is.
 pub fn connect_to(path: &Path, kind: SockType) -> Result<OwnedFd> {
-    let socket = unix_socket(kind)?;
+    connect_with(unix_socket(kind)?, path)
+}
+
+/// The same for a stream whose listener may have more to do than it can: waits so long for its turn.
+pub fn connect_within(path: &Path, patience: Duration) -> Result<OwnedFd> {
+    let socket = unix_socket(SockType::Stream)?;
+    let patience = TimeVal::milliseconds(patience.as_millis() as i64);
+    // unix(7): connect(2) waits for a full queue of the listener as long as sending may take.
+    named(setsockopt(&socket, SendTimeout, &patience), || {
+        "setsockopt(SO_SNDTIMEO)".to_string()
+    })?;
+    connect_with(socket, path)
+}
+
+fn connect_with(socket: OwnedFd, path: &Path) -> Result<OwnedFd> {
     let (_directory, address) = address(path)?;
     named(retry(|| connect(socket.as_raw_fd(), &address)), || {
         format!("connect({path:?})")
