@@ -24,6 +24,7 @@ use regex_lite::Regex;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Cgroup;
+use crate::cgroup::systemd::Unit;
 use crate::fault::coded;
 use crate::plan::exec::Saved;
 use crate::plan::hooks::Hooks;
@@ -61,6 +62,9 @@ pub struct State {
     pub annotations: BTreeMap<String, String>,
     /// As planned; it is this container's once the link `cgroup` says so.
     pub cgroup: Option<PathBuf>,
+    /// The scope of systemd that the cgroup is, and how systemd is reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unit: Option<Unit>,
     /// It was asked to stay in its caller's.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub no_cgroup: bool,
@@ -243,7 +247,7 @@ impl Container {
             .and_then(|(inode, path)| Some((inode.parse().ok()?, path)));
         let (inode, path) =
             claim.with_context(|| format!("{:?}: damaged: {text}", self.dir.join(CGROUP)))?;
-        Cgroup::open(Path::new(path), inode)
+        Cgroup::open(Path::new(path), inode, self.state.unit.as_ref())
     }
 
     /// What was kept of the config: later changes to the bundle have no effect.

@@ -30,11 +30,25 @@ use crate::{hooks, idmap, intelrdt, netdev, notify, timings, trees};
 pub struct Launch<'a> {
     pub plan: &'a Plan,
     pub host: &'a Host,
-    pub cgroup: Option<&'a Cgroup>,
     pub gate: Option<OwnedFd>,
     pub state: &'a mut State,
     /// The container that the process joins, instead of making its own.
     pub target: Option<Target>,
+    /// Whether systemd can put the process in its cgroup, where the kernel lets nobody else do so.
+    pub attachable: bool,
+}
+
+/// An init that was made. One that waits has done nothing yet.
+pub struct Born<'a> {
+    pub init: Init,
+    /// It is in its caller's cgroup, and not where it should be.
+    pub outside: bool,
+    waits: bool,
+    plan: &'a Plan,
+    host: &'a Host,
+    pub state: &'a mut State,
+    sender: Option<ChildEnd>,
+    devices: Vec<netdev::Found<'a>>,
 }
 
 /// A container's init, and the clone flags of the namespaces in which it is and the caller is not.
@@ -52,16 +66,16 @@ pub struct Init {
     kept: bool,
 }
 
-impl Launch<'_> {
-    /// Makes init and sees it through to the point before its program.
-    pub fn run(self) -> Result<Init> {
+impl<'a> Launch<'a> {
+    /// Makes init, which waits for its parent if there is anything to be done for it.
+    pub fn begin(self, cgroup: Option<&Cgroup>) -> Result<Born<'a>> {
         let Launch {
             plan,
             host,
-            cgroup,
             gate,
             state,
             target,
+            attachable,
         } = self;
         prepare_for_children(host)?;
         let (trees, sender) = trees::prepare(plan, host)?;
@@ -71,12 +85,17 @@ impl Launch<'_> {
         let refused = target.as_ref().is_some_and(|target| !target.prepare());
         let relayed = refused || !joins.is_empty();
         let makes_user = plan.namespaces.creates(clone::NEWUSER);
-        let waits = relayed || makes_user || !devices.is_empty() || state.rdt.is_some();
+        let mut waits = relayed || makes_user || !devices.is_empty() || state.rdt.is_some();
+        let mut outside = cgroup.is_none() && attachable;
         let own = plan.namespaces.at_the_clone();
         let flags = if relayed { 0 } else { own };
-        let side = clone::clone3(flags, cgroup.map(AsFd::as_fd))
-            .map_err(|error| explain_clone(error, plan))?;
-        let Side::Parent { pid, pidfd } = side else {
+        waits |= outside;
+        let mut side = clone::clone3(flags, cgroup.map(AsFd::as_fd));
+        if attachable && side.as_ref().is_err_and(is_refusal) {
+            (outside, waits) = (true, true);
+            side = clone::clone3(flags, None);
+        }
+        let Side::Parent { pid, pidfd } = side.map_err(|error| explain_clone(error, plan))? else {
             drop((parent, sender));
             let materials = Materials {
                 hooks: hooks::take_environment(&plan.hooks.create_container),
@@ -97,17 +116,39 @@ impl Launch<'_> {
         if relayed {
             init.adopt()?;
         }
+        Ok(Born {
+            init,
+            outside,
+            waits,
+            plan,
+            host,
+            state,
+            sender,
+            devices,
+        })
+    }
+}
+
+impl Born<'_> {
+    /// Sees it through to the point before its program.
+    pub fn see_through(self, cgroup: Option<&Cgroup>) -> Result<Init> {
+        let (plan, host) = (self.plan, self.host);
+        let mut init = self.init;
         let send = |to| trees::send(trees::of(plan), host, &init.pidfd, to);
-        let opener = sender.map(send).transpose()?;
-        init.furnish(plan, host, state.rdt.as_ref())?;
-        netdev::move_to(init.pid, init.pidfd.as_fd(), &devices)?;
-        if waits {
+        let opener = self.sender.map(send).transpose()?;
+        init.furnish(plan, host, self.state.rdt.as_ref())?;
+        netdev::move_to(init.pid, init.pidfd.as_fd(), &self.devices)?;
+        if self.waits {
             init.channel.send(Down::Go)?;
         }
-        init.see_through(plan, state, cgroup)?;
+        init.see_through(plan, self.state, cgroup)?;
         opener.map(tty::exit_code).transpose()?;
         Ok(init)
     }
+}
+
+fn is_refusal(error: &anyhow::Error) -> bool {
+    matches!(sys::errno(error), Some(Errno::EACCES | Errno::EPERM))
 }
 
 impl Target {

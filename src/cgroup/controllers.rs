@@ -39,6 +39,21 @@ pub fn enable(mount: &Path, path: &Path, resources: &Resources) -> Result<()> {
     Ok(())
 }
 
+/// All that a cgroup has, to those on the way down from it.
+pub fn hand_down(top: &Path, below: &Path) -> Result<()> {
+    let mut level = top.to_path_buf();
+    for component in below.components() {
+        let file = level.join("cgroup.controllers");
+        let text =
+            sys::io(std::fs::read_to_string(&file)).with_context(|| format!("read {file:?}"))?;
+        let words: Vec<String> = text.split_whitespace().map(|name| format!("+{name}")).collect();
+        write_at(&open_directory(&level)?, "cgroup.subtree_control", &words.join(" "))
+            .map_err(|error| explain::not_handed_down(error, &level, text.trim()))?;
+        level.push(component);
+    }
+    Ok(())
+}
+
 /// Whether the host has what the limits need; before anything is made.
 pub fn check(mount: &Path, resources: &Resources) -> Result<()> {
     for size in resources.page_sizes() {

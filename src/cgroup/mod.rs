@@ -26,7 +26,9 @@ use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{Uid, fchownat};
 
 use crate::plan::cgroup::CgroupPlan;
+use crate::log;
 use crate::sys::{self, bpf, named, path};
+use systemd::{Manager, Unit};
 
 /// How long a killed cgroup may take to empty: processes in uninterruptible sleep do not die.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -36,17 +38,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Cgroup {
     pub path: PathBuf,
     directory: OwnedFd,
+    /// The scope of systemd that it is.
+    unit: Option<Unit>,
     kept: bool,
 }
 
 impl Cgroup {
     /// Makes the directory, empty and without limits. `None` if the caller may not, and nothing needs it.
     pub fn create(plan: &CgroupPlan) -> Result<Option<Cgroup>> {
-        ensure!(
-            plan.unit.is_none(),
-            "--systemd-cgroup: the systemd driver is not part of this version; leave the flag out to use \
-             the filesystem driver"
-        );
         match make(plan) {
             Err(error) if plan.optional && is_refusal(&error) => Ok(None),
             made => made
@@ -55,13 +54,27 @@ impl Cgroup {
         }
     }
 
+    /// Has systemd make the scope around a process, and says which cgroup that is.
+    pub fn create_scope(plan: &CgroupPlan, manager: &mut Manager, pid: i32) -> Result<Cgroup> {
+        let scope = plan.unit.as_ref().context("no scope is planned")?;
+        manager.start(scope, pid)?;
+        let opened = systemd::place_of(pid, scope)
+            .and_then(|place| Cgroup::at(&plan.mount.join(place)))
+            .and_then(|cgroup| cgroup.check_thawed().map(|()| cgroup));
+        let mut cgroup = opened.inspect_err(|_| drop(manager.unit.stop()))?;
+        cgroup.unit = Some(manager.unit.clone());
+        cgroup.kept = false;
+        Ok(cgroup)
+    }
+
     /// The cgroup of a container, if it is still the one that was made for it.
-    pub fn open(path: &Path, inode: u64) -> Result<Option<Cgroup>> {
+    pub fn open(path: &Path, inode: u64, unit: Option<&Unit>) -> Result<Option<Cgroup>> {
         let cgroup = match open_directory(path) {
             Err(error) if is_gone(&error) => return Ok(None),
             opened => Cgroup {
                 path: path.to_path_buf(),
                 directory: opened?,
+                unit: unit.cloned(),
                 kept: true,
             },
         };
@@ -74,6 +87,7 @@ impl Cgroup {
         Ok(Cgroup {
             path: path.to_path_buf(),
             directory,
+            unit: None,
             kept: true,
         })
     }
@@ -95,13 +109,12 @@ impl Cgroup {
 
     /// Writes the limits and attaches the device program.
     pub fn apply(&self, plan: &CgroupPlan) -> Result<()> {
-        controllers::enable(&plan.mount, &plan.path, &plan.resources)?;
+        controllers::enable(&plan.mount, &self.path, &plan.resources)?;
         for setting in &plan.resources.settings {
             self.set(setting)?;
         }
-        if let Some(owner) = plan.owner {
-            self.give_to(owner)
-                .with_context(|| format!("give the cgroup to user {owner}"))?;
+        if let Some(owner) = plan.owner.filter(|_| plan.below == Path::new("")) {
+            self.give_to(owner)?;
         }
         if let Some(program) = &plan.devices {
             bpf::load_device_program(program)
@@ -111,8 +124,33 @@ impl Cgroup {
         Ok(())
     }
 
-    /// The directory, and the files that the kernel names as safe to delegate (cgroups(7), "delegation").
+    /// Puts a process where the plan wants it below this cgroup, with all controllers that are here.
+    pub fn lead_below(&self, plan: &CgroupPlan, pid: i32) -> Result<()> {
+        if plan.below == Path::new("") {
+            return Ok(());
+        }
+        let (directory, _) = tree::make(&self.path, &self.path.join(&plan.below))?;
+        let place = Cgroup {
+            path: self.path.join(&plan.below),
+            directory,
+            unit: None,
+            kept: true,
+        };
+        place
+            .write("cgroup.procs", &pid.to_string())
+            .with_context(|| format!("put process {pid} in {}", place.path.display()))?;
+        // Only now that nobody is above (cgroups(7), "no internal processes").
+        controllers::hand_down(&self.path, &plan.below)?;
+        plan.owner.map_or(Ok(()), |owner| place.give_to(owner))
+    }
+
     fn give_to(&self, owner: u32) -> Result<()> {
+        self.change_owner(owner)
+            .with_context(|| format!("give the cgroup to user {owner}"))
+    }
+
+    /// The directory, and the files that the kernel names as safe to delegate (cgroups(7), "delegation").
+    fn change_owner(&self, owner: u32) -> Result<()> {
         let listed = std::fs::read_to_string("/sys/kernel/cgroup/delegate");
         let listed =
             listed.unwrap_or("cgroup.procs\ncgroup.subtree_control\ncgroup.threads".into());
@@ -238,6 +276,11 @@ impl Cgroup {
 
     /// Removes the directory and those below it, which must be empty of processes; and what was made above it.
     pub fn remove(&self) -> Result<()> {
+        if let Some(unit) = &self.unit
+            && let Err(error) = unit.stop()
+        {
+            log::warn(&format!("{error:#}; its cgroup is removed without systemd"));
+        }
         tree::remove(&self.path)
             .map_err(|error| explain::left(error, &self.path, &tree::below(&self.path)))?;
         tree::remove_made_above(&self.path);
@@ -297,6 +340,7 @@ fn make(plan: &CgroupPlan) -> Result<Cgroup> {
     let mut cgroup = Cgroup {
         path: plan.path.clone(),
         directory,
+        unit: None,
         kept: true,
     };
     cgroup.claim()?;

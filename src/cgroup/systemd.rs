@@ -10,7 +10,8 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::dbus::{self, Bus, Message, Object, Value};
-use crate::plan::systemd::{Manager, Property, Scope};
+use crate::plan::systemd::{Instance, Property, Scope};
+use crate::sys;
 
 /// For all of one command's exchange with systemd, which may be busy with a reload.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -30,77 +31,98 @@ pub struct Unit {
     pub broker: bool,
 }
 
-impl Scope {
+/// systemd, reached, and the scope that it is going to be asked for.
+pub struct Manager {
+    bus: Bus,
+    pub unit: Unit,
+}
+
+impl Manager {
+    /// Before anything is made, so that a missing bus costs nothing.
+    pub fn reach(scope: &Scope) -> Result<Manager> {
+        let mut failed = Vec::new();
+        for (path, broker) in buses(scope.instance) {
+            match Bus::connect(&path, broker, PATIENCE) {
+                Ok(bus) => {
+                    let unit = Unit {
+                        name: scope.unit.clone(),
+                        bus: path,
+                        broker,
+                    };
+                    return Ok(Manager { bus, unit });
+                }
+                Err(error) => failed.push(format!("{}: {}", path.display(), error.root_cause())),
+            }
+        }
+        bail!(
+            "--systemd-cgroup: {} was not found ({}); {}, or leave the flag out",
+            match scope.instance {
+                Instance::System => "the bus of systemd",
+                Instance::User => "the session bus of the user",
+            },
+            failed.join("; "),
+            match scope.instance {
+                Instance::System => "run systemd",
+                Instance::User => "log in, or have \"loginctl enable-linger\" done",
+            }
+        )
+    }
+
     /// Has systemd make the scope with this process in it.
-    pub fn start(&self, pid: i32) -> Result<Unit> {
-        let explain = || format!("systemd: start {}", self.unit);
-        let (mut bus, unit) = self.connect().with_context(explain)?;
-        watch_jobs(&mut bus).with_context(explain)?;
-        let mut properties = self.properties.clone();
+    pub fn start(&mut self, scope: &Scope, pid: i32) -> Result<()> {
+        self.try_start(scope, pid)
+            .with_context(|| format!("systemd: start {}", scope.unit))
+    }
+
+    fn try_start(&mut self, scope: &Scope, pid: i32) -> Result<()> {
+        watch_jobs(&mut self.bus)?;
+        let mut properties = scope.properties.clone();
         let mut reset = false;
         loop {
-            let error = match self.try_start(&mut bus, pid, &properties) {
-                Ok(()) => return Ok(unit),
-                Err(error) => error,
+            let Err(error) = self.ask_to_start(pid, &properties) else {
+                return Ok(());
             };
             match dbus::refusal(&error) {
                 // One of that name has failed earlier, and was kept to be looked at.
                 Some("org.freedesktop.systemd1.UnitExists") if !reset => {
                     reset = true;
-                    unit.reset(&mut bus).with_context(explain)?;
+                    self.unit.reset(&mut self.bus)?;
                 }
-                _ if leave_out(&mut properties, &error) => {}
-                _ => return Err(error.context(explain())),
+                Some("org.freedesktop.systemd1.UnitExists") => {
+                    return Err(error.context("choose another linux.cgroupsPath"));
+                }
+                Some(_) if leave_out(&mut properties, &error) => {}
+                Some(_) => return Err(error),
+                None => {
+                    // Where the job has failed the unit may be left as a failed one; a bus that is gone tells nothing.
+                    self.unit.reset(&mut self.bus).ok();
+                    return Err(error);
+                }
             }
         }
     }
 
-    fn try_start(&self, bus: &mut Bus, pid: i32, properties: &[Property]) -> Result<()> {
+    fn ask_to_start(&mut self, pid: i32, properties: &[Property]) -> Result<()> {
         let process = Value::Array("u".to_string(), vec![Value::U32(pid as u32)]);
         let mut properties = encoded(properties);
-        if !self.unit.ends_with(".slice") {
-            properties.push(pair("PIDs", process));
-        }
+        properties.push(pair("PIDs", process));
         let arguments = [
-            Value::text(&*self.unit),
+            Value::text(&*self.unit.name),
             Value::text("replace"),
             Value::Array("(sv)".to_string(), properties),
             Value::Array("(sa(sv))".to_string(), Vec::new()),
         ];
-        do_job(bus, "StartTransientUnit", &arguments)
+        do_job(&mut self.bus, "StartTransientUnit", &arguments)
     }
+}
 
-    fn connect(&self) -> Result<(Bus, Unit)> {
-        let candidates = match self.manager {
-            Manager::System => system_buses(),
-            Manager::User => user_buses()?,
-        };
-        let mut failed = None;
-        for (path, broker) in candidates {
-            match Bus::connect(&path, broker, PATIENCE) {
-                Ok(bus) => {
-                    let name = self.unit.clone();
-                    return Ok((
-                        bus,
-                        Unit {
-                            name,
-                            bus: path,
-                            broker,
-                        },
-                    ));
-                }
-                Err(error) => failed = failed.or(Some(error)),
-            }
-        }
-        let hint = match self.manager {
-            Manager::System => "is systemd running here? without it leave --systemd-cgroup out",
-            Manager::User => {
-                "has this user a session? see \"loginctl enable-linger\"; without it leave --systemd-cgroup out"
-            }
-        };
-        Err(failed
-            .unwrap_or_else(|| anyhow::anyhow!("no bus is known"))
-            .context(hint))
+fn buses(instance: Instance) -> Vec<(PathBuf, bool)> {
+    let root = nix::unistd::geteuid().is_root();
+    match instance {
+        Instance::System => system_buses(),
+        // Root of a user namespace may be a user, or root of a system inside it.
+        Instance::User if root => [user_buses(), system_buses()].concat(),
+        Instance::User => user_buses(),
     }
 }
 
@@ -112,27 +134,32 @@ fn system_buses() -> Vec<(PathBuf, bool)> {
     ]
 }
 
-/// As sd_bus_open_user(3) finds it.
-fn user_buses() -> Result<Vec<(PathBuf, bool)>> {
-    let mut found = Vec::new();
-    if let Ok(addresses) = std::env::var("DBUS_SESSION_BUS_ADDRESS") {
-        found.extend(
-            addresses
-                .split(';')
-                .filter_map(path_of)
-                .map(|path| (path, true)),
-        );
-    }
-    if let Some(directory) = std::env::var_os("XDG_RUNTIME_DIR") {
-        let directory = Path::new(&directory);
-        found.push((directory.join("bus"), true));
-        found.push((directory.join("systemd/private"), false));
-    }
-    ensure!(
-        !found.is_empty(),
-        "the bus of the user is not known: neither DBUS_SESSION_BUS_ADDRESS nor XDG_RUNTIME_DIR is set"
-    );
-    Ok(found)
+/// As sd_bus_open_user(3) finds it, and where it is when the environment was not handed on.
+fn user_buses() -> Vec<(PathBuf, bool)> {
+    let addresses = std::env::var("DBUS_SESSION_BUS_ADDRESS").unwrap_or_default();
+    let paths = addresses.split(';').filter_map(path_of);
+    let mut found: Vec<_> = paths.map(|path| (path, true)).collect();
+    let directory = match std::env::var_os("XDG_RUNTIME_DIR") {
+        Some(directory) => PathBuf::from(directory),
+        None => Path::new("/run/user").join(uid_outside().to_string()),
+    };
+    found.push((directory.join("bus"), true));
+    found.push((directory.join("systemd/private"), false));
+    found
+}
+
+/// user_namespaces(7): the second number is what the first is called outside.
+fn uid_outside() -> u32 {
+    let own = nix::unistd::geteuid().as_raw();
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let mut lines = map.lines().map(|line| line.split_whitespace());
+    let outside = lines.find_map(|mut words| {
+        let mut number = || words.next()?.parse::<u32>().ok();
+        let (first, outside, count) = (number()?, number()?, number()?);
+        let offset = own.checked_sub(first).filter(|offset| *offset < count)?;
+        outside.checked_add(offset)
+    });
+    outside.unwrap_or(own)
 }
 
 /// Of `unix:path=/run/user/7/bus,guid=..`; other transports are not for a bus of this machine.
@@ -165,12 +192,17 @@ impl Unit {
         }
     }
 
-    /// Has systemd move a process into the scope, which this user may not do without it.
-    pub fn attach(&self, pid: i32) -> Result<()> {
+    /// Has systemd move a process to a directory below the scope, which this user may not do without it.
+    pub fn attach(&self, below: &Path, pid: i32) -> Result<()> {
         let explain = || format!("systemd: attach process {pid} to {}", self.name);
         let mut bus = self.connect().with_context(explain)?;
         let pids = Value::Array("u".to_string(), vec![Value::U32(pid as u32)]);
-        let arguments = [Value::text(&*self.name), Value::text(""), pids];
+        // Absolute from the scope on, or empty for the scope itself.
+        let below = match below.as_os_str().is_empty() {
+            true => String::new(),
+            false => format!("/{}", below.display()),
+        };
+        let arguments = [Value::text(&*self.name), Value::text(below), pids];
         bus.call(&MANAGER, "AttachProcessesToUnit", &arguments)
             .map(drop)
             .with_context(explain)
@@ -189,6 +221,13 @@ impl Unit {
         self.reset(&mut bus).with_context(explain)
     }
 
+    /// Of a scope that has ended: that it may have failed is forgotten.
+    pub fn forget(&self) -> Result<()> {
+        let explain = || format!("systemd: reset {}", self.name);
+        let mut bus = self.connect().with_context(explain)?;
+        self.reset(&mut bus).with_context(explain)
+    }
+
     fn reset(&self, bus: &mut Bus) -> Result<()> {
         match bus.call(&MANAGER, "ResetFailedUnit", &[Value::text(&*self.name)]) {
             Err(error) if is_unknown(&error) => Ok(()),
@@ -199,6 +238,22 @@ impl Unit {
     fn connect(&self) -> Result<Bus> {
         Bus::connect(&self.bus, self.broker, PATIENCE)
     }
+}
+
+/// Where systemd has put a process: the cgroup path that ends as the scope's.
+pub fn place_of(pid: i32, scope: &Scope) -> Result<PathBuf> {
+    let file = format!("/proc/{pid}/cgroup");
+    let text = sys::io(std::fs::read_to_string(&file)).with_context(|| format!("read {file}"))?;
+    let place = text.lines().find_map(|line| line.strip_prefix("0::/"));
+    let place = PathBuf::from(place.unwrap_or_default());
+    ensure!(
+        place.ends_with(&scope.path),
+        "systemd: start {}: process {pid} is in /{} and not in /{}",
+        scope.unit,
+        place.display(),
+        scope.path.display()
+    );
+    Ok(place)
 }
 
 fn is_unknown(error: &anyhow::Error) -> bool {

@@ -14,12 +14,13 @@ use nix::sys::socket::SockType;
 use super::delete;
 use crate::argv;
 use crate::bundle::Bundle;
+use crate::cgroup::systemd::Manager;
 use crate::cgroup::{Cgroup, controllers};
 use crate::cli::{CgroupManager, Global, Rootless};
 use crate::container::{Container, State, Store, boot_id};
 use crate::flags::{self, CreateFlags};
 use crate::host::Host;
-use crate::launch::{Init, Launch};
+use crate::launch::{Born, Init, Launch};
 use crate::plan::{Flags, Plan};
 use crate::slot::Slot;
 use crate::sys::{self, clone, process, socket};
@@ -131,22 +132,28 @@ impl Request<'_> {
         let sockets = Sockets::connect(&self.flags.console_socket, &pidfd)?;
 
         patience::keep_interrupts()?;
+        let mut manager = reach_systemd(&plan)?;
         let mut slot = Slot::claim(store, self.id)?;
         let mut state = self.record(&plan, &host)?;
-        let resources = self
+        state.unit = manager.as_ref().map(|manager| manager.unit.clone());
+        let mut resources = self
             .prepare(&plan, &mut slot, &state)
             .map_err(|error| slot.explain(error))?;
         let gate = self.waits.then(|| slot.listen()).transpose();
         let launch = |gate| {
-            Launch {
+            let launch = Launch {
                 target: None,
                 plan: &plan,
                 host: &host,
-                cgroup: resources.cgroup.as_ref(),
                 gate,
                 state: &mut state,
+                attachable: manager.is_some(),
+            };
+            let mut born = launch.begin(resources.cgroup.as_ref())?;
+            if let Some(manager) = &mut manager {
+                resources.cgroup = enter_scope(&plan, manager, &slot, &mut born)?;
             }
-            .run()
+            born.see_through(resources.cgroup.as_ref())
         };
         let launched = gate.and_then(launch);
         let finished = launched.and_then(|mut init| {
@@ -169,8 +176,9 @@ impl Request<'_> {
         slot.save(state)?;
         slot.save_config(&self.bundle, plan)?;
         timings::step(|| "claim the id, write the record".to_string());
-        let cgroup = plan.cgroup.as_ref().map(Cgroup::create).transpose()?;
-        let cgroup = cgroup.flatten();
+        // A scope is made around init.
+        let early = plan.cgroup.as_ref().filter(|plan| plan.unit.is_none());
+        let cgroup = early.map(Cgroup::create).transpose()?.flatten();
         if let Some((cgroup, plan)) = cgroup.as_ref().zip(plan.cgroup.as_ref()) {
             slot.claim_cgroup(cgroup)?;
             cgroup.apply(plan)?;
@@ -259,6 +267,42 @@ impl Request<'_> {
         );
         Ok(())
     }
+}
+
+/// `None` if systemd is not wanted, or is out of reach and nothing needs it.
+fn reach_systemd(plan: &Plan) -> Result<Option<Manager>> {
+    let Some(cgroup) = &plan.cgroup else {
+        return Ok(None);
+    };
+    let Some(scope) = &cgroup.unit else {
+        return Ok(None);
+    };
+    match Manager::reach(scope) {
+        Err(error) if cgroup.optional => {
+            log::debug(&format!("{error:#}"));
+            Ok(None)
+        }
+        reached => reached.map(Some),
+    }
+}
+
+/// While init waits: its cgroup, with the limits that others are born with.
+fn enter_scope(
+    plan: &Plan,
+    manager: &mut Manager,
+    slot: &Slot,
+    born: &mut Born,
+) -> Result<Option<Cgroup>> {
+    let Some(plan) = &plan.cgroup else {
+        return Ok(None);
+    };
+    let cgroup = Cgroup::create_scope(plan, manager, born.init.pid)?;
+    slot.claim_cgroup(&cgroup)?;
+    born.state.cgroup = Some(cgroup.path.clone());
+    cgroup.apply(plan)?;
+    cgroup.lead_below(plan, born.init.pid)?;
+    timings::step(|| "have systemd make the scope, with limits and device rules".to_string());
+    Ok(Some(cgroup))
 }
 
 /// Before there is a record that claims the groups.

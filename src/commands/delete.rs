@@ -68,7 +68,7 @@ pub fn remove(container: &Container) -> Result<()> {
         );
         cgroup.remove().context("remove the container's cgroup")?;
     } else {
-        remove_unclaimed_cgroup(container);
+        remove_rest_of_cgroup(container);
     }
     timings::step(|| "remove the cgroup".to_string());
     remove_rdt_groups(&container.state)?;
@@ -102,11 +102,15 @@ pub fn signal_kill(container: &Container) -> Result<Option<OwnedFd>> {
 
 /// A creator that was killed right after making the cgroup had no time to put anybody in: rmdir will do,
 /// and fails if the directory is another's. One that somebody else has removed may have others above it.
-fn remove_unclaimed_cgroup(container: &Container) {
+fn remove_rest_of_cgroup(container: &Container) {
     let Some(path) = &container.state.cgroup else {
         return;
     };
-    if container.state.pid == 0 {
+    if let Some(unit) = &container.state.unit {
+        // systemd has removed it when the last process was gone, but may keep its name as that of a failed unit.
+        unit.forget()
+            .unwrap_or_else(|error| log::warn(&format!("{error:#}")));
+    } else if container.state.pid == 0 {
         std::fs::remove_dir(path).ok();
     }
     tree::remove_made_above(path);

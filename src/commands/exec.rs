@@ -51,16 +51,20 @@ pub fn run(args: &flags::Exec, store: &Store) -> Result<i32> {
     }
     raise_own_limits(&plan);
     let launch = |state: &mut _| {
-        let (plan, host, cgroup) = (&plan, &host, cgroup.as_ref());
-        Launch {
-            plan,
-            host,
-            cgroup,
+        let unit = container.state.unit.as_ref().zip(cgroup.as_ref());
+        let launch = Launch {
+            plan: &plan,
+            host: &host,
             gate: None,
             state,
             target: Some(target),
+            attachable: unit.is_some(),
+        };
+        let born = launch.begin(cgroup.as_ref())?;
+        if let Some((unit, cgroup)) = unit.filter(|_| born.outside) {
+            unit.attach(below_scope(&container, cgroup)?, born.init.pid)?;
         }
-        .run()
+        born.see_through(cgroup.as_ref())
     };
     if args.detach {
         detached(args, &container, sockets, launch)
@@ -231,7 +235,8 @@ pub fn foreign_namespaces(pid: i32) -> Result<u64> {
 
 /// The container's own, or what is asked for below it.
 ///
-/// cgroups(7): no process may be where controllers are handed on. An init that does so has gone below, and there one goes too.
+/// cgroups(7): no process may be where controllers are handed on. An init that does so has gone below, and there one goes too;
+/// that of a scope may have begun there.
 fn cgroup(container: &Container, host: &Host, asked: &[String]) -> Result<Option<Cgroup>> {
     let Some(own) = container.cgroup()? else {
         ensure!(
@@ -241,7 +246,7 @@ fn cgroup(container: &Container, host: &Host, asked: &[String]) -> Result<Option
         return Ok(None);
     };
     let path = match asked {
-        [] if own.hands_on_controllers() => {
+        [] if own.hands_on_controllers() || container.state.unit.is_some() => {
             let (mount, pid) = (&host.cgroup.mount, container.state.pid);
             init_cgroup(&own.path, mount, pid).unwrap_or(own.path.clone())
         }
@@ -253,6 +258,13 @@ fn cgroup(container: &Container, host: &Host, asked: &[String]) -> Result<Option
         _ => format!("--cgroup: {}", path.display()),
     });
     found.map(Some)
+}
+
+/// As systemd is told of it.
+fn below_scope<'a>(container: &Container, cgroup: &'a Cgroup) -> Result<&'a Path> {
+    let scope = container.cgroup()?.context("the container's scope is gone")?;
+    let below = cgroup.path.strip_prefix(&scope.path);
+    below.with_context(|| format!("{} is outside of the scope", cgroup.path.display()))
 }
 
 /// `PATH` or `CONTROLLER[,CONTROLLER]:PATH`, below the container's cgroup. In cgroup v2 all controllers have the same.

@@ -16,7 +16,7 @@ use crate::plan::{mempolicy, namespaces, options, seccomp};
 /// The newest spec that this runtime follows.
 pub const SPEC_VERSION: &str = "1.3.0";
 
-const SYSTEMD_CGROUP: bool = false;
+const SYSTEMD_CGROUP: bool = true;
 const APPARMOR: bool = true;
 const SELINUX: bool = true;
 const INTEL_RDT: bool = true;

@@ -15,6 +15,7 @@ use crate::flags;
 use crate::host::Host;
 use crate::plan::rdt::{self, Schema};
 use crate::plan::resources::Resources;
+use crate::plan::systemd::{self, Property};
 use crate::plan::update;
 use crate::{bundle, intelrdt, log, sys};
 
@@ -54,8 +55,18 @@ fn change(
             "the container was without the memory controller so far: what it uses already is not counted",
         );
     }
+    let properties = systemd::limits(&plan.settings)?;
     let written = cgroup.update(&plan.settings)?;
-    set_schemata().map_err(|error| written.take_back(error))
+    set_properties(container, &properties)
+        .and_then(|()| set_schemata())
+        .map_err(|error| written.take_back(error))
+}
+
+fn set_properties(container: &Container, properties: &[Property]) -> Result<()> {
+    match &container.state.unit {
+        Some(unit) if !properties.is_empty() => unit.set(properties),
+        _ => Ok(()),
+    }
 }
 
 fn planned(asked: Value, cgroup: Option<&Cgroup>) -> Result<Resources> {

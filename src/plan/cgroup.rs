@@ -10,10 +10,14 @@ use super::Flags;
 use super::mounts::clean;
 use super::namespaces::Namespaces;
 use super::resources::{self, Resources};
+use super::systemd::{self, Scope};
 use crate::bundle::Bundle;
 use crate::cgroup::devices::{self, DeviceRule};
 use crate::host::Host;
 use crate::sys::clone;
+
+const SUBGROUP: &str = "run.oci.systemd.subgroup";
+const DELEGATED: &str = "run.oci.delegate-cgroup";
 
 #[derive(Debug)]
 pub struct CgroupPlan {
@@ -21,8 +25,10 @@ pub struct CgroupPlan {
     pub mount: PathBuf,
     /// The container's own directory.
     pub path: PathBuf,
-    /// The systemd scope that holds it, if systemd is to make it.
-    pub unit: Option<String>,
+    /// The systemd scope that it is, if systemd is to make it.
+    pub unit: Option<Scope>,
+    /// Where below it the container's processes begin; empty for there itself.
+    pub below: PathBuf,
     pub resources: Resources,
     /// The device program; `None` allows everything.
     pub devices: Option<Vec<u64>>,
@@ -48,19 +54,25 @@ pub fn cgroup(
         path = Path::new("");
     }
     let mount = host.cgroup.mount.clone();
-    let (below, unit) = if flags.systemd_cgroup {
-        let (path, unit) = scope(path, &flags.id, host)?;
-        (path, Some(unit))
-    } else {
-        (directory(path, &flags.id, &host.cgroup.own)?, None)
+    let unit = match flags.systemd_cgroup {
+        true => Some(systemd::scope(bundle, host, &flags.id, &resources.settings)?),
+        false => None,
+    };
+    let full = match &unit {
+        Some(scope) => scope.expected(host),
+        None => directory(path, &flags.id, &host.cgroup.own)?,
     };
     let free = resources.devices.is_empty() && namespaces.has(clone::NEWUSER);
     let mut device_rules = std::mem::take(&mut resources.devices);
     device_rules.extend(devices::defaults());
     let confined = host.euid != 0 || host.in_user_namespace;
     Ok(CgroupPlan {
-        path: mount.join(below.strip_prefix("/").unwrap_or(&below)),
+        path: mount.join(full.strip_prefix("/").unwrap_or(&full)),
         mount,
+        below: match unit {
+            Some(_) => below_scope(bundle)?,
+            None => PathBuf::new(),
+        },
         unit,
         optional: flags.rootless.unwrap_or(confined) && resources.settings.is_empty(),
         // A user namespace cannot make nodes; where no rule is given none is needed.
@@ -71,7 +83,7 @@ pub fn cgroup(
             devices::program(&device_rules)?
         },
         device_rules,
-        owner: owner(bundle, namespaces),
+        owner: owner(bundle, namespaces, flags),
         resources,
     })
 }
@@ -92,7 +104,7 @@ fn check_unlimited(resources: &mut Resources) -> Result<()> {
 }
 
 /// config-linux.md, "Cgroup ownership": a cgroup that the container sees as its root, and may write, is its user's.
-fn owner(bundle: &Bundle, namespaces: &Namespaces) -> Option<u32> {
+fn owner(bundle: &Bundle, namespaces: &Namespaces, flags: &Flags) -> Option<u32> {
     let is_writable = |mount: &Mount| {
         let kind = mount.typ().as_deref();
         matches!(kind, Some("cgroup" | "cgroup2"))
@@ -103,8 +115,10 @@ fn owner(bundle: &Bundle, namespaces: &Namespaces) -> Option<u32> {
                 .flatten()
                 .any(|option| option == "ro" || option == "rro")
     };
-    let writable = bundle.spec.mounts().iter().flatten().any(is_writable);
-    if !writable || !namespaces.creates(clone::NEWCGROUP) || namespaces.joins(clone::NEWUSER) {
+    let mut mounts = bundle.spec.mounts().iter().flatten();
+    let writable = namespaces.creates(clone::NEWCGROUP) && mounts.any(is_writable);
+    let delegated = flags.systemd_cgroup && bundle.annotation(DELEGATED).is_some();
+    if !writable && !delegated || namespaces.joins(clone::NEWUSER) {
         return None;
     }
     let uid = bundle.spec.process().as_ref()?.user().uid();
@@ -143,62 +157,32 @@ fn directory(path: &Path, id: &str, own: &Path) -> Result<PathBuf> {
     Ok(full)
 }
 
-/// `slice:prefix:name` as systemd sees it: the scope `prefix-name.scope` in the nested slice.
-fn scope(path: &Path, id: &str, host: &Host) -> Result<(PathBuf, String)> {
-    let text = path.to_string_lossy();
-    let parts: Vec<&str> = text.split(':').collect();
-    let (slice, prefix, name) = match parts[..] {
-        [""] => ("", "cofferdam", id),
-        [slice, prefix, name] if !name.is_empty() && !text.contains('/') => (slice, prefix, name),
-        _ => bail!("linux.cgroupsPath: {text}: with --systemd-cgroup it must be slice:prefix:name"),
-    };
-    let default = if host.euid == 0 {
-        "system.slice"
-    } else {
-        "user.slice"
-    };
-    let slice = if slice.is_empty() { default } else { slice };
-    let unit = match (prefix, name) {
-        (_, name) if name.ends_with(".slice") => name.to_string(),
-        ("", name) => format!("{name}.scope"),
-        (prefix, name) => format!("{prefix}-{name}.scope"),
-    };
-    Ok((slice_path(slice)?.join(&unit), unit))
-}
-
-/// systemd.slice(5): `a-b.slice` lies inside `a.slice`.
-fn slice_path(slice: &str) -> Result<PathBuf> {
-    let Some(stem) = slice
-        .strip_suffix(".slice")
-        .filter(|stem| !stem.contains('/'))
-    else {
-        bail!("linux.cgroupsPath: {slice}: must be the name of a slice, such as system.slice");
-    };
-    let mut path = PathBuf::from("/");
-    if stem == "-" {
-        return Ok(path);
-    }
-    let mut name = String::new();
-    for part in stem.split('-') {
-        ensure!(
-            !part.is_empty(),
-            "linux.cgroupsPath: {slice}: is no name of a slice"
-        );
-        name = if name.is_empty() {
-            part.to_string()
-        } else {
-            format!("{name}-{part}")
+/// Directories below a scope, one in the other, the first for the container and the second for it to manage.
+fn below_scope(bundle: &Bundle) -> Result<PathBuf> {
+    let mut below = PathBuf::new();
+    for name in [SUBGROUP, DELEGATED] {
+        let Some(text) = bundle.annotation(name) else {
+            continue;
         };
-        path.push(format!("{name}.slice"));
+        let path = Path::new(text.trim_start_matches('/'));
+        let plain = |part| matches!(part, Component::Normal(_));
+        ensure!(
+            path.components().all(plain),
+            "annotations[{name:?}]: {text:?}: must be a directory below the container's scope"
+        );
+        below.push(path);
     }
-    Ok(path)
+    Ok(below)
 }
 
 impl fmt::Display for CgroupPlan {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match &self.unit {
-            Some(unit) => writeln!(f, "cgroup {} (systemd unit {unit})", self.path.display())?,
-            None => writeln!(f, "cgroup {}", self.path.display())?,
+        writeln!(f, "cgroup {}", self.path.display())?;
+        if let Some(scope) = &self.unit {
+            writeln!(f, "{scope}")?;
+        }
+        if self.below != Path::new("") {
+            writeln!(f, "cgroup of the processes: {}", self.below.display())?;
         }
         for setting in &self.resources.settings {
             writeln!(f, "{} = {}", setting.file, setting.value)?;
@@ -233,14 +217,10 @@ mod tests {
         cgroup(&bundle, &namespaces, &host(), flags)
     }
 
-    fn path(text: &str, systemd_cgroup: bool) -> Result<(String, Option<String>)> {
-        let flags = Flags {
-            systemd_cgroup,
-            ..fixture::flags()
-        };
-        let plan = planned(&[("/linux/cgroupsPath", json!(text))], &flags)?;
+    fn path(text: &str) -> Result<String> {
+        let plan = planned(&[("/linux/cgroupsPath", json!(text))], &fixture::flags())?;
         let below = plan.path.strip_prefix("/sys/fs/cgroup").unwrap();
-        Ok((below.display().to_string(), plan.unit))
+        Ok(below.display().to_string())
     }
 
     #[test]
@@ -252,7 +232,7 @@ mod tests {
             ("a/b", "user.slice/a/b"),
             ("a:b:c", "user.slice/a:b:c"),
         ] {
-            let found = path(text, false).map(|(path, _)| path).unwrap_or_default();
+            let found = path(text).unwrap_or_default();
             assert_eq!(found, expected, "{text}");
         }
         assert_eq!(
@@ -264,14 +244,14 @@ mod tests {
     #[test]
     fn paths_that_climb_or_are_the_root_are_refused() {
         for text in ["/../x", "../x", "/a/../b", "a/.."] {
-            let error = path(text, false).unwrap_err().to_string();
+            let error = path(text).unwrap_err().to_string();
             assert_eq!(
                 error,
                 format!("linux.cgroupsPath: {text:?}: must not contain \"..\"")
             );
         }
         for text in ["/", "//", "/."] {
-            let error = path(text, false).unwrap_err().to_string();
+            let error = path(text).unwrap_err().to_string();
             assert!(
                 error.ends_with("is the root of all cgroups"),
                 "{text}: {error}"
@@ -280,37 +260,31 @@ mod tests {
     }
 
     #[test]
-    fn scopes_lie_in_nested_slices() {
-        let cases = [
-            ("", "system.slice/cofferdam-c.scope"),
-            ("::x", "system.slice/x.scope"),
-            ("a-b-c.slice:p:x", "a.slice/a-b.slice/a-b-c.slice/p-x.scope"),
-            ("-.slice:p:x", "p-x.scope"),
-            ("user.slice:p:x.slice", "user.slice/x.slice"),
-        ];
-        for (text, expected) in cases {
-            let (path, unit) = path(text, true).unwrap();
-            assert_eq!(path, expected, "{text}");
-            assert_eq!(unit.as_deref(), path.rsplit('/').next());
+    fn annotations_name_directories_below_a_scope() {
+        let below = |annotations: Value, systemd_cgroup| {
+            let flags = Flags {
+                systemd_cgroup,
+                ..fixture::flags()
+            };
+            let user = ("/process/user", json!({"uid": 7, "gid": 0}));
+            let plan = planned(&[("/annotations", annotations), user], &flags)?;
+            Ok((plan.below.display().to_string(), plan.owner))
+        };
+        let good = |annotations: Value| {
+            let found: Result<_> = below(annotations, true);
+            found.unwrap()
+        };
+        let both = json!({SUBGROUP: "/a", DELEGATED: "b/c"});
+        assert_eq!(good(json!({})), (String::new(), None));
+        assert_eq!(good(json!({SUBGROUP: ""})), (String::new(), None));
+        assert_eq!(good(json!({SUBGROUP: "a"})), ("a".to_string(), None));
+        assert_eq!(good(both.clone()), ("a/b/c".to_string(), Some(7)));
+        assert_eq!(below(both, false).unwrap(), (String::new(), None));
+        for name in [SUBGROUP, DELEGATED] {
+            let error = below(json!({name: "a/../.."}), true).unwrap_err();
+            let start = format!("annotations[{name:?}]: \"a/../..\": must be a directory");
+            assert!(error.to_string().starts_with(&start), "{error}");
         }
-        for text in [
-            "/a",
-            "a:b",
-            "a.slice:b:",
-            "a:b:c",
-            "a--b.slice:p:x",
-            "a/b.slice:p:x",
-            "a.slice:../../p:x",
-            "a.slice:p:x/../y",
-        ] {
-            assert!(path(text, true).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn the_default_slice_is_that_of_the_caller() {
-        let (path, _) = scope(Path::new(""), "c", &users_host()).unwrap();
-        assert_eq!(path, Path::new("/user.slice/cofferdam-c.scope"));
     }
 
     #[test]

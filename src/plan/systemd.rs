@@ -6,14 +6,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
-use serde::{Deserialize, Serialize};
+use anyhow::{Context, Result, bail, ensure};
 
+use super::ranges;
 use super::resources::Setting;
 use super::variant;
+use crate::bundle::Bundle;
 use crate::dbus::Value;
+use crate::host::Host;
 
 /// Annotations with this prefix are properties of the scope.
 const ANNOTATION: &str = "org.systemd.property.";
@@ -22,16 +24,15 @@ const ANNOTATION: &str = "org.systemd.property.";
 pub struct Scope {
     pub unit: String,
     pub slice: String,
-    /// Its directory; the container's may lie below.
+    /// Its directory below that of the manager.
     pub path: PathBuf,
     pub properties: Vec<Property>,
     /// On whose bus systemd is asked.
-    pub manager: Manager,
+    pub instance: Instance,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Manager {
-    #[default]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Instance {
     System,
     User,
 }
@@ -54,34 +55,112 @@ impl Property {
     }
 }
 
+/// `slice:prefix:name` as systemd sees it: the scope `prefix-name.scope` in the nested slice.
+pub fn scope(bundle: &Bundle, host: &Host, id: &str, settings: &[Setting]) -> Result<Scope> {
+    let linux = bundle.spec.linux().as_ref();
+    let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
+    let instance = match host.euid != 0 || host.in_user_namespace {
+        true => Instance::User,
+        false => Instance::System,
+    };
+    let (slice, unit) = names(path.unwrap_or(Path::new("")), id, instance)?;
+    Ok(Scope {
+        path: slice_path(&slice)?.join(&unit),
+        properties: properties(id, &slice, settings, &bundle.annotations())?,
+        slice,
+        unit,
+        instance,
+    })
+}
+
+fn names(path: &Path, id: &str, instance: Instance) -> Result<(String, String)> {
+    let text = path.to_string_lossy();
+    let parts: Vec<&str> = text.split(':').collect();
+    let (slice, prefix, name) = match parts[..] {
+        [""] => ("", "cofferdam", id),
+        [slice, prefix, name] if !name.is_empty() && !text.contains('/') => (slice, prefix, name),
+        _ => bail!("linux.cgroupsPath: {text}: with --systemd-cgroup it must be slice:prefix:name"),
+    };
+    // systemd.slice(5): a slice holds units, and no processes.
+    ensure!(
+        !name.ends_with(".slice"),
+        "linux.cgroupsPath: {text}: a container cannot be a slice; give the name of a scope, without \".slice\""
+    );
+    let slice = match (slice, instance) {
+        ("", Instance::System) => "system.slice",
+        ("", Instance::User) => "user.slice",
+        (slice, _) => slice,
+    };
+    let unit = match prefix {
+        "" => format!("{name}.scope"),
+        prefix => format!("{prefix}-{name}.scope"),
+    };
+    Ok((slice.to_string(), unit))
+}
+
+/// systemd.slice(5): `a-b.slice` lies inside `a.slice`.
+fn slice_path(slice: &str) -> Result<PathBuf> {
+    let Some(stem) = slice
+        .strip_suffix(".slice")
+        .filter(|stem| !stem.contains('/'))
+    else {
+        bail!("linux.cgroupsPath: {slice}: must be the name of a slice, such as system.slice");
+    };
+    let mut path = PathBuf::new();
+    if stem == "-" {
+        return Ok(path);
+    }
+    let mut name = String::new();
+    for part in stem.split('-') {
+        ensure!(
+            !part.is_empty(),
+            "linux.cgroupsPath: {slice}: is no name of a slice"
+        );
+        name = if name.is_empty() {
+            part.to_string()
+        } else {
+            format!("{name}-{part}")
+        };
+        path.push(format!("{name}.slice"));
+    }
+    Ok(path)
+}
+
+impl Scope {
+    /// Where it is to be expected below the cgroup mount. Only systemd knows where it began itself.
+    pub fn expected(&self, host: &Host) -> PathBuf {
+        if self.instance == Instance::System {
+            return Path::new("/").join(&self.path);
+        }
+        let is_manager = |path: &&Path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with("user@") && name.ends_with(".service")
+        };
+        let service = |uid: u32| format!("/user.slice/user-{uid}.slice/user@{uid}.service");
+        let manager = match host.cgroup.own.ancestors().find(is_manager) {
+            Some(manager) => manager.to_path_buf(),
+            // Root of a user namespace has another number outside.
+            None if host.euid == 0 => PathBuf::from("/"),
+            None => PathBuf::from(service(host.euid)),
+        };
+        manager.join(&self.path)
+    }
+}
+
 /// All properties of a new scope but the process that begins it. What annotations say counts last.
-pub fn properties(
+fn properties(
     id: &str,
-    unit: &str,
     slice: &str,
     settings: &[Setting],
     annotations: &BTreeMap<String, String>,
 ) -> Result<Vec<Property>> {
-    let parent = match unit.ends_with(".slice") {
-        // A slice lies where its name says.
-        true => Property::new(
-            "Wants",
-            Value::Array("s".to_string(), vec![Value::text(slice)]),
-        ),
-        false => Property::new("Slice", Value::text(slice)),
-    };
+    let description = format!("cofferdam container {id}");
     let mut properties = vec![
-        Property::new(
-            "Description",
-            Value::text(format!("cofferdam container {id}")),
-        ),
-        parent,
+        Property::new("Description", Value::text(description)),
+        Property::new("Slice", Value::text(slice)),
         Property::new("DefaultDependencies", Value::Bool(false)),
+        Property::new("Delegate", Value::Bool(true)),
     ];
-    if !unit.ends_with(".slice") {
-        // A slice cannot be delegated (systemd.resource-control(5)).
-        properties.push(Property::new("Delegate", Value::Bool(true)));
-    }
     for controller in ["CPU", "IO", "Memory", "Tasks"] {
         properties.push(Property::new(
             &format!("{controller}Accounting"),
@@ -171,6 +250,8 @@ fn property(setting: &Setting) -> Result<Vec<Property>> {
     match file.as_str() {
         // systemd has a weight of 0 for it.
         "cpu.idle" if value == "1" => one("CPUWeight", Value::U64(0)),
+        // The kernel gives it the default weight then (kernel/sched/fair.c, sched_group_set_idle).
+        "cpu.idle" => one("CPUWeight", Value::U64(u64::MAX)),
         "cpu.max" => cpu_max(value, field),
         "cpuset.cpus" => one("AllowedCPUs", mask(value, field)?),
         "cpuset.mems" => one("AllowedMemoryNodes", mask(value, field)?),
@@ -216,37 +297,20 @@ fn cpu_max(text: &str, field: &str) -> Result<Vec<Property>> {
     ])
 }
 
-/// A list such as `0-3,7` as a bit for each number, the lowest first.
+/// A byte for each eight numbers, the lowest first.
 fn mask(list: &str, field: &str) -> Result<Value> {
     const MOST: usize = 8192;
-    let mut bytes = Vec::new();
-    for range in list
-        .split(',')
-        .map(str::trim)
-        .filter(|range| !range.is_empty())
-    {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let parse = |text: &str| {
-            text.trim()
-                .parse::<usize>()
-                .ok()
-                .filter(|number| *number < MOST)
-        };
-        let (first, last) = parse(first)
-            .zip(parse(last))
-            .with_context(|| format!("{field}: {list:?}: must be a list such as 0-3,7"))?;
-        for number in first..=last {
-            bytes.resize(bytes.len().max(number / 8 + 1), 0u8);
-            bytes[number / 8] |= 1 << (number % 8);
-        }
-    }
+    let words = ranges::bits(list, MOST).with_context(|| field.to_string())?;
+    let mut bytes: Vec<u8> = words.into_iter().flat_map(u64::to_le_bytes).collect();
+    let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    bytes.truncate(used);
     let bytes = bytes.into_iter().map(Value::Byte).collect();
     Ok(Value::Array("y".to_string(), bytes))
 }
 
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "{} in {}", self.unit, self.slice)?;
+        write!(f, "systemd scope {} in {}", self.unit, self.slice)?;
         for property in &self.properties {
             write!(f, ", {}={}", property.name, property.value)?;
         }
@@ -256,7 +320,10 @@ impl fmt::Display for Scope {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::plan::tests::{self as fixture, host, users_host};
 
     fn setting(file: &str, value: &str) -> Setting {
         Setting {
@@ -288,6 +355,7 @@ mod tests {
             ("pids.max", "7", "TasksMax=7"),
             ("cpu.weight", "100", "CPUWeight=100"),
             ("cpu.idle", "1", "CPUWeight=0"),
+            ("cpu.idle", "0", "CPUWeight=infinity"),
             ("io.weight", "default 50", "IOWeight=50"),
             ("cpuset.cpus", "0-3,9", "AllowedCPUs=[15, 2]"),
             ("cpuset.mems", "0", "AllowedMemoryNodes=[1]"),
@@ -296,7 +364,6 @@ mod tests {
             assert_eq!(limit(file, value), [want], "{file}");
         }
         for (file, value) in [
-            ("cpu.idle", "0"),
             ("hugetlb.2MB.max", "0"),
             ("io.max", "8:0 rbps=1"),
         ] {
@@ -345,7 +412,7 @@ mod tests {
             ("other", "x"),
         ];
         let annotations = annotations.map(|(name, text)| (name.to_string(), text.to_string()));
-        let all = properties("c", "c.scope", "a.slice", &[], &annotations.into()).unwrap();
+        let all = properties("c", "a.slice", &[], &annotations.into()).unwrap();
         let shown = shown(&all);
         assert!(
             shown.contains(&"Slice=\"a.slice\"".to_string())
@@ -366,12 +433,60 @@ mod tests {
                 .count(),
             1
         );
-        let slice = properties("c", "b.slice", "a.slice", &[], &BTreeMap::new()).unwrap();
-        assert!(
-            !slice
-                .iter()
-                .any(|property| property.name == "Delegate" || property.name == "Slice")
-        );
+    }
+
+    fn placed(text: &str, host: &Host) -> Result<Scope> {
+        let bundle = fixture::bundle(&[("/linux/cgroupsPath", json!(text))]);
+        scope(&bundle, host, "c", &[])
+    }
+
+    #[test]
+    fn scopes_lie_in_nested_slices() {
+        for (text, expected) in [
+            ("", "system.slice/cofferdam-c.scope"),
+            ("::x", "system.slice/x.scope"),
+            ("a-b-c.slice:p:x", "a.slice/a-b.slice/a-b-c.slice/p-x.scope"),
+            ("-.slice:p:x", "p-x.scope"),
+        ] {
+            let scope = placed(text, &host()).unwrap();
+            assert_eq!(scope.path, Path::new(expected), "{text}");
+            assert_eq!(scope.path.file_name().unwrap(), &*scope.unit);
+            assert_eq!(scope.expected(&host()), Path::new("/").join(expected));
+        }
+        for text in [
+            "/a",
+            "a:b",
+            "a.slice:b:",
+            "a:b:c",
+            "a--b.slice:p:x",
+            "a/b.slice:p:x",
+            "a.slice:../../p:x",
+            "a.slice:p:x/../y",
+            "user.slice:p:x.slice",
+        ] {
+            assert!(placed(text, &host()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_scope_of_a_user_lies_below_that_users_manager() {
+        let mut host = users_host();
+        let manager = "/user.slice/user-1000.slice/user@1000.service";
+        let expected = format!("{manager}/user.slice/cofferdam-c.scope");
+        for own in [
+            "/user.slice/session.scope",
+            &format!("{manager}/app.slice/x.service"),
+        ] {
+            host.cgroup.own = own.into();
+            let scope = placed("", &host).unwrap();
+            assert_eq!(scope.instance, Instance::User);
+            assert_eq!(scope.expected(&host), Path::new(&expected), "{own}");
+        }
+        let root = Host {
+            in_user_namespace: true,
+            ..fixture::host()
+        };
+        assert_eq!(placed("", &root).unwrap().instance, Instance::User);
     }
 
     #[test]
@@ -399,7 +514,7 @@ mod tests {
             ),
         ] {
             let annotations = BTreeMap::from([(format!("{ANNOTATION}{name}"), text.to_string())]);
-            let error = properties("c", "c.scope", "a.slice", &[], &annotations).unwrap_err();
+            let error = properties("c", "a.slice", &[], &annotations).unwrap_err();
             assert!(format!("{error:#}").starts_with(want), "{error:#}");
         }
     }
