@@ -46,9 +46,16 @@ pub fn hand_down(top: &Path, below: &Path) -> Result<()> {
         let file = level.join("cgroup.controllers");
         let text =
             sys::io(std::fs::read_to_string(&file)).with_context(|| format!("read {file:?}"))?;
-        let words: Vec<String> = text.split_whitespace().map(|name| format!("+{name}")).collect();
-        write_at(&open_directory(&level)?, "cgroup.subtree_control", &words.join(" "))
-            .map_err(|error| explain::not_handed_down(error, &level, text.trim()))?;
+        let words: Vec<String> = text
+            .split_whitespace()
+            .map(|name| format!("+{name}"))
+            .collect();
+        write_at(
+            &open_directory(&level)?,
+            "cgroup.subtree_control",
+            &words.join(" "),
+        )
+        .map_err(|error| explain::not_handed_down(error, &level, text.trim()))?;
         level.push(component);
     }
     Ok(())

@@ -25,8 +25,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{Uid, fchownat};
 
-use crate::plan::cgroup::CgroupPlan;
 use crate::log;
+use crate::plan::cgroup::CgroupPlan;
 use crate::sys::{self, bpf, named, path};
 use systemd::{Manager, Unit};
 

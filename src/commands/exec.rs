@@ -262,7 +262,9 @@ fn cgroup(container: &Container, host: &Host, asked: &[String]) -> Result<Option
 
 /// As systemd is told of it.
 fn below_scope<'a>(container: &Container, cgroup: &'a Cgroup) -> Result<&'a Path> {
-    let scope = container.cgroup()?.context("the container's scope is gone")?;
+    let scope = container
+        .cgroup()?
+        .context("the container's scope is gone")?;
     let below = cgroup.path.strip_prefix(&scope.path);
     below.with_context(|| format!("{} is outside of the scope", cgroup.path.display()))
 }

@@ -55,7 +55,12 @@ pub fn cgroup(
     }
     let mount = host.cgroup.mount.clone();
     let unit = match flags.systemd_cgroup {
-        true => Some(systemd::scope(bundle, host, &flags.id, &resources.settings)?),
+        true => Some(systemd::scope(
+            bundle,
+            host,
+            &flags.id,
+            &resources.settings,
+        )?),
         false => None,
     };
     let full = match &unit {

@@ -302,7 +302,10 @@ fn mask(list: &str, field: &str) -> Result<Value> {
     const MOST: usize = 8192;
     let words = ranges::bits(list, MOST).with_context(|| field.to_string())?;
     let mut bytes: Vec<u8> = words.into_iter().flat_map(u64::to_le_bytes).collect();
-    let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let used = bytes
+        .iter()
+        .rposition(|byte| *byte != 0)
+        .map_or(0, |last| last + 1);
     bytes.truncate(used);
     let bytes = bytes.into_iter().map(Value::Byte).collect();
     Ok(Value::Array("y".to_string(), bytes))
@@ -363,10 +366,7 @@ mod tests {
         ] {
             assert_eq!(limit(file, value), [want], "{file}");
         }
-        for (file, value) in [
-            ("hugetlb.2MB.max", "0"),
-            ("io.max", "8:0 rbps=1"),
-        ] {
+        for (file, value) in [("hugetlb.2MB.max", "0"), ("io.max", "8:0 rbps=1")] {
             assert_eq!(limit(file, value), [""; 0], "{file}");
         }
     }

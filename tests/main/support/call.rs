@@ -339,6 +339,12 @@ fn unified_view() -> io::Result<()> {
     mount(c"none", c"/sys/fs/cgroup", c"cgroup2", 0, false)
 }
 
+/// A private /run with nothing in it.
+pub fn private_run() -> io::Result<()> {
+    mount(c"none", c"/", c"", libc::MS_REC | libc::MS_PRIVATE, true)?;
+    mount(c"none", c"/run", c"tmpfs", 0, false)
+}
+
 fn mount(source: &CStr, target: &CStr, kind: &CStr, flags: u64, unshare: bool) -> io::Result<()> {
     // SAFETY: the strings are static; unshare and mount touch no memory of ours.
     unsafe {

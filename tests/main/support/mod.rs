@@ -5,6 +5,7 @@
 #[macro_use]
 mod skip;
 mod base;
+pub mod broker;
 mod call;
 mod host;
 mod payload;

@@ -1,0 +1,322 @@
+//! The systemd driver, with a stand-in for systemd on the bus: what is asked for, and that nothing stays behind
+//! when the other side refuses, fails, hangs or goes away.
+
+use crate::support::broker::{Broker, Whim, property};
+use crate::support::{Bundle, Output, cgroup_root, wait_until};
+use serde_json::{Value, json};
+use std::fs;
+use std::path::PathBuf;
+
+const EXISTS: &str = "org.freedesktop.systemd1.UnitExists: Unit x.scope already exists.";
+const START: &str = "StartTransientUnit";
+
+/// A container whose scope this bus is asked for.
+struct Scope {
+    c: Bundle,
+    bus: Broker,
+    /// Of the scope, whether there is one or not.
+    dir: PathBuf,
+}
+
+impl Scope {
+    fn new(c: Bundle, whims: &[Whim]) -> Scope {
+        let number = c.id.rsplit_once('-').map_or("", |(_, number)| number);
+        let slice = format!("cofferdamtest{}x{number}.slice", std::process::id());
+        let path = format!("{slice}:p:{}", c.id);
+        let dir = cgroup_root().join(format!("{slice}/p-{}.scope", c.id));
+        let bus = Broker::new(&c.dir, &slice, whims);
+        let c = c.set("/linux/cgroupsPath", json!(path));
+        Scope { c, bus, dir }
+    }
+
+    fn new_call(&self, verb: &str, flags: &[&str]) -> Output {
+        let id = &self.c.id;
+        let dir = self.c.path("");
+        self.c.write_config();
+        let head = ["--systemd-cgroup", verb, "--bundle", &dir];
+        let args = [&head[..], flags, &[id]].concat();
+        self.bus.seen_by(self.c.call(&args)).finish()
+    }
+
+    fn later(&self, verb: &str, more: &[&str]) -> Output {
+        let args = [&[verb][..], more].concat();
+        self.bus.seen_by(self.c.call(&args)).finish()
+    }
+
+    fn delete(&self) -> Output {
+        self.later("delete", &["--force", &self.c.id])
+    }
+
+    fn create(&self) -> Output {
+        self.new_call("create", &[])
+    }
+
+    fn assert_gone(&self) {
+        assert!(!self.dir.exists(), "{:?} is left", self.dir);
+        self.c.assert_gone();
+    }
+
+    fn procs(&self) -> String {
+        let text = fs::read_to_string(self.dir.join("cgroup.procs"));
+        text.expect("a scope").trim().to_string()
+    }
+}
+
+#[test]
+fn a_scope_is_made_around_init_and_ends_with_the_container() {
+    let c = bundle!()
+        .asks(&["pause"])
+        .set("/linux/resources/pids", json!(null))
+        .set(
+            "/annotations",
+            json!({"org.systemd.property.TimeoutStopSec": "7"}),
+        );
+    let scope = Scope::new(c, &[]);
+    scope.create().ok().silent();
+    let asked = scope.bus.last(START);
+    let pid = scope.c.pid();
+    assert_eq!(asked[0], format!("p-{}.scope", scope.c.id));
+    for (name, value) in [
+        ("PIDs", json!([pid])),
+        ("Delegate", json!(true)),
+        ("MemoryAccounting", json!(true)),
+        ("DefaultDependencies", json!(false)),
+        ("TimeoutStopUSec", json!(7_000_000)),
+        ("TasksMax", Value::Null),
+    ] {
+        assert_eq!(property(&asked, name), &value, "{name}");
+    }
+    assert_eq!(scope.procs(), pid.to_string());
+    scope.c.start().ok();
+    assert_eq!(scope.c.status(), "running");
+    scope.delete().ok().silent();
+    assert_eq!(scope.bus.called(), [START, "StopUnit", "ResetFailedUnit"]);
+    scope.assert_gone();
+}
+
+#[test]
+fn the_container_sees_its_scope_as_the_root_of_all_cgroups() {
+    let scope = Scope::new(bundle!().asks(&["read /proc/self/cgroup"]), &[]);
+    let output = scope.new_call("run", &[]).ok().silent();
+    assert!(output.answer("read /proc/self/cgroup").contains("0::/"));
+    let answer = output.answer("read /proc/self/cgroup");
+    assert!(!answer.contains(".scope"), "{answer}");
+    scope.assert_gone();
+}
+
+#[test]
+fn annotations_lead_below_the_scope() {
+    let c = bundle!().asks(&["pause"]).set(
+        "/annotations",
+        json!({"run.oci.systemd.subgroup": "sub", "run.oci.delegate-cgroup": "own"}),
+    );
+    let scope = Scope::new(c.set("/process/user", json!({"uid": 7, "gid": 7})), &[]);
+    scope.create().ok().silent();
+    scope.c.start().ok();
+    let own = scope.dir.join("sub/own");
+    let procs = || fs::read_to_string(own.join("cgroup.procs")).expect("a cgroup");
+    assert_eq!(procs().trim(), scope.c.pid().to_string());
+    let owner = |path: PathBuf| std::os::unix::fs::MetadataExt::uid(&fs::metadata(path).unwrap());
+    assert_eq!(owner(own.clone()), 7);
+    assert_eq!(owner(own.join("cgroup.procs")), 7);
+    assert_eq!(owner(scope.dir.join("sub")), 0);
+    let exec = ["--detach", &scope.c.id, "/payload", "pause"];
+    scope.later("exec", &exec).ok();
+    assert_eq!(procs().lines().count(), 2);
+    scope.delete().ok().silent();
+    scope.assert_gone();
+}
+
+#[test]
+fn one_of_the_name_that_has_failed_is_forgotten_and_one_that_lives_is_not_touched() {
+    let scope = Scope::new(
+        bundle!().asks(&["exit 3"]),
+        &[Whim::Refuses(START, EXISTS, 1)],
+    );
+    scope.new_call("run", &[]).exits(3);
+    let called = scope.bus.called();
+    assert_eq!(called[..3], [START, "ResetFailedUnit", START]);
+    scope.bus.whims(&[Whim::Refuses(START, EXISTS, 2)]);
+    scope
+        .create()
+        .fails_with("choose another linux.cgroupsPath: StartTransientUnit: Unit x.scope already");
+    assert_eq!(
+        scope.bus.called()[called.len()..],
+        [START, "ResetFailedUnit", START]
+    );
+    scope.assert_gone();
+}
+
+#[test]
+fn a_property_that_an_old_systemd_does_not_know_is_left_out() {
+    let unknown = "org.freedesktop.DBus.Error.PropertyReadOnly: Cannot set property IOAccounting, or unknown property.";
+    let asked = json!({"org.systemd.property.IOAccounting": "true"});
+    let scope = Scope::new(
+        bundle!().asks(&["exit 3"]),
+        &[Whim::Refuses(START, unknown, 1)],
+    );
+    scope.new_call("run", &[]).exits(3);
+    assert_eq!(
+        property(&scope.bus.last(START), "IOAccounting"),
+        &Value::Null
+    );
+    let c = bundle!().set("/annotations", asked);
+    let scope = Scope::new(c, &[Whim::Refuses(START, unknown, 1)]);
+    scope
+        .create()
+        .fails_with("Cannot set property IOAccounting");
+    scope.assert_gone();
+}
+
+#[test]
+fn what_systemd_does_not_do_is_an_error_and_nothing_stays() {
+    for (whim, text) in [
+        (
+            Whim::Refuses(
+                START,
+                "a.B.AccessDenied: Interactive authentication required.",
+                9,
+            ),
+            "StartTransientUnit: Interactive authentication required. (a.B.AccessDenied)",
+        ),
+        (
+            Whim::Ends(START, "failed"),
+            "the job has ended with \"failed\"",
+        ),
+        (Whim::Drops(START), "the bus has closed the connection"),
+        (
+            Whim::Drops("Subscribe"),
+            "the bus has closed the connection",
+        ),
+        (Whim::Forgets, "and not in /cofferdamtest"),
+    ] {
+        let scope = Scope::new(bundle!(), &[whim]);
+        let output = scope.create().fails_with(text);
+        assert!(
+            output.stderr().contains("systemd: start p-"),
+            "{}",
+            output.describe()
+        );
+        scope.assert_gone();
+    }
+}
+
+#[test]
+fn a_bus_that_ends_while_it_is_waited_for_ends_the_wait() {
+    let scope = Scope::new(bundle!(), &[Whim::Hangs(START)]);
+    std::thread::scope(|threads| {
+        let creating = threads.spawn(|| scope.create());
+        wait_until("the scope is asked for", || !scope.bus.called().is_empty());
+        scope.bus.end();
+        creating
+            .join()
+            .expect("a result")
+            .fails_with("wait for the answer to StartTransientUnit: the bus has closed");
+    });
+    scope.assert_gone();
+}
+
+#[test]
+fn a_container_that_cannot_be_set_up_leaves_no_scope() {
+    let c = bundle!().set("/process/args", json!(["/nonesuch"]));
+    let scope = Scope::new(c, &[]);
+    scope.create().fails_with("/nonesuch");
+    assert!(scope.bus.called().contains(&"StopUnit".to_string()));
+    scope.assert_gone();
+}
+
+#[test]
+fn without_a_bus_the_error_says_so_and_delete_removes_the_cgroup_itself() {
+    let scope = Scope::new(bundle!().asks(&["pause"]), &[]);
+    scope.create().ok();
+    scope.bus.end();
+    scope.delete().ok().says("is removed without systemd");
+    scope.assert_gone();
+    scope.create().fails_with(
+        "--systemd-cgroup: the bus of systemd was not found (/run/dbus/system_bus_socket: ",
+    );
+    scope.assert_gone();
+}
+
+#[test]
+fn a_confined_caller_without_limits_does_without_a_scope() {
+    let scope = Scope::new(bundle!().asks(&["exit 3"]), &[]);
+    scope.bus.end();
+    let call = |rootless: &str| {
+        scope.c.write_config();
+        let dir = scope.c.path("");
+        let args = [
+            "--rootless",
+            rootless,
+            "--systemd-cgroup",
+            "run",
+            "--bundle",
+            &dir,
+            &scope.c.id,
+        ];
+        scope.bus.seen_by(scope.c.call(&args)).finish()
+    };
+    call("false").fails_with("was not found");
+    call("true").exits(3).silent();
+    scope.assert_gone();
+}
+
+#[test]
+fn what_is_left_of_a_failed_scope_is_forgotten_at_delete() {
+    let scope = Scope::new(bundle!().asks(&["pause"]), &[]);
+    scope.create().ok();
+    scope.c.kill("KILL").ok();
+    scope.c.wait_stopped();
+    // systemd removes what has become empty.
+    wait_until("the scope is removed", || {
+        fs::remove_dir(&scope.dir).is_ok()
+    });
+    scope.delete().ok().silent();
+    assert_eq!(scope.bus.called(), [START, "ResetFailedUnit"]);
+    scope.assert_gone();
+}
+
+#[test]
+fn update_tells_systemd_and_takes_back_what_it_refuses() {
+    if !crate::support::has_controller("hugetlb") {
+        return;
+    }
+    let scope = Scope::new(bundle!().asks(&["pause"]), &[]);
+    scope.create().ok();
+    let id = scope.c.id.clone();
+    let limit = |bytes: u64| json!({"hugepageLimits": [{"pageSize": "2MB", "limit": bytes}]});
+    let update = |resources: Value| {
+        let call = scope.c.call(&["update", "--resources", "-", &id]);
+        scope
+            .bus
+            .seen_by(call.stdin(&resources.to_string()))
+            .finish()
+    };
+    update(limit(4 << 20)).ok();
+    let now = || fs::read_to_string(scope.dir.join("hugetlb.2MB.max")).expect("a limit");
+    assert_eq!(now().trim(), (4 << 20).to_string());
+    assert!(
+        !scope
+            .bus
+            .called()
+            .contains(&"SetUnitProperties".to_string())
+    );
+    let mut both = limit(8 << 20);
+    both["unified"] = json!({"cgroup.max.depth": "5"});
+    update(both).ok();
+    assert_eq!(now().trim(), (8 << 20).to_string());
+    scope.delete().ok();
+}
+
+#[test]
+fn names_of_scopes_are_checked() {
+    for (path, text) in [
+        ("/a/b", "with --systemd-cgroup it must be slice:prefix:name"),
+        ("a.slice:b:c.slice", "a container cannot be a slice"),
+    ] {
+        let mut scope = Scope::new(bundle!(), &[]);
+        scope.c = scope.c.set("/linux/cgroupsPath", json!(path));
+        scope.create().fails_with(text);
+        assert_eq!(scope.bus.called(), [""; 0]);
+    }
+}
