@@ -6,12 +6,14 @@
 //! "Authentication Protocol"). Every wait has the connection's deadline.
 
 use std::io::{ErrorKind, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, bail, ensure};
 
+use crate::patience;
 use crate::sys::{self, socket};
 
 /// No answer that is waited for is longer.
@@ -213,15 +215,15 @@ impl Bus {
     fn fill(&mut self, buffer: &mut [u8]) -> Result<()> {
         let mut filled = 0;
         while filled < buffer.len() {
-            self.socket
-                .set_read_timeout(Some(self.left()?))
-                .context("setsockopt(SO_RCVTIMEO)")?;
+            // A signal that stops this command ends the wait too.
+            let [ready] = patience::wait_for([self.socket.as_fd()], Some(self.left()?))?;
+            if !ready {
+                continue;
+            }
             match self.socket.read(&mut buffer[filled..]) {
                 Ok(0) => bail!("the bus has closed the connection"),
                 Ok(count) => filled += count,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // The deadline is looked at again.
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => return sys::io(Err(error)),
             }
         }

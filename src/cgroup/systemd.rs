@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::dbus::{self, Bus, Message, Object, Value};
+use crate::patience::Interrupted;
 use crate::plan::systemd::{Instance, Property, Scope};
 use crate::sys;
 
@@ -51,6 +52,7 @@ impl Manager {
                     };
                     return Ok(Manager { bus, unit });
                 }
+                Err(error) if error.is::<Interrupted>() => return Err(error),
                 Err(error) => failed.push(format!("{}: {}", path.display(), error.root_cause())),
             }
         }
@@ -92,12 +94,7 @@ impl Manager {
                     return Err(error.context("choose another linux.cgroupsPath"));
                 }
                 Some(_) if leave_out(&mut properties, &error) => {}
-                Some(_) => return Err(error),
-                None => {
-                    // Where the job has failed the unit may be left as a failed one; a bus that is gone tells nothing.
-                    self.unit.reset(&mut self.bus).ok();
-                    return Err(error);
-                }
+                _ => return Err(error),
             }
         }
     }
@@ -112,7 +109,12 @@ impl Manager {
             Value::Array("(sv)".to_string(), properties),
             Value::Array("(sa(sv))".to_string(), Vec::new()),
         ];
-        do_job(&mut self.bus, "StartTransientUnit", &arguments)
+        let result = do_job(&mut self.bus, "StartTransientUnit", &arguments)?;
+        if result != "done" {
+            // It may be kept as a failed one.
+            self.unit.reset(&mut self.bus).ok();
+        }
+        check_done("StartTransientUnit", &result)
     }
 }
 
@@ -216,7 +218,9 @@ impl Unit {
         let arguments = [Value::text(&*self.name), Value::text("replace")];
         match do_job(&mut bus, "StopUnit", &arguments) {
             Err(error) if is_unknown(&error) => {}
-            stopped => stopped.with_context(explain)?,
+            stopped => stopped
+                .and_then(|result| check_done("StopUnit", &result))
+                .with_context(explain)?,
         }
         self.reset(&mut bus).with_context(explain)
     }
@@ -266,8 +270,8 @@ fn watch_jobs(bus: &mut Bus) -> Result<()> {
     bus.call(&MANAGER, "Subscribe", &[]).map(drop)
 }
 
-/// Calls a method that answers with a job, and waits for the end of that job.
-fn do_job(bus: &mut Bus, method: &str, arguments: &[Value]) -> Result<()> {
+/// Calls a method that answers with a job, and waits for the end of that job; gives its result.
+fn do_job(bus: &mut Bus, method: &str, arguments: &[Value]) -> Result<String> {
     let mut ended = Vec::new();
     let reply = bus.call_with(&MANAGER, method, arguments, |signal| {
         ended.extend(ended_job(signal))
@@ -277,24 +281,27 @@ fn do_job(bus: &mut Bus, method: &str, arguments: &[Value]) -> Result<()> {
         .into_iter()
         .next()
         .context("systemd answered without a job")?;
-    let result = match ended.into_iter().find(|(path, _)| *path == job) {
-        Some((_, result)) => result,
-        None => loop {
-            let signal = bus
-                .signal()
-                .with_context(|| format!("wait for the end of {method}"))?;
-            match ended_job(&signal) {
-                Some((path, result)) if path == job => break result,
-                _ => {}
-            }
-        },
-    };
-    match result.as_str() {
-        "done" => Ok(()),
-        _ => {
-            bail!("{method}: the job has ended with {result:?}; see \"journalctl\" for the reason")
+    if let Some((_, result)) = ended.into_iter().find(|(path, _)| *path == job) {
+        return Ok(result);
+    }
+    loop {
+        let signal = bus
+            .signal()
+            .with_context(|| format!("wait for the end of {method}"))?;
+        match ended_job(&signal) {
+            Some((path, result)) if path == job => return Ok(result),
+            _ => {}
         }
     }
+}
+
+/// org.freedesktop.systemd1(5), JobRemoved.
+fn check_done(method: &str, result: &str) -> Result<()> {
+    ensure!(
+        result == "done",
+        "{method}: the job has ended with {result:?}; see \"journalctl\" for the reason"
+    );
+    Ok(())
 }
 
 /// Path and result of a job: JobRemoved is `id, job, unit, result`.

@@ -2,7 +2,9 @@
 //! when the other side refuses, fails, hangs or goes away.
 
 use crate::support::broker::{Broker, Whim, property};
-use crate::support::{Bundle, Output, cgroup_root, wait_until};
+use crate::support::{
+    Bundle, Call, Output, cgroup_root, has_controller, say_skipped, send, wait_until,
+};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::PathBuf;
@@ -29,13 +31,15 @@ impl Scope {
         Scope { c, bus, dir }
     }
 
-    fn new_call(&self, verb: &str, flags: &[&str]) -> Output {
-        let id = &self.c.id;
-        let dir = self.c.path("");
+    fn call(&self, args: &[&str]) -> Call {
         self.c.write_config();
-        let head = ["--systemd-cgroup", verb, "--bundle", &dir];
-        let args = [&head[..], flags, &[id]].concat();
-        self.bus.seen_by(self.c.call(&args)).finish()
+        let args = [&["--systemd-cgroup"], args].concat();
+        self.bus.seen_by(self.c.call(&args))
+    }
+
+    fn made_by(&self, verb: &str) -> Output {
+        let args = [verb, "--bundle", &self.c.path(""), &self.c.id];
+        self.call(&args).finish()
     }
 
     fn later(&self, verb: &str, more: &[&str]) -> Output {
@@ -47,8 +51,14 @@ impl Scope {
         self.later("delete", &["--force", &self.c.id])
     }
 
+    fn update(&self, resources: Value) -> Output {
+        let call = self.c.call(&["update", "--resources", "-", &self.c.id]);
+        let call = self.bus.seen_by(call.stdin(&resources.to_string()));
+        call.finish()
+    }
+
     fn create(&self) -> Output {
-        self.new_call("create", &[])
+        self.made_by("create")
     }
 
     fn assert_gone(&self) {
@@ -97,7 +107,7 @@ fn a_scope_is_made_around_init_and_ends_with_the_container() {
 #[test]
 fn the_container_sees_its_scope_as_the_root_of_all_cgroups() {
     let scope = Scope::new(bundle!().asks(&["read /proc/self/cgroup"]), &[]);
-    let output = scope.new_call("run", &[]).ok().silent();
+    let output = scope.made_by("run").ok().silent();
     assert!(output.answer("read /proc/self/cgroup").contains("0::/"));
     let answer = output.answer("read /proc/self/cgroup");
     assert!(!answer.contains(".scope"), "{answer}");
@@ -133,7 +143,7 @@ fn one_of_the_name_that_has_failed_is_forgotten_and_one_that_lives_is_not_touche
         bundle!().asks(&["exit 3"]),
         &[Whim::Refuses(START, EXISTS, 1)],
     );
-    scope.new_call("run", &[]).exits(3);
+    scope.made_by("run").exits(3);
     let called = scope.bus.called();
     assert_eq!(called[..3], [START, "ResetFailedUnit", START]);
     scope.bus.whims(&[Whim::Refuses(START, EXISTS, 2)]);
@@ -155,7 +165,7 @@ fn a_property_that_an_old_systemd_does_not_know_is_left_out() {
         bundle!().asks(&["exit 3"]),
         &[Whim::Refuses(START, unknown, 1)],
     );
-    scope.new_call("run", &[]).exits(3);
+    scope.made_by("run").exits(3);
     assert_eq!(
         property(&scope.bus.last(START), "IOAccounting"),
         &Value::Null
@@ -217,6 +227,17 @@ fn a_bus_that_ends_while_it_is_waited_for_ends_the_wait() {
 }
 
 #[test]
+fn a_create_that_waits_for_systemd_can_be_interrupted() {
+    let scope = Scope::new(bundle!(), &[Whim::Hangs(START)]);
+    let call = scope.call(&["create", "--bundle", &scope.c.path(""), &scope.c.id]);
+    let running = call.spawn();
+    wait_until("the scope is asked for", || !scope.bus.called().is_empty());
+    send(running.child.id(), libc::SIGTERM);
+    running.wait().exits(143);
+    scope.assert_gone();
+}
+
+#[test]
 fn a_container_that_cannot_be_set_up_leaves_no_scope() {
     let c = bundle!().set("/process/args", json!(["/nonesuch"]));
     let scope = Scope::new(c, &[]);
@@ -243,18 +264,9 @@ fn a_confined_caller_without_limits_does_without_a_scope() {
     let scope = Scope::new(bundle!().asks(&["exit 3"]), &[]);
     scope.bus.end();
     let call = |rootless: &str| {
-        scope.c.write_config();
         let dir = scope.c.path("");
-        let args = [
-            "--rootless",
-            rootless,
-            "--systemd-cgroup",
-            "run",
-            "--bundle",
-            &dir,
-            &scope.c.id,
-        ];
-        scope.bus.seen_by(scope.c.call(&args)).finish()
+        let args = ["--rootless", rootless, "run", "--bundle", &dir, &scope.c.id];
+        scope.call(&args).finish()
     };
     call("false").fails_with("was not found");
     call("true").exits(3).silent();
@@ -277,34 +289,39 @@ fn what_is_left_of_a_failed_scope_is_forgotten_at_delete() {
 }
 
 #[test]
-fn update_tells_systemd_and_takes_back_what_it_refuses() {
-    if !crate::support::has_controller("hugetlb") {
-        return;
+fn an_update_of_what_systemd_does_not_know_is_nothing_to_it() {
+    let scope = Scope::new(bundle!().asks(&["pause"]), &[]);
+    scope.create().ok();
+    let limit = json!({"unified": {"cgroup.max.depth": "5"}});
+    scope.update(limit).ok();
+    let depth = fs::read_to_string(scope.dir.join("cgroup.max.depth"));
+    assert_eq!(depth.expect("a limit").trim(), "5");
+    assert_eq!(scope.bus.called(), [START]);
+    scope.delete().ok();
+}
+
+#[test]
+fn an_update_tells_systemd_and_takes_back_what_it_refuses() {
+    if !has_controller("pids") {
+        return say_skipped(
+            "an_update_tells_systemd",
+            "cgroup v2 has no controller pids here",
+        );
     }
     let scope = Scope::new(bundle!().asks(&["pause"]), &[]);
     scope.create().ok();
-    let id = scope.c.id.clone();
-    let limit = |bytes: u64| json!({"hugepageLimits": [{"pageSize": "2MB", "limit": bytes}]});
-    let update = |resources: Value| {
-        let call = scope.c.call(&["update", "--resources", "-", &id]);
-        scope
-            .bus
-            .seen_by(call.stdin(&resources.to_string()))
-            .finish()
-    };
-    update(limit(4 << 20)).ok();
-    let now = || fs::read_to_string(scope.dir.join("hugetlb.2MB.max")).expect("a limit");
-    assert_eq!(now().trim(), (4 << 20).to_string());
-    assert!(
-        !scope
-            .bus
-            .called()
-            .contains(&"SetUnitProperties".to_string())
-    );
-    let mut both = limit(8 << 20);
-    both["unified"] = json!({"cgroup.max.depth": "5"});
-    update(both).ok();
-    assert_eq!(now().trim(), (8 << 20).to_string());
+    scope.update(json!({"pids": {"limit": 44}})).ok();
+    let asked = scope.bus.last("SetUnitProperties");
+    assert_eq!(asked[1], true);
+    assert_eq!(property(&asked, "TasksMax"), 44);
+    scope
+        .bus
+        .whims(&[Whim::Refuses("SetUnitProperties", "a.B: no", 1)]);
+    scope
+        .update(json!({"pids": {"limit": 55}}))
+        .fails_with("systemd: set properties of p-");
+    let limit = fs::read_to_string(scope.dir.join("pids.max"));
+    assert_eq!(limit.expect("a limit").trim(), "44");
     scope.delete().ok();
 }
 
