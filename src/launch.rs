@@ -3,12 +3,10 @@
 //! Two shapes only. With nothing to join, one clone3 makes init in all its new namespaces. Else a
 //! relay joins what is to be joined and then makes init as its sibling, so that it is the parent's child.
 
-use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
 
 use crate::cgroup::Cgroup;
@@ -24,7 +22,7 @@ use crate::plan::namespaces::Join;
 use crate::plan::rdt::Groups;
 use crate::sys::clone::{self, Side};
 use crate::sys::{self, cred, process, tty};
-use crate::{hooks, idmap, intelrdt, netdev, notify, timings, trees};
+use crate::{hooks, idmap, intelrdt, joins, netdev, notify, timings, trees};
 
 /// What init is made from, and who is told about it.
 pub struct Launch<'a> {
@@ -79,7 +77,7 @@ impl<'a> Launch<'a> {
         } = self;
         prepare_for_children(host)?;
         let (trees, sender) = trees::prepare(plan, host)?;
-        let joins = open_joins(plan)?;
+        let joins = joins::open(plan)?;
         let devices = netdev::find(&plan.net_devices)?;
         let (parent, child) = channel::pair()?;
         let refused = target.as_ref().is_some_and(|target| !target.prepare());
@@ -379,63 +377,6 @@ fn explain_clone(error: anyhow::Error, plan: &Plan) -> anyhow::Error {
         );
     }
     error.context("make the container's init")
-}
-
-/// Opened before anything is joined: afterwards the paths may be out of reach.
-fn open_joins(plan: &Plan) -> Result<Vec<(&Join, OwnedFd)>> {
-    let open = |join| {
-        let opened = open_join(join)?;
-        refuse_host_changes(plan, join, &opened)?;
-        Ok((join, opened))
-    };
-    plan.namespaces.join.iter().map(open).collect()
-}
-
-/// A path may lead to the host's own namespace, in which no setting is the container's.
-fn refuse_host_changes(plan: &Plan, join: &Join, namespace: &OwnedFd) -> Result<()> {
-    let flag = join.kind.flag;
-    let sysctl = plan.sysctl.iter().find(|sysctl| sysctl.namespace == flag);
-    let name = plan
-        .hostname
-        .as_ref()
-        .or(plan.domainname.as_ref())
-        .filter(|_| flag == clone::NEWUTS);
-    let seals = plan.rootfs.iter().flat_map(|rootfs| &rootfs.seal);
-    let mask = seals.map(ToString::to_string).next();
-    let Some(what) = sysctl
-        .map(ToString::to_string)
-        .or(name.map(|name| format!("hostname {name}")))
-        .or(mask.filter(|_| flag == clone::NEWNS))
-    else {
-        return Ok(());
-    };
-    let own = Path::new("/proc/self/ns").join(join.kind.file);
-    let own = sys::io(std::fs::metadata(&own)).with_context(|| format!("stat {own:?}"))?;
-    let joined = sys::named(nix::sys::stat::fstat(namespace), || {
-        "fstat(namespace)".to_string()
-    })?;
-    ensure!(
-        (own.dev(), own.ino()) != (joined.st_dev, joined.st_ino),
-        "{what}: would change the host: {}: {:?} is the host's own namespace",
-        join.field,
-        join.path
-    );
-    Ok(())
-}
-
-fn open_join(join: &Join) -> Result<OwnedFd> {
-    let path = &join.path;
-    let opened =
-        sys::io(File::open(path)).with_context(|| format!("{}: open {path:?}", join.field))?;
-    let kind = clone::namespace_kind(&opened)
-        .with_context(|| format!("{}: {path:?}: is no namespace", join.field))?;
-    ensure!(
-        kind == join.kind.flag,
-        "{}: {path:?}: is no {} namespace",
-        join.field,
-        join.kind.name
-    );
-    Ok(opened.into())
 }
 
 /// Joins, then makes init and ends.

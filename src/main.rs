@@ -18,6 +18,7 @@ mod host;
 mod idmap;
 mod init;
 mod intelrdt;
+mod joins;
 mod launch;
 mod log;
 mod lsm;

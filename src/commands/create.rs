@@ -134,8 +134,7 @@ impl Request<'_> {
         patience::keep_interrupts()?;
         let mut manager = reach_systemd(&plan)?;
         let mut slot = Slot::claim(store, self.id)?;
-        let mut state = self.record(&plan, &host)?;
-        state.unit = manager.as_ref().map(|manager| manager.unit.clone());
+        let mut state = self.record(&plan, &host, manager.as_ref())?;
         let mut resources = self
             .prepare(&plan, &mut slot, &state)
             .map_err(|error| slot.explain(error))?;
@@ -220,7 +219,7 @@ impl Request<'_> {
         Ok(())
     }
 
-    fn record(&self, plan: &Plan, host: &Host) -> Result<State> {
+    fn record(&self, plan: &Plan, host: &Host, manager: Option<&Manager>) -> Result<State> {
         let rootfs = match &self.bundle.overlay {
             Some(overlay) => overlay.lower.first().cloned().unwrap_or_default(),
             None => self.bundle.rootfs()?,
@@ -234,6 +233,7 @@ impl Request<'_> {
             owner: host.euid,
             annotations: self.bundle.annotations(),
             cgroup: plan.cgroup.as_ref().map(|cgroup| cgroup.path.clone()),
+            unit: manager.map(|manager| manager.unit.clone()),
             no_cgroup: plan.cgroup.is_none(),
             rdt: plan.rdt.as_ref().map(|rdt| rdt.groups.clone()),
             mounts_in_place: match (&plan.rootfs, plan.namespaces.joins(clone::NEWNS)) {

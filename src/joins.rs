@@ -1,0 +1,72 @@
+//! PARENT: the namespaces that a container joins, opened and judged before anything is made.
+//!
+//! Only descriptors are handed on: the relay of `launch` joins what was judged here, whatever the paths lead to then.
+//! Nothing is joined here.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::plan::Plan;
+use crate::plan::namespaces::Join;
+use crate::sys::{self, clone};
+
+/// Opened before anything is joined: afterwards the paths may be out of reach.
+pub fn open(plan: &Plan) -> Result<Vec<(&Join, OwnedFd)>> {
+    let open = |join| {
+        let opened = open_one(join)?;
+        refuse_host_changes(plan, join, &opened)?;
+        Ok((join, opened))
+    };
+    plan.namespaces.join.iter().map(open).collect()
+}
+
+/// A path may lead to the host's own namespace, in which no setting is the container's.
+fn refuse_host_changes(plan: &Plan, join: &Join, namespace: &OwnedFd) -> Result<()> {
+    let flag = join.kind.flag;
+    let sysctl = plan.sysctl.iter().find(|sysctl| sysctl.namespace == flag);
+    let name = plan
+        .hostname
+        .as_ref()
+        .or(plan.domainname.as_ref())
+        .filter(|_| flag == clone::NEWUTS);
+    let seals = plan.rootfs.iter().flat_map(|rootfs| &rootfs.seal);
+    let mask = seals.map(ToString::to_string).next();
+    let Some(what) = sysctl
+        .map(ToString::to_string)
+        .or(name.map(|name| format!("hostname {name}")))
+        .or(mask.filter(|_| flag == clone::NEWNS))
+    else {
+        return Ok(());
+    };
+    let own = Path::new("/proc/self/ns").join(join.kind.file);
+    let own = sys::io(std::fs::metadata(&own)).with_context(|| format!("stat {own:?}"))?;
+    let joined = sys::named(nix::sys::stat::fstat(namespace), || {
+        "fstat(namespace)".to_string()
+    })?;
+    ensure!(
+        (own.dev(), own.ino()) != (joined.st_dev, joined.st_ino),
+        "{what}: would change the host: {}: {:?} is the host's own namespace",
+        join.field,
+        join.path
+    );
+    Ok(())
+}
+
+fn open_one(join: &Join) -> Result<OwnedFd> {
+    let path = &join.path;
+    let opened =
+        sys::io(File::open(path)).with_context(|| format!("{}: open {path:?}", join.field))?;
+    let kind = clone::namespace_kind(&opened)
+        .with_context(|| format!("{}: {path:?}: is no namespace", join.field))?;
+    ensure!(
+        kind == join.kind.flag,
+        "{}: {path:?}: is no {} namespace",
+        join.field,
+        join.kind.name
+    );
+    Ok(opened.into())
+}
