@@ -3,7 +3,7 @@
 //! ```text
 //! parent (launch)                                                    child (init)
 //!        <---- Up::Pid{pid} + pidfd ------- relay, only if something is joined
-//!   maps, limits --------- Down::Go ------>  only if the child waits for them
+//!   scope, maps ---------- Down::Go ------>  only if the child waits for them
 //!        <--------------- Up::Hooks -------  only if there are hooks of the runtime's side
 //!   hooks done ---------- Down::Go ------->
 //!        <--- Up::Console + terminal ------  only with a terminal

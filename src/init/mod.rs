@@ -40,8 +40,8 @@ pub struct Materials<'a> {
     pub trees: Trees,
     /// Where a created container waits; `None` for one that starts at once.
     pub gate: Option<&'a OwnedFd>,
-    /// Whether the parent has something to do first: to write id maps, to move network devices, to put
-    /// init into its groups of resctrl, or to learn who init is.
+    /// Whether the parent has something to do first: to have systemd make the scope, to write id maps, to move
+    /// network devices, to put init into its groups of resctrl, or to learn who init is.
     pub waits: bool,
     /// Those that run before the old root is left.
     pub hooks: Vec<Hook>,
