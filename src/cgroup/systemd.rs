@@ -53,7 +53,7 @@ impl Manager {
                     return Ok(Manager { bus, unit });
                 }
                 Err(error) if error.is::<Interrupted>() => return Err(error),
-                Err(error) => failed.push(format!("{}: {}", path.display(), error.root_cause())),
+                Err(error) => failed.push(format!("{error:#}")),
             }
         }
         bail!(

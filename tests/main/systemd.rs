@@ -256,7 +256,7 @@ fn without_a_bus_the_error_says_so_and_delete_removes_the_cgroup_itself() {
     scope.delete().ok().says("is removed without systemd");
     scope.assert_gone();
     scope.create().fails_with(
-        "--systemd-cgroup: the bus of systemd was not found (/run/dbus/system_bus_socket: ",
+        "--systemd-cgroup: the bus of systemd was not found (connect(\"/run/dbus/system_bus_socket\"): ",
     );
     scope.assert_gone();
 }
