@@ -99,10 +99,7 @@ fn detached(
     if let Some(socket) = sockets.pidfd {
         socket::send(socket, b"setns", Some(process.pidfd.as_fd())).context("--pidfd-socket")?;
     }
-    process.start(&container.state)?;
-    if let Some(file) = &args.pid_file {
-        write_pid_file(file, process.pid)?;
-    }
+    start(&mut process, args, container)?;
     process.keep();
     Ok(0)
 }
@@ -116,11 +113,19 @@ fn foreground(
     let mut state = container.state.clone();
     let mut process = launch(&mut state)?;
     let console = process.console.take().map(terminal::attach).transpose()?;
-    process.start(&container.state)?;
-    if let Some(file) = &args.pid_file {
-        write_pid_file(file, process.pid)?;
-    }
+    start(&mut process, args, container)?;
     terminal::wait(process.pidfd.as_fd(), console, &signals)
+}
+
+/// The file first: if this process is killed between the two, nobody lives on whose number is not told.
+fn start(process: &mut Init, args: &flags::Exec, container: &Container) -> Result<()> {
+    let Some(file) = &args.pid_file else {
+        return process.start(&container.state);
+    };
+    write_pid_file(file, process.pid)?;
+    process
+        .start(&container.state)
+        .inspect_err(|_| drop(std::fs::remove_file(file)))
 }
 
 fn check_status(container: &Container, ignore_paused: bool) -> Result<()> {

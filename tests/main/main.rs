@@ -29,6 +29,7 @@ mod hotplug; // mounts of a running container: added, removed, listed
 mod intel_rdt; // refused where the hardware or the mount is missing
 mod joined_user; // user namespaces by their path: maps and clock
 mod kill; // signals by name and number, to one and to all
+mod killed; // before each system call: nothing is left behind
 mod lifecycle; // create, start, state, delete: states, ids, pid files, the log
 mod limits; // each limit of a container that lives, where the host has the controllers
 mod memory_policy; // on which nodes memory is taken

@@ -189,7 +189,8 @@ impl Running {
             .join(" ")
     }
 
-    fn output(&self, status: ExitStatus) -> Output {
+    /// For one that has been waited for.
+    pub fn output(&self, status: ExitStatus) -> Output {
         Output {
             name: self.name(),
             status,

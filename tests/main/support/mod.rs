@@ -10,6 +10,7 @@ mod call;
 mod host;
 mod payload;
 pub mod terminal;
+pub mod trace;
 
 pub use call::{Call, Output, Running};
 pub use host::{cgroup_root, copy_program, has_controller, holds_within, node, send, wait_until};

@@ -1,0 +1,215 @@
+//! Processes of the runtime are killed before each of their system calls in turn: whatever the moment, the container is
+//! in a state that the next command can go on from, and nothing is left behind.
+//!
+//! By default some of the calls, others with each run of the tests; all of them with COFFERDAM_TORTURE=1.
+
+use crate::support::trace::{Kill, Trace, trace};
+use crate::support::{Bundle, Call, holds_within, send, wait_until};
+use serde_json::json;
+use std::fs;
+use std::time::Duration;
+
+/// One of so many calls is tried.
+const STRIDE: usize = 11;
+
+/// Goes through the calls of a process until it is one more than it makes. `prepare` gives the call to be traced, and
+/// `judge` sees what is left.
+fn sweep(process: usize, prepare: impl Fn() -> Call, judge: impl Fn(&Trace)) {
+    let all = std::env::var_os("COFFERDAM_TORTURE").is_some();
+    let stride = if all { 1 } else { STRIDE };
+    let offset = std::process::id() as usize % stride;
+    for call in (offset..).step_by(stride) {
+        let kill = Kill { process, call };
+        let traced = trace(prepare(), Some(kill));
+        let moment = Moment(kill);
+        judge(&traced);
+        std::mem::forget(moment);
+        if !traced.killed {
+            assert!(call > 0, "process {process} never made a call");
+            return;
+        }
+    }
+}
+
+/// Says at which call it was, when the test fails.
+struct Moment(Kill);
+
+impl Drop for Moment {
+    fn drop(&mut self) {
+        eprintln!("{:?}", self.0);
+    }
+}
+
+fn delete_all(c: &Bundle) {
+    c.delete(&["--force"]).ok();
+    c.assert_gone();
+}
+
+#[test]
+fn a_creator_leaves_what_delete_removes() {
+    let plain = bundle!().asks(&["pause"]);
+    let user = bundle!().asks(&["pause"]).in_user_namespace();
+    for c in [plain, user] {
+        let prepare = || c.call_new("create", &[]);
+        sweep(0, prepare, |_| delete_all(&c));
+        c.up();
+    }
+}
+
+#[test]
+fn a_creator_leaves_no_process_without_a_record() {
+    let c = bundle!().asks(&["pause"]);
+    let procs = c.cgroup().join("cgroup.procs");
+    let prepare = || c.call_new("create", &[]);
+    sweep(0, prepare, |_| {
+        let is_empty = || fs::read_to_string(&procs).unwrap_or_default().is_empty();
+        let is_created = || {
+            c.call(&["state", &c.id])
+                .finish()
+                .stdout()
+                .contains("\"created\"")
+        };
+        wait_until("init is recorded or dead", || is_empty() || is_created());
+        delete_all(&c);
+    });
+}
+
+#[test]
+fn an_init_that_dies_is_told_and_leaves_nothing() {
+    let plain = bundle!().asks(&["pause"]);
+    let user = bundle!().asks(&["pause"]).in_user_namespace();
+    for c in [plain, user] {
+        let prepare = || c.call_new("create", &[]);
+        sweep(1, prepare, |traced| {
+            if traced.output.code() == 0 {
+                // It was killed while it waited to be started, or not at all.
+                return delete_all(&c);
+            }
+            assert_ne!(traced.output.stderr(), "", "an error without a word");
+            c.assert_gone();
+        });
+        c.up();
+    }
+}
+
+#[test]
+fn a_runner_leaves_what_delete_removes() {
+    let c = bundle!().asks(&["exit 7"]);
+    sweep(0, || c.call_new("run", &[]), |_| delete_all(&c));
+    c.run().exits(7);
+}
+
+#[test]
+fn a_start_leaves_it_created_or_running() {
+    let c = bundle!().asks(&["pause"]);
+    let prepare = || {
+        c.create().ok();
+        c.call(&["start", &c.id])
+    };
+    sweep(0, prepare, |_| {
+        match c.status().as_str() {
+            "created" => drop(c.start().ok()),
+            "running" => drop(c.start().fails_with("already running")),
+            status => panic!("{status}"),
+        }
+        assert_eq!(c.status(), "running");
+        delete_all(&c);
+    });
+}
+
+#[test]
+fn a_delete_can_be_repeated() {
+    let c = bundle!().asks(&["pause"]);
+    let prepare = || {
+        c.up();
+        c.call(&["delete", "--force", &c.id])
+    };
+    sweep(0, prepare, |_| delete_all(&c));
+}
+
+/// Others than init; one that is to be told of may live.
+fn others(c: &Bundle) -> Vec<String> {
+    let init = c.pid().to_string();
+    let text = fs::read_to_string(c.cgroup().join("cgroup.procs")).unwrap_or_default();
+    let pids = text.lines().filter(|pid| *pid != init);
+    pids.map(String::from).collect()
+}
+
+#[test]
+fn an_exec_leaves_no_process_that_nobody_knows() {
+    let c = bundle!().asks(&["pause"]);
+    c.up();
+    let file = c.dir.join("exec.pid");
+    let prepare = || {
+        fs::remove_file(&file).ok();
+        let file = file.display().to_string();
+        c.call(&[
+            "exec",
+            "--detach",
+            "--pid-file",
+            &file,
+            &c.id,
+            "/payload",
+            "pause",
+        ])
+    };
+    for process in [0, 1] {
+        sweep(process, prepare, |_| {
+            let told = || fs::read_to_string(&file).unwrap_or_default();
+            let fine = || others(&c).iter().all(|pid| *pid == told());
+            holds_within(Duration::from_secs(2), fine);
+            assert!(fine(), "{:?} lives, and {:?} is told", others(&c), told());
+            for pid in others(&c) {
+                send(pid.parse().expect("a pid"), libc::SIGKILL);
+            }
+            wait_until("the other process is gone", || others(&c).is_empty());
+            assert_eq!(c.status(), "running");
+        });
+    }
+}
+
+#[test]
+fn a_pause_leaves_it_running_or_paused() {
+    let c = bundle!().asks(&["pause"]);
+    c.up();
+    for verb in ["pause", "resume"] {
+        let prepare = || {
+            let other = if verb == "pause" { "resume" } else { "pause" };
+            c.call(&[other, &c.id]).finish();
+            c.call(&[verb, &c.id])
+        };
+        sweep(0, prepare, |_| {
+            let frozen = fs::read_to_string(c.cgroup().join("cgroup.freeze")).expect("read");
+            let expected = if frozen.trim() == "1" {
+                "paused"
+            } else {
+                "running"
+            };
+            assert_eq!(c.status(), expected);
+        });
+    }
+}
+
+#[test]
+fn an_update_leaves_old_or_new_limits() {
+    let c = bundle!().asks(&["pause"]);
+    c.up();
+    let file = c.cgroup().join("cgroup.max.descendants");
+    let text = c.dir.join("limits.json");
+    let limits = |limit: &str| json!({"unified": {"cgroup.max.descendants": limit}}).to_string();
+    let prepare = || {
+        fs::write(&file, "5").expect("write the limit");
+        fs::write(&text, limits("7")).expect("write");
+        c.call(&["update", "--resources", &text.display().to_string(), &c.id])
+    };
+    sweep(0, prepare, |traced| {
+        let now = fs::read_to_string(&file).expect("read");
+        let right = match now.trim() {
+            "7" => true,
+            "5" => traced.killed,
+            _ => false,
+        };
+        assert!(right, "{now}");
+        assert_eq!(c.status(), "running");
+    });
+}

@@ -1,0 +1,236 @@
+//! The runtime under ptrace(2): which system calls its processes make, and what is left when one of them is killed
+//! before its n-th. A program that a process becomes is no longer the runtime, and runs on untraced.
+
+use super::call::{Call, Output};
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+
+/// SIGKILL for a process, in the order of their birth, before its n-th system call; both count from 0.
+#[derive(Clone, Copy, Debug)]
+pub struct Kill {
+    pub process: usize,
+    pub call: usize,
+}
+
+/// What one process of the runtime did.
+#[derive(Default)]
+pub struct Traced {
+    /// Numbers of the system calls, in their order.
+    pub calls: Vec<i64>,
+    pub children: usize,
+    pub execs: usize,
+}
+
+pub struct Trace {
+    pub output: Output,
+    pub processes: Vec<Traced>,
+    /// Whether the process came as far as the call at which it was to be killed.
+    pub killed: bool,
+}
+
+/// Runs it to its end. Its children that live on are let go.
+pub fn trace(call: Call, kill: Option<Kill>) -> Trace {
+    let running = call.setup(ask_to_be_traced).spawn();
+    let main = running.child.id() as i32;
+    let mut tracer = Tracer {
+        main,
+        kill,
+        order: vec![],
+        known: BTreeMap::new(),
+        processes: vec![],
+        killed: false,
+    };
+    let status = tracer.follow();
+    tracer.let_go();
+    Trace {
+        output: running.output(status),
+        processes: tracer.processes,
+        killed: tracer.killed,
+    }
+}
+
+/// The exec that follows stops the process for its parent (ptrace(2), PTRACE_TRACEME).
+fn ask_to_be_traced() -> io::Result<()> {
+    // SAFETY: PTRACE_TRACEME has no other arguments.
+    match unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+const OPTIONS: i32 = libc::PTRACE_O_TRACESYSGOOD
+    | libc::PTRACE_O_TRACEFORK
+    | libc::PTRACE_O_TRACEVFORK
+    | libc::PTRACE_O_TRACECLONE
+    | libc::PTRACE_O_TRACEEXEC
+    | libc::PTRACE_O_EXITKILL;
+
+#[derive(Clone, Copy, PartialEq)]
+enum Place {
+    /// Announced by its parent; its first stop is still to come.
+    Unseen,
+    Outside,
+    InCall,
+}
+
+struct Tracer {
+    main: i32,
+    kill: Option<Kill>,
+    /// The processes in the order of their birth.
+    order: Vec<i32>,
+    /// Those that are traced.
+    known: BTreeMap<i32, Place>,
+    processes: Vec<Traced>,
+    killed: bool,
+}
+
+impl Tracer {
+    /// Until the first process has ended.
+    fn follow(&mut self) -> ExitStatus {
+        loop {
+            let (pid, status) = wait(-1).expect("the runtime is traced to its end");
+            if libc::WIFSTOPPED(status) {
+                self.stopped(pid, status);
+                continue;
+            }
+            self.known.remove(&pid);
+            if pid == self.main {
+                return ExitStatus::from_raw(status);
+            }
+        }
+    }
+
+    fn stopped(&mut self, pid: i32, status: i32) {
+        let (signal, event) = (libc::WSTOPSIG(status), status >> 16);
+        let place = self.known.get(&pid).copied().unwrap_or(Place::Unseen);
+        if place == Place::Unseen {
+            // The stop of one that is new: main after its exec, a child at its birth.
+            self.expect(pid);
+            self.known.insert(pid, Place::Outside);
+            request(libc::PTRACE_SETOPTIONS, pid, OPTIONS);
+            self.go_on(pid, 0);
+        } else if signal == libc::SIGTRAP | 0x80 {
+            self.at_call(pid, place);
+        } else if event == libc::PTRACE_EVENT_EXEC {
+            self.became_another(pid);
+        } else if event != 0 {
+            self.of(pid).children += 1;
+            self.expect(child_of(pid));
+            self.go_on(pid, 0);
+        } else {
+            self.go_on(pid, signal);
+        }
+    }
+
+    /// Its parent's stop and its own first come in any order.
+    fn expect(&mut self, pid: i32) {
+        if !self.order.contains(&pid) {
+            self.order.push(pid);
+            self.processes.push(Traced::default());
+            self.known.insert(pid, Place::Unseen);
+        }
+    }
+
+    fn at_call(&mut self, pid: i32, place: Place) {
+        if place == Place::InCall {
+            self.known.insert(pid, Place::Outside);
+            return self.go_on(pid, 0);
+        }
+        self.known.insert(pid, Place::InCall);
+        let count = self.of(pid).calls.len();
+        if self.is_due(pid, count) {
+            self.killed = true;
+            // SAFETY: kill touches no memory.
+            unsafe { libc::kill(pid, libc::SIGKILL) };
+            return;
+        }
+        let number = number_of_call(pid);
+        self.of(pid).calls.push(number);
+        self.go_on(pid, 0);
+    }
+
+    fn is_due(&self, pid: i32, count: usize) -> bool {
+        let wanted = self.kill.filter(|_| !self.killed);
+        wanted.is_some_and(|kill| self.order.get(kill.process) == Some(&pid) && kill.call == count)
+    }
+
+    fn became_another(&mut self, pid: i32) {
+        self.of(pid).execs += 1;
+        if pid == self.main {
+            return self.go_on(pid, 0);
+        }
+        self.known.remove(&pid);
+        request(libc::PTRACE_DETACH, pid, 0);
+    }
+
+    fn of(&mut self, pid: i32) -> &mut Traced {
+        let index = self.order.iter().position(|known| *known == pid);
+        &mut self.processes[index.expect("a known process")]
+    }
+
+    /// After the kill nothing is counted any more.
+    fn go_on(&self, pid: i32, signal: i32) {
+        let how = match self.killed {
+            true => libc::PTRACE_CONT,
+            false => libc::PTRACE_SYSCALL,
+        };
+        request(how, pid, signal);
+    }
+
+    /// ptrace(2): only what is stopped can be detached.
+    fn let_go(&mut self) {
+        for (pid, place) in std::mem::take(&mut self.known) {
+            // The first stop comes by itself.
+            if place != Place::Unseen {
+                // SAFETY: tgkill touches no memory.
+                unsafe { libc::syscall(libc::SYS_tgkill, pid, pid, libc::SIGSTOP) };
+            }
+            let_one_go(pid);
+        }
+    }
+}
+
+fn let_one_go(pid: i32) {
+    while let Some((_, status)) = wait(pid) {
+        if !libc::WIFSTOPPED(status) {
+            return;
+        }
+        let signal = libc::WSTOPSIG(status);
+        if signal == libc::SIGSTOP {
+            return request(libc::PTRACE_DETACH, pid, 0);
+        }
+        let is_signal = signal & 0x80 == 0 && status >> 16 == 0;
+        request(libc::PTRACE_CONT, pid, if is_signal { signal } else { 0 });
+    }
+}
+
+/// Of those that this thread traces or has started; tests in other threads wait for theirs.
+fn wait(pid: i32) -> Option<(i32, i32)> {
+    let mut status = 0;
+    // SAFETY: the status outlives the call.
+    let found = unsafe { libc::waitpid(pid, &mut status, libc::__WALL | libc::__WNOTHREAD) };
+    (found > 0).then_some((found, status))
+}
+
+/// One that has been killed meanwhile does not answer, which its end will tell.
+fn request(what: libc::c_uint, pid: i32, data: i32) {
+    // SAFETY: none of these requests reads or writes memory of this process.
+    unsafe { libc::ptrace(what, pid, 0, libc::c_long::from(data)) };
+}
+
+fn child_of(pid: i32) -> i32 {
+    let mut child: libc::c_ulong = 0;
+    // SAFETY: PTRACE_GETEVENTMSG writes one word, which outlives the call.
+    unsafe { libc::ptrace(libc::PTRACE_GETEVENTMSG, pid, 0, &mut child) };
+    child as i32
+}
+
+fn number_of_call(pid: i32) -> i64 {
+    // SAFETY: PTRACE_PEEKUSER gives the word at an offset of `struct user`, which begins with the registers.
+    unsafe {
+        let offset = std::mem::offset_of!(libc::user_regs_struct, orig_rax);
+        libc::ptrace(libc::PTRACE_PEEKUSER, pid, offset, 0)
+    }
+}
