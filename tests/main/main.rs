@@ -10,6 +10,7 @@ mod support;
 mod annotations; // what engines add: agents, receivers, files for hooks; the owner of a cgroup
 mod bad_input; // what is refused, with which words, and that nothing stays behind
 mod binds; // bind mounts, recursive attributes, id maps, what may be covered
+mod budgets; // counts of what each verb costs
 mod capabilities; // users, groups, capabilities
 mod captures; // what engines have sent, on a rootfs that stands in for theirs
 mod cgroup; // the leaf, its limits, and which cgroups are refused

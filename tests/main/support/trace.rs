@@ -21,10 +21,14 @@ pub struct Traced {
     pub calls: Vec<i64>,
     pub children: usize,
     pub execs: usize,
+    /// By write(2) and its kin, to whatever.
+    pub bytes: u64,
 }
 
 pub struct Trace {
     pub output: Output,
+    /// Page faults of the first process and of those it has waited for, that took no reading of a file.
+    pub faults: i64,
     pub processes: Vec<Traced>,
     /// Whether the process came as far as the call at which it was to be killed.
     pub killed: bool,
@@ -42,9 +46,10 @@ pub fn trace(call: Call, kill: Option<Kill>) -> Trace {
         processes: vec![],
         killed: false,
     };
-    let status = tracer.follow();
+    let (status, faults) = tracer.follow();
     tracer.let_go();
     Trace {
+        faults,
         output: running.output(status),
         processes: tracer.processes,
         killed: tracer.killed,
@@ -88,16 +93,16 @@ struct Tracer {
 
 impl Tracer {
     /// Until the first process has ended.
-    fn follow(&mut self) -> ExitStatus {
+    fn follow(&mut self) -> (ExitStatus, i64) {
         loop {
-            let (pid, status) = wait(-1).expect("the runtime is traced to its end");
+            let (pid, status, faults) = wait(-1).expect("the runtime is traced to its end");
             if libc::WIFSTOPPED(status) {
                 self.stopped(pid, status);
                 continue;
             }
             self.known.remove(&pid);
             if pid == self.main {
-                return ExitStatus::from_raw(status);
+                return (ExitStatus::from_raw(status), faults);
             }
         }
     }
@@ -136,6 +141,10 @@ impl Tracer {
     fn at_call(&mut self, pid: i32, place: Place) {
         if place == Place::InCall {
             self.known.insert(pid, Place::Outside);
+            let written = self.of(pid).calls.last().copied();
+            if written.is_some_and(|number| WRITES.contains(&number)) {
+                self.of(pid).bytes += register(pid, RESULT).max(0) as u64;
+            }
             return self.go_on(pid, 0);
         }
         self.known.insert(pid, Place::InCall);
@@ -146,7 +155,7 @@ impl Tracer {
             unsafe { libc::kill(pid, libc::SIGKILL) };
             return;
         }
-        let number = number_of_call(pid);
+        let number = register(pid, NUMBER);
         self.of(pid).calls.push(number);
         self.go_on(pid, 0);
     }
@@ -193,7 +202,7 @@ impl Tracer {
 }
 
 fn let_one_go(pid: i32) {
-    while let Some((_, status)) = wait(pid) {
+    while let Some((_, status, _)) = wait(pid) {
         if !libc::WIFSTOPPED(status) {
             return;
         }
@@ -207,11 +216,13 @@ fn let_one_go(pid: i32) {
 }
 
 /// Of those that this thread traces or has started; tests in other threads wait for theirs.
-fn wait(pid: i32) -> Option<(i32, i32)> {
-    let mut status = 0;
-    // SAFETY: the status outlives the call.
-    let found = unsafe { libc::waitpid(pid, &mut status, libc::__WALL | libc::__WNOTHREAD) };
-    (found > 0).then_some((found, status))
+fn wait(pid: i32) -> Option<(i32, i32, i64)> {
+    let (mut status, flags) = (0, libc::__WALL | libc::__WNOTHREAD);
+    // SAFETY: integers, for which zero is a value.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: status and usage outlive the call.
+    let found = unsafe { libc::wait4(pid, &mut status, flags, &mut usage) };
+    (found > 0).then_some((found, status, usage.ru_minflt))
 }
 
 /// One that has been killed meanwhile does not answer, which its end will tell.
@@ -227,10 +238,18 @@ fn child_of(pid: i32) -> i32 {
     child as i32
 }
 
-fn number_of_call(pid: i32) -> i64 {
-    // SAFETY: PTRACE_PEEKUSER gives the word at an offset of `struct user`, which begins with the registers.
-    unsafe {
-        let offset = std::mem::offset_of!(libc::user_regs_struct, orig_rax);
-        libc::ptrace(libc::PTRACE_PEEKUSER, pid, offset, 0)
-    }
+const WRITES: [i64; 4] = [
+    libc::SYS_write,
+    libc::SYS_pwrite64,
+    libc::SYS_writev,
+    libc::SYS_pwritev,
+];
+
+const NUMBER: usize = std::mem::offset_of!(libc::user_regs_struct, orig_rax);
+const RESULT: usize = std::mem::offset_of!(libc::user_regs_struct, rax);
+
+/// ptrace(2), PTRACE_PEEKUSER: the word at an offset of `struct user`, which begins with the registers.
+fn register(pid: i32, offset: usize) -> i64 {
+    // SAFETY: no memory of this process is read or written.
+    unsafe { libc::ptrace(libc::PTRACE_PEEKUSER, pid, offset, 0) }
 }
