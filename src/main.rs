@@ -2,6 +2,8 @@
 //! and says once what went wrong.
 
 #![deny(unsafe_code)]
+// sys/entry.rs has the function; unit tests have a harness of their own.
+#![cfg_attr(not(test), no_main)]
 
 mod argv;
 mod bundle;
@@ -37,7 +39,6 @@ mod users;
 
 use std::io::Write;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -47,7 +48,9 @@ use container::Store;
 use fault::coded;
 use patience::Interrupted;
 
-fn main() -> ExitCode {
+/// Gives the exit code.
+#[cfg_attr(test, allow(dead_code))]
+fn start() -> i32 {
     let started = Instant::now();
     sys::process::ignore_backtraces();
     // What is made must be usable whatever the caller's is; hooks get this one too.
@@ -62,7 +65,7 @@ fn main() -> ExitCode {
         interrupted.map_or(1, Interrupted::exit_code)
     });
     // Exit codes beyond a byte do not exist.
-    ExitCode::from(code as u8)
+    code & 0xff
 }
 
 fn run(started: Instant) -> Result<i32> {

@@ -6,6 +6,8 @@
 pub mod bpf;
 pub mod clone;
 pub mod cred;
+#[cfg(not(test))]
+mod entry;
 pub mod mount;
 pub mod net;
 pub mod netlink;
