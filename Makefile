@@ -3,7 +3,7 @@
 
 PREFIX ?= /usr/local
 BINARY := $(or $(CARGO_TARGET_DIR),target)/x86_64-unknown-linux-gnu/release/cofferdam
-SOURCES := Cargo.toml Cargo.lock .cargo/config.toml $(shell find src -name '*.rs')
+SOURCES := Cargo.toml Cargo.lock .cargo/config.toml $(shell find src shims -name '*.rs')
 COMMIT := $(or $(shell git rev-parse --short HEAD 2>/dev/null),unknown)
 
 # Where install puts what. Each verb has its man page; a test compares the list with the program.
