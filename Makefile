@@ -18,8 +18,8 @@ PAGES := $(MAN)/cofferdam.8 $(VERBS:%=$(MAN)/cofferdam-%.8)
 
 # A C linker, the C library and libseccomp as static archives, and what cargo checks its registry by.
 PACKAGES := ca-certificates gcc libc6-dev libseccomp-dev
-# `cofferdam ps` calls ps(1).
-TEST_PACKAGES := procps iproute2
+# `cofferdam ps` calls ps(1); a container of an ordinary user has its ids mapped by newuidmap(1).
+TEST_PACKAGES := procps iproute2 uidmap
 ORACLES := runc crun
 
 # rustup installs for one user, and often into no path that root has; sudo changes the home as well.

@@ -275,9 +275,26 @@ fn refusal(program: &str, verb: &OsStr, error: &clap::Error) -> anyhow::Error {
             let text = error.render().to_string();
             let lines = text.lines().take_while(|line| !line.is_empty());
             let line = lines.map(str::trim).collect::<Vec<_>>().join(" ");
-            anyhow!("{}", line.trim_start_matches("error: "))
+            anyhow!("{}", about_numbers(line.trim_start_matches("error: ")))
         }
     }
+}
+
+/// The library's words for a number that is none are about digits and types.
+fn about_numbers(text: &str) -> String {
+    [
+        ("invalid digit found in string", "must be a whole number"),
+        (
+            "cannot parse integer from empty string",
+            "must be a whole number",
+        ),
+        ("number too large to fit in target type", "is too large"),
+        ("number too small to fit in target type", "is too small"),
+    ]
+    .iter()
+    .fold(text.to_string(), |text, (words, plain)| {
+        text.replace(words, plain)
+    })
 }
 
 fn unknown_command(program: &str, error: &clap::Error) -> anyhow::Error {
@@ -285,11 +302,14 @@ fn unknown_command(program: &str, error: &clap::Error) -> anyhow::Error {
     if name == "checkpoint" || name == "restore" {
         return anyhow!("unknown command {name:?}: not supported by this runtime");
     }
-    match error.get(ContextKind::SuggestedSubcommand) {
-        Some(ContextValue::Strings(near)) if !near.is_empty() => {
-            anyhow!("unknown command {name:?}: did you mean {:?}?", near[0])
-        }
-        _ => anyhow!("unknown command {name:?}; see `{program} --help`"),
+    let near = match error.get(ContextKind::SuggestedSubcommand) {
+        Some(ContextValue::Strings(near)) => near.first(),
+        _ => None,
+    };
+    // Few slip at the first letter; what begins otherwise is like it by chance.
+    match near.filter(|near| near.chars().next() == name.chars().next()) {
+        Some(near) => anyhow!("unknown command {name:?}: did you mean {near:?}?"),
+        None => anyhow!("unknown command {name:?}; see `{program} --help`"),
     }
 }
 
@@ -607,6 +627,14 @@ mod tests {
             (
                 "x craete c",
                 "unknown command \"craete\": did you mean \"create\"?",
+            ),
+            (
+                "x bogus",
+                "unknown command \"bogus\"; see `cofferdam --help`",
+            ),
+            (
+                "x create --preserve-fds x c",
+                "invalid value 'x' for '--preserve-fds <N>': must be a whole number",
             ),
             (
                 "x checkpoint --help",

@@ -96,7 +96,24 @@ impl Fault {
 
 /// The whole error: what was done, down to the cause, and only after that what to do about it.
 pub fn line(error: &Error) -> String {
-    let parts: Vec<String> = error.chain().map(ToString::to_string).collect();
+    // The library puts a number behind the kernel's words.
+    let number = |code| format!(" (os error {code})");
+    let io = error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+    let numbers: Vec<String> = io
+        .filter_map(std::io::Error::raw_os_error)
+        .map(number)
+        .collect();
+    let plain = |text: String| {
+        numbers
+            .iter()
+            .fold(text, |text, number| text.replace(number, ""))
+    };
+    let parts: Vec<String> = error
+        .chain()
+        .map(|cause| plain(cause.to_string()))
+        .collect();
     let (acts, hints): (Vec<&str>, Vec<Option<&str>>) =
         parts.iter().map(|part| without_hint(part)).unzip();
     let hints = hints.into_iter().flatten().map(|hint| format!("; {hint}"));
@@ -222,7 +239,7 @@ mod tests {
         let error = Error::new(failed)
             .context("mkdirat(x)")
             .context("cgroup /x: not yours; log in");
-        let want = "cgroup /x: not yours: mkdirat(x): Permission denied (os error 13); log in";
+        let want = "cgroup /x: not yours: mkdirat(x): Permission denied; log in";
         assert_eq!(line(&error), want);
         assert_eq!(Fault::of(&error).hint.as_deref(), Some("log in"));
         assert_eq!(line(&Error::new(Coded::of(&error))), want);
@@ -241,7 +258,7 @@ mod tests {
             ("exec-permission", Some("EACCES"))
         );
         let crossed = Error::new(Coded::of(&error));
-        assert_eq!(format!("{crossed:#}"), format!("{error:#}"));
+        assert_eq!(line(&crossed), line(&error));
         let fault = Fault::of(&crossed);
         assert_eq!(
             (fault.code.as_str(), fault.errno.as_deref()),

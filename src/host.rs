@@ -13,6 +13,8 @@ pub struct Host {
     pub egid: u32,
     /// Whether this process is itself confined to a user namespace that does not map all ids.
     pub in_user_namespace: bool,
+    /// Whether the user namespace that this process is in has given up setgroups(2), for itself and all below.
+    pub denies_setgroups: bool,
     /// What this process may do and give away, a bit for each capability.
     pub capabilities: u64,
     pub cgroup: Hierarchy,
@@ -29,10 +31,12 @@ pub struct Hierarchy {
 
 impl Host {
     pub fn probe() -> Result<Host> {
+        let in_user_namespace = in_user_namespace()?;
         Ok(Host {
             euid: nix::unistd::geteuid().as_raw(),
             egid: nix::unistd::getegid().as_raw(),
-            in_user_namespace: in_user_namespace()?,
+            in_user_namespace,
+            denies_setgroups: in_user_namespace && denies_setgroups(),
             capabilities: cred::capabilities()?.permitted,
             cgroup: Hierarchy::probe()?,
         })
@@ -60,10 +64,25 @@ impl Hierarchy {
     }
 }
 
+fn denies_setgroups() -> bool {
+    std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim_end() == "deny")
+}
+
 pub fn in_user_namespace() -> Result<bool> {
     let map = read("/proc/self/uid_map")?;
     let fields: Vec<&str> = map.split_whitespace().collect();
     Ok(fields != ["0", "0", "4294967295"])
+}
+
+/// From /etc/passwd alone: getpwuid(3) would load what other sources of names need, and a static program dies of that.
+pub fn user_name(uid: u32) -> Option<String> {
+    let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
+    let number = uid.to_string();
+    let mut lines = passwd.lines().map(|line| line.split(':'));
+    lines.find_map(|mut fields| {
+        let name = fields.next()?;
+        (fields.nth(1)? == number).then(|| name.to_string())
+    })
 }
 
 fn read(path: impl AsRef<Path>) -> Result<String> {

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::channel::Up;
 use crate::fault::Coded;
-use crate::host::Host;
+use crate::host::{self, Host};
 use crate::plan::namespaces::{IdMap, Namespaces, is_single};
 use crate::sys::clone::{self, Side};
 use crate::sys::{self, process};
@@ -199,11 +199,8 @@ fn words_of(maps: &[IdMap]) -> Vec<String> {
 
 /// subuid(5): lines of a user, by name or number, a first id, and a count.
 fn granted(file: &str) -> String {
-    let uid = nix::unistd::getuid();
-    let name = nix::unistd::User::from_uid(uid)
-        .ok()
-        .flatten()
-        .map(|user| user.name);
+    let uid = nix::unistd::getuid().as_raw();
+    let name = host::user_name(uid);
     let is_own = |line: &&str| {
         let user = line.split(':').next();
         user == name.as_deref() || user == Some(&uid.to_string())

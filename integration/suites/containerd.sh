@@ -14,11 +14,13 @@ clean_up() {
     ctr container ls -q | xargs -r ctr container rm
 }
 
+scopes=0
 image=docker.io/local/busybox:latest
 
+# The scope of the systemd driver takes its name from its cgroup, which ctr wants to be told.
 ctr_run() {
     local flags=()
-    [ "$DRIVER" = cgroupfs ] || flags=(--runc-systemd-cgroup)
+    [ "$DRIVER" = cgroupfs ] || flags=(--runc-systemd-cgroup --cgroup "system.slice:ctr:$((++scopes))-$BASHPID")
     ctr run --runc-binary /usr/local/bin/cofferdam "${flags[@]}" "$@"
 }
 

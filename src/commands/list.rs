@@ -1,10 +1,10 @@
 //! `list`: all containers below the root.
 
 use anyhow::{Context, Result};
-use nix::unistd::{Uid, User};
 
 use crate::container::{Container, Report, Store};
 use crate::flags::{self, Format};
+use crate::host;
 
 pub fn run(args: &flags::List, store: &Store) -> Result<i32> {
     let containers = store.list()?;
@@ -35,10 +35,7 @@ fn report(container: &Container) -> Result<Report<'_>> {
 }
 
 fn owner(uid: u32) -> String {
-    match User::from_uid(Uid::from_raw(uid)) {
-        Ok(Some(user)) => user.name,
-        _ => format!("#{uid}"),
-    }
+    host::user_name(uid).unwrap_or_else(|| format!("#{uid}"))
 }
 
 fn table(reports: &[Report]) -> String {

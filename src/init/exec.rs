@@ -266,7 +266,7 @@ fn find(name: &CStr, env: &[CString]) -> Result<CString> {
             "exec-not-found",
             Errno::ENOENT,
             Path::new(file),
-            "executable file not found in $PATH",
+            &format!("executable file not found in $PATH{}", explain::NOT_THERE),
         )),
     }
 }

@@ -30,6 +30,9 @@ pub fn failed_exec(program: &CStr, errno: Errno) -> Error {
     }
 }
 
+/// What to do about a program that is missing.
+pub const NOT_THERE: &str = "; name a program that is in the container's file system";
+
 /// A program that cannot be executed, for no other reason than the errno's.
 pub fn refused(errno: Errno, file: &Path) -> Error {
     let code = match errno {
@@ -37,7 +40,11 @@ pub fn refused(errno: Errno, file: &Path) -> Error {
         Errno::EACCES | Errno::EISDIR => "exec-not-executable",
         _ => "",
     };
-    refusal(code, errno, file, &errno.desc().to_lowercase())
+    let reason = errno.desc().to_lowercase();
+    match errno {
+        Errno::ENOENT => refusal(code, errno, file, &format!("{reason}{NOT_THERE}")),
+        _ => refusal(code, errno, file, &reason),
+    }
 }
 
 pub fn refusal(code: &str, errno: Errno, file: &Path, reason: &str) -> Error {

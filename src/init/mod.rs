@@ -283,7 +283,8 @@ fn use_procfs(plan: &Plan) -> Result<()> {
     let proc = rootfs::trusted_proc()?;
     for sysctl in &plan.sysctl {
         let file = Path::new("sys").join(&sysctl.file);
-        write_sysctl(&proc, &file, &sysctl.value).with_context(|| sysctl.to_string())?;
+        write_sysctl(&proc, &file, &sysctl.value)
+            .with_context(|| format!("linux.sysctl.{}: {}", sysctl.name, sysctl.value))?;
     }
     lsm::set(labels, &proc)
 }

@@ -347,6 +347,7 @@ mod tests {
         assert!(!denies(
             &Host {
                 in_user_namespace: true,
+                denies_setgroups: false,
                 ..host()
             },
             &ruled

@@ -75,6 +75,7 @@ fn host(in_user_namespace: bool) -> Host {
         euid: 0,
         egid: 0,
         in_user_namespace,
+        denies_setgroups: false,
         capabilities: u64::MAX,
         cgroup,
     }

@@ -773,6 +773,7 @@ mod tests {
         );
         let confined = Host {
             in_user_namespace: true,
+            denies_setgroups: false,
             ..fixture::host()
         };
         let changes = [shared, ("/mounts", entries)];

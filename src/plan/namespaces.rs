@@ -131,8 +131,8 @@ pub fn namespaces(linux: &Linux, host: &Host) -> Result<Namespaces> {
     plan.uids = id_maps(linux.uid_mappings(), "linux.uidMappings")?;
     plan.gids = id_maps(linux.gid_mappings(), "linux.gidMappings")?;
     plan.check_maps(host)?;
-    plan.deny_setgroups =
-        plan.creates(clone::NEWUSER) && host.euid != 0 && is_single(&plan.gids, host.egid);
+    let alone = host.euid != 0 && is_single(&plan.gids, host.egid);
+    plan.deny_setgroups = host.denies_setgroups || plan.creates(clone::NEWUSER) && alone;
     plan.time_offsets = time_offsets(linux, &plan)?;
     Ok(plan)
 }

@@ -145,6 +145,7 @@ mod tests {
             euid: 0,
             egid: 0,
             in_user_namespace: false,
+            denies_setgroups: false,
             capabilities,
             cgroup: Hierarchy {
                 mount: PathBuf::from("/sys/fs/cgroup"),

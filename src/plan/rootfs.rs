@@ -728,6 +728,7 @@ mod tests {
         };
         let confined = Host {
             in_user_namespace: true,
+            denies_setgroups: false,
             ..host()
         };
         assert!(!user(std::slice::from_ref(&annotations), &host()));

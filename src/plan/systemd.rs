@@ -484,6 +484,7 @@ mod tests {
         }
         let root = Host {
             in_user_namespace: true,
+            denies_setgroups: false,
             ..fixture::host()
         };
         assert_eq!(placed("", &root).unwrap().instance, Instance::User);

@@ -27,6 +27,7 @@ pub fn host() -> Host {
         euid: 0,
         egid: 0,
         in_user_namespace: false,
+        denies_setgroups: false,
         capabilities: u64::MAX,
         cgroup: Hierarchy {
             mount: PathBuf::from("/sys/fs/cgroup"),

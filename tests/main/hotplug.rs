@@ -255,6 +255,8 @@ fn without_root_the_own_files_are_added() {
     ])
     .ok();
     call(&["mounts", "add", &c.id, "-t", "tmpfs", "/scratch"]).ok();
+    let listed = call(&["list"]).ok().stdout();
+    assert!(listed.contains(&format!("#{USER}")), "{listed}");
     let read = call(&["exec", &c.id, "/payload", "read", "/data/file"]).ok();
     assert_eq!(read.answer("read /data/file"), "text");
     let other = ["mounts", "add", &c.id, "/root", "/root-of-host"];

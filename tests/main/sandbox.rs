@@ -8,11 +8,16 @@ const GIVE: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 
 /// From now on this call of the process fails with EPERM.
 fn refuse(number: libc::c_long) -> io::Result<()> {
+    answer(number, libc::EPERM)
+}
+
+/// From now on this call of the process, and of all that it starts, fails with this errno.
+pub fn answer(number: libc::c_long, errno: i32) -> io::Result<()> {
     let step = |code, k, jf| libc::sock_filter { code, jt: 0, jf, k };
     let mut filter = [
         step(LOAD, 0, 0),
         step(SAME, number as u32, 1),
-        step(GIVE, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32, 0),
+        step(GIVE, libc::SECCOMP_RET_ERRNO | errno as u32, 0),
         step(GIVE, libc::SECCOMP_RET_ALLOW, 0),
     ];
     let program = libc::sock_fprog {

@@ -48,18 +48,13 @@ impl Caller {
     }
 }
 
-/// Static programs cannot ask for the names that are kept elsewhere.
 fn name_of(uid: u32) -> String {
-    let passwd = fact("/etc/passwd").unwrap_or_default();
-    let mut lines = passwd
-        .lines()
-        .map(|line| line.split(':').collect::<Vec<_>>());
-    let line = lines.find(|fields| fields.get(2).is_some_and(|id| *id == uid.to_string()));
-    match line {
-        Some(fields) => fields[0].to_string(),
-        None if uid == 0 => "root".to_string(),
-        None => uid.to_string(),
-    }
+    let unnamed = if uid == 0 {
+        "root".to_string()
+    } else {
+        uid.to_string()
+    };
+    host::user_name(uid).unwrap_or(unnamed)
 }
 
 pub fn namespaces(caller: &Caller) -> Vec<Finding> {
@@ -204,6 +199,7 @@ fn map(caller: &Caller, uids: (u32, u32), gids: (u32, u32)) -> Result<()> {
         euid: caller.uid,
         egid: caller.gid,
         in_user_namespace: caller.confined,
+        denies_setgroups: false,
         capabilities: 0,
         cgroup: Hierarchy {
             mount: PathBuf::new(),
