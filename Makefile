@@ -30,7 +30,7 @@ export RUSTUP_HOME ?= $(USER_HOME)/.rustup
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test test-cli oracle integration integration-nightly conformance install uninstall clean
+.PHONY: help setup build run test test-cli torture oracle integration integration-nightly conformance install uninstall clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -51,15 +51,20 @@ run: build ## run the container of config-samples/hello
 	@config-samples/hello/run.sh $(BINARY)
 
 # The tests say themselves what they skip on this machine, and why.
-test: setup ## check the format, lint, run all tests
+test: setup ## check the format, lint, run all tests and the OCI validation suite
 	@$(call install_packages,$(TEST_PACKAGES))
 	@$(call component,fmt,rustfmt,--check)
 	@$(call component,clippy,clippy,--all-targets --locked -- -D warnings)
 	RUNTIME= cargo test --locked
+	@integration/conformance/run.sh
 
 test-cli: setup ## run the black-box tests on the program that $RUNTIME names, by default this one
 	@$(call install_packages,$(TEST_PACKAGES))
 	cargo test --locked --test main
+
+torture: setup ## kill the program before each of its system calls, not only before some
+	@$(call install_packages,$(TEST_PACKAGES))
+	COFFERDAM_TORTURE=1 cargo test --locked --test main killed::
 
 oracle: setup ## prove the black-box tests: run them on runc and crun
 	@$(call install_packages,$(TEST_PACKAGES) $(ORACLES))
@@ -75,7 +80,7 @@ integration: setup ## run engines on it in a guest; SUITE="podman docker" runs t
 integration-nightly: setup ## run the suites of engines that CI leaves out
 	@integration/run.sh $(NIGHTLY)
 
-conformance: setup ## run the OCI validation suite on it
+conformance: setup ## run the OCI validation suite alone
 	@integration/conformance/run.sh
 
 install: $(BINARY) ## install program, completions, man pages below $(DESTDIR)$(PREFIX), by default /usr/local
