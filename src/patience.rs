@@ -179,8 +179,8 @@ pub fn ends_within(pidfd: &OwnedFd, time: Duration) -> bool {
         let mut polled = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
         match poll(&mut polled, left(Some(deadline))) {
             Ok(1..) => return true,
-            _ if Instant::now() >= deadline => return false,
-            _ => {}
+            Ok(_) | Err(Errno::EINTR) if Instant::now() < deadline => {}
+            _ => return false,
         }
     }
 }

@@ -343,7 +343,7 @@ fn make(plan: &CgroupPlan) -> Result<Cgroup> {
         unit: None,
         kept: true,
     };
-    cgroup.claim()?;
+    cgroup.claim(existed)?;
     if existed {
         cgroup.check_unpopulated()?;
     }
@@ -356,7 +356,7 @@ fn make(plan: &CgroupPlan) -> Result<Cgroup> {
 impl Cgroup {
     /// Of creators that find it empty at once, one may go on; as soon as its init is inside, the others see that.
     /// init closes the descriptor, and this process ends: nothing holds the lock longer.
-    fn claim(&self) -> Result<()> {
+    fn claim(&self, existed: bool) -> Result<()> {
         let copy = File::from(sys::io(self.directory.try_clone())?);
         match copy.try_lock() {
             Ok(()) => Ok(()),
@@ -365,6 +365,10 @@ impl Cgroup {
                  linux.cgroupsPath"
             ),
             Err(TryLockError::Error(error)) => {
+                if !existed {
+                    // Fails if somebody has gone in.
+                    std::fs::remove_dir(&self.path).ok();
+                }
                 sys::io(Err(error)).with_context(|| format!("flock({:?})", self.path))
             }
         }

@@ -1,6 +1,12 @@
 //! A caller who is confined: calls that never fail elsewhere do, and nobody reads what is said.
 
+use crate::support::Output;
+use crate::support::trace::trace;
+use libseccomp::ScmpSyscall;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::io;
+use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
 
 const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
 const SAME: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
@@ -53,4 +59,99 @@ fn nobody_has_to_read_the_timings() {
     drop(reader);
     let call = ["--timings", "text", "run", "--bundle", &dir, &c.id];
     c.call(&call).fd(writer, 2).finish().exits(5);
+}
+
+/// Without these no program runs, whatever it does about it.
+const NEEDED: [&str; 9] = [
+    "poll",
+    "read",
+    "close",
+    "execve",
+    "exit_group",
+    "mmap",
+    "brk",
+    "arch_prctl",
+    "write",
+];
+
+/// What the sweep has the runtime's next call refused with.
+static REFUSED: (AtomicI64, AtomicI32) = (AtomicI64::new(0), AtomicI32::new(0));
+
+/// What the container sees of its confinement, but for numbers that differ each time and the filter of this test.
+fn confinement(output: &Output) -> Value {
+    let report = output.report();
+    let own = |name: &str| {
+        let path = format!("/proc/self/ns/{name}");
+        let link = std::fs::read_link(path).expect("a namespace");
+        json!(report["ns"][name] == link.display().to_string())
+    };
+    let namespaces = ["mnt", "pid", "net", "ipc", "uts", "cgroup", "user", "time"].map(own);
+    let mut facts = json!({
+        "mounts": output.answer("mounts"),
+        "fds": report["fds"].as_object().expect("descriptors").len(),
+        "namespaces of the host": namespaces,
+    });
+    for name in [
+        "uid", "gid", "groups", "umask", "cwd", "env", "hostname", "cgroup", "uid_map", "rlimits",
+        "dumpable",
+    ] {
+        facts[name] = report[name].clone();
+    }
+    for name in [
+        "CapInh",
+        "CapPrm",
+        "CapEff",
+        "CapBnd",
+        "CapAmb",
+        "NoNewPrivs",
+        "SigIgn",
+    ] {
+        facts[name] = report["status"][name].clone();
+    }
+    facts
+}
+
+/// Each call that the runtime makes is refused in turn, as by an old kernel and as by a sandbox: the container is as it
+/// would be, or there is none.
+#[test]
+fn a_call_that_is_refused_changes_no_confinement() {
+    let c = bundle!().asks(&["report", "mounts"]);
+    let traced = trace(c.call_new("run", &[]), None);
+    let expected = confinement(&traced.output);
+    let calls = traced.processes.iter().flat_map(|process| &process.calls);
+    let calls: BTreeSet<i64> = calls.copied().collect();
+    for (number, errno) in calls
+        .iter()
+        .flat_map(|call| [(call, libc::ENOSYS), (call, libc::EPERM)])
+    {
+        let name = ScmpSyscall::from(*number as i32)
+            .get_name()
+            .expect("a name");
+        if NEEDED.contains(&name.as_str()) {
+            continue;
+        }
+        REFUSED.0.store(*number, Ordering::SeqCst);
+        REFUSED.1.store(errno, Ordering::SeqCst);
+        let refuse = || {
+            answer(
+                REFUSED.0.load(Ordering::SeqCst),
+                REFUSED.1.load(Ordering::SeqCst),
+            )
+        };
+        let output = c.call_new("run", &[]).setup(refuse).finish();
+        let told = format!("{name}, errno {errno}: {}", output.describe());
+        assert!(!output.stderr().contains("internal error"), "{told}");
+        if output.code() == 0 {
+            let mut seen = confinement(&output);
+            if (name.as_str(), errno) == ("mknodat", libc::EPERM) {
+                // As in a user namespace: the nodes are bound from the host.
+                seen["mounts"] = expected["mounts"].clone();
+            }
+            assert_eq!(seen, expected, "{told}");
+        } else {
+            assert_ne!(output.stderr(), "", "{told}");
+        }
+        c.delete(&["--force"]).ok();
+        c.assert_gone();
+    }
 }
