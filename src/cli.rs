@@ -4,7 +4,9 @@
 //! form that clap reads and gives its errors the texts that engines look for. Reads no file and no
 //! environment, prints nothing, and decides nothing but whether the words are well formed.
 
+use std::any::TypeId;
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail};
@@ -267,49 +269,100 @@ fn refusal(program: &str, verb: &OsStr, error: &clap::Error) -> anyhow::Error {
             wrong_count(program, &level)
         }
         (ErrorKind::InvalidValue, _) if context(error, ContextKind::InvalidValue).is_empty() => {
-            let arg = context(error, ContextKind::InvalidArg);
-            let long = arg.split(' ').next().unwrap_or_default();
-            anyhow!("flag needs an argument: {long}")
+            anyhow!("flag needs an argument: {}", subject(error))
+        }
+        (ErrorKind::InvalidValue | ErrorKind::ValueValidation, level) => {
+            wrong_value(level.as_ref(), error)
         }
         _ => {
             let text = error.render().to_string();
             let lines = text.lines().take_while(|line| !line.is_empty());
             let line = lines.map(str::trim).collect::<Vec<_>>().join(" ");
-            anyhow!("{}", about_numbers(line.trim_start_matches("error: ")))
+            anyhow!("{}", line.trim_start_matches("error: "))
         }
     }
 }
 
-/// The library's words for a number that is none are about digits and types.
-fn about_numbers(text: &str) -> String {
-    [
-        ("invalid digit found in string", "must be a whole number"),
-        (
-            "cannot parse integer from empty string",
-            "must be a whole number",
-        ),
-        ("number too large to fit in target type", "is too large"),
-        ("number too small to fit in target type", "is too small"),
-    ]
-    .iter()
-    .fold(text.to_string(), |text, (words, plain)| {
-        text.replace(words, plain)
-    })
+/// The flag without the name of its value, or the name of the operand.
+fn subject(error: &clap::Error) -> String {
+    let arg = context(error, ContextKind::InvalidArg);
+    let name = arg.split(' ').next().unwrap_or_default();
+    name.trim_matches(['<', '>', '[', ']']).to_string()
 }
+
+/// In words of our own: the library's tell of digits and of types.
+fn wrong_value(level: Option<&clap::Command>, error: &clap::Error) -> anyhow::Error {
+    let (subject, value) = (subject(error), context(error, ContextKind::InvalidValue));
+    let arg = level.and_then(|level| argv::find(level, subject.trim_start_matches('-')));
+    let wanted = match error.get(ContextKind::ValidValue) {
+        Some(ContextValue::Strings(words)) => alternatives(words),
+        _ => arg.map_or("another value", range).to_string(),
+    };
+    anyhow!("{subject}: {value:?}: must be {wanted}")
+}
+
+fn alternatives(words: &[String]) -> String {
+    match words {
+        [some @ .., last] if !some.is_empty() => format!("{} or {last}", some.join(", ")),
+        _ => words.concat(),
+    }
+}
+
+/// Which numbers a flag takes.
+fn range(arg: &Arg) -> &'static str {
+    let kind = arg.get_value_parser().type_id();
+    if kind == TypeId::of::<u16>() {
+        "a whole number from 0 to 65535"
+    } else if kind == TypeId::of::<u32>() {
+        "a whole number from 0 to 4294967295"
+    } else if kind == TypeId::of::<u64>() {
+        "a whole number, 0 or more, below 2^64"
+    } else if kind == TypeId::of::<i64>() {
+        "a whole number between -2^63 and 2^63"
+    } else {
+        "another value"
+    }
+}
+
+/// A command that is none of ours: callers that probe for one tell this by its exit status.
+#[derive(Debug)]
+pub struct UnknownCommand(String);
+
+impl UnknownCommand {
+    pub const EXIT_CODE: i32 = 3;
+}
+
+impl fmt::Display for UnknownCommand {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UnknownCommand {}
 
 fn unknown_command(program: &str, error: &clap::Error) -> anyhow::Error {
     let name = context(error, ContextKind::InvalidSubcommand);
-    if name == "checkpoint" || name == "restore" {
-        return anyhow!("unknown command {name:?}: not supported by this runtime");
-    }
-    let near = match error.get(ContextKind::SuggestedSubcommand) {
-        Some(ContextValue::Strings(near)) => near.first(),
-        _ => None,
+    let all = every_verb();
+    let mut shown = all.get_subcommands().filter(|verb| !verb.is_hide_set());
+    let meant = shown.find(|verb| is_slip(&name, verb.get_name()));
+    let hint = match (name.as_str(), meant) {
+        ("checkpoint" | "restore", _) => ": not supported by this runtime".to_string(),
+        (_, Some(verb)) => format!("; did you mean {:?}?", verb.get_name()),
+        _ => format!("; see `{program} --help`"),
     };
-    // Few slip at the first letter; what begins otherwise is like it by chance.
-    match near.filter(|near| near.chars().next() == name.chars().next()) {
-        Some(near) => anyhow!("unknown command {name:?}: did you mean {near:?}?"),
-        None => anyhow!("unknown command {name:?}; see `{program} --help`"),
+    UnknownCommand(format!("unknown command {name:?}{hint}")).into()
+}
+
+/// Whether one letter makes the difference: wrong, missing, too many, or in the place of its neighbour.
+fn is_slip(word: &str, verb: &str) -> bool {
+    let (word, verb) = (word.as_bytes(), verb.as_bytes());
+    let front = word.iter().zip(verb).take_while(|(a, b)| a == b).count();
+    let (word, verb) = (&word[front..], &verb[front..]);
+    let ends = word.iter().rev().zip(verb.iter().rev());
+    let back = ends.take_while(|(a, b)| a == b).count();
+    match (&word[..word.len() - back], &verb[..verb.len() - back]) {
+        ([a, b], [c, d]) => (a, b) == (d, c),
+        (word, verb) => word.len() <= 1 && verb.len() <= 1,
     }
 }
 
@@ -380,6 +433,52 @@ mod tests {
         match cli(line).command {
             Command::Kill(kill) => kill,
             other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_number_is_refused_in_plain_words() {
+        let numbers = [
+            TypeId::of::<u16>(),
+            TypeId::of::<u32>(),
+            TypeId::of::<u64>(),
+            TypeId::of::<i64>(),
+        ];
+        let mut seen = 0;
+        for verb in every_verb().get_subcommands() {
+            for arg in verb
+                .get_arguments()
+                .filter(|arg| arg.get_action().takes_values())
+            {
+                let kind = arg.get_value_parser().type_id();
+                if !numbers.iter().any(|number| kind == *number) {
+                    continue;
+                }
+                let long = arg.get_long().expect("a flag");
+                for value in ["x", "", "1.5", "99999999999999999999999"] {
+                    let name = verb.get_name();
+                    let text = error(&format!("cofferdam {name} --{long}={value} c"));
+                    let start = format!("--{long}: {value:?}: must be a whole number");
+                    assert!(text.starts_with(&start), "{text}");
+                    seen += 1;
+                }
+            }
+        }
+        assert!(seen > 40, "{seen}");
+    }
+
+    #[test]
+    fn one_letter_makes_a_slip() {
+        for word in ["creat", "craete", "kreate", "create1", "xcreate"] {
+            assert!(is_slip(word, "create"), "{word}");
+        }
+        for (word, verb) in [
+            ("bogus", "mounts"),
+            ("creaet1", "create"),
+            ("xy", "ps"),
+            ("", "ps"),
+        ] {
+            assert!(!is_slip(word, verb), "{word}");
         }
     }
 
@@ -626,15 +725,7 @@ mod tests {
         for (line, want) in [
             (
                 "x craete c",
-                "unknown command \"craete\": did you mean \"create\"?",
-            ),
-            (
-                "x bogus",
-                "unknown command \"bogus\"; see `cofferdam --help`",
-            ),
-            (
-                "x create --preserve-fds x c",
-                "invalid value 'x' for '--preserve-fds <N>': must be a whole number",
+                "unknown command \"craete\"; did you mean \"create\"?",
             ),
             (
                 "x checkpoint --help",
@@ -659,12 +750,9 @@ mod tests {
             ),
             (
                 "x create --preserve-fds -1 c",
-                "invalid value '-1' for '--preserve-fds <N>': -1 is not in 0..=4294967295",
+                "--preserve-fds: \"-1\": must be a whole number from 0 to 4294967295",
             ),
-            (
-                "x list -f xml",
-                "invalid value 'xml' for '--format <FORMAT>' [possible values: table, json]",
-            ),
+            ("x list -f xml", "--format: \"xml\": must be table or json"),
         ] {
             assert_eq!(error(line), want, "{line}");
         }

@@ -43,7 +43,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use cli::{Cli, Command, Parsed};
+use cli::{Cli, Command, Parsed, UnknownCommand};
 use container::Store;
 use fault::coded;
 use patience::Interrupted;
@@ -69,8 +69,11 @@ fn start() -> i32 {
 }
 
 fn run(started: Instant) -> Result<i32> {
-    let parsed = cli::parse(std::env::args_os());
-    match parsed.map_err(|error| coded("usage", format!("{error:#}")))? {
+    let parsed = match cli::parse(std::env::args_os()) {
+        Ok(parsed) => parsed,
+        Err(error) => return refuse(&error),
+    };
+    match parsed {
         Parsed::Text(text) => {
             commands::print(&text)?;
             Ok(0)
@@ -88,6 +91,15 @@ fn run(started: Instant) -> Result<i32> {
             done
         }
     }
+}
+
+fn refuse(error: &anyhow::Error) -> Result<i32> {
+    let usage = coded("usage", format!("{error:#}")).into();
+    if !error.is::<UnknownCommand>() {
+        return Err(usage);
+    }
+    log::failure(&usage);
+    Ok(UnknownCommand::EXIT_CODE)
 }
 
 fn root_of_this_user() -> PathBuf {

@@ -426,9 +426,11 @@ fn is_gone(error: &anyhow::Error) -> bool {
 fn explain_program(error: anyhow::Error) -> anyhow::Error {
     let hint = match sys::errno(&error) {
         Some(Errno::EPERM) => {
-            ": CAP_BPF and CAP_NET_ADMIN, or CAP_SYS_ADMIN, are needed in the initial user namespace"
+            "; give the caller CAP_BPF and CAP_NET_ADMIN, or CAP_SYS_ADMIN, in the initial user namespace"
         }
-        Some(Errno::ENOSYS | Errno::EINVAL) => ": is the kernel built with CONFIG_CGROUP_BPF?",
+        Some(Errno::ENOSYS | Errno::EINVAL) => {
+            "; run a kernel that is built with CONFIG_CGROUP_BPF"
+        }
         _ => "",
     };
     error.context(format!(

@@ -23,7 +23,45 @@ fn script(shell: Shell) -> String {
         Shell::Zsh => aot::generate(aot::Zsh, &mut command, name, &mut text),
         Shell::Fish => aot::generate(aot::Fish, &mut command, name, &mut text),
     }
-    String::from_utf8_lossy(&text).into_owned()
+    let text = String::from_utf8_lossy(&text).into_owned();
+    match shell {
+        Shell::Bash => with_containers(&text, &command),
+        _ => text,
+    }
+}
+
+/// The generated function knows no containers: this one asks for them where a name stands first.
+const CONTAINERS: &str = r#"
+_cofferdam_containers() {
+    _cofferdam "$@"
+    local at verb=0
+    case "$3" in --all|--detach|--force|--no-stream|--regex|--stats|--tty) ;; -*) return ;; esac
+    for ((at = 1; at < COMP_CWORD; at++)); do
+        case "${COMP_WORDS[at]}" in
+            VERBS) ((verb)) && return; verb=$at ;;
+            mounts) ((verb)) && return; verb=$at; ((at++)) ;;
+            -*) ;;
+            *) ((verb)) && return ;;
+        esac
+    done
+    [[ $2 != -* ]] && ((verb && at == COMP_CWORD)) || return
+    COMPREPLY=( $(compgen -W "$("$1" "${COMP_WORDS[@]:1:verb-1}" list --quiet 2>/dev/null)" -- "$2") )
+}
+"#;
+
+fn with_containers(text: &str, command: &clap::Command) -> String {
+    let takes_one = |verb: &&clap::Command| {
+        let first = verb.get_positionals().next();
+        let named = first.is_some_and(|arg| ["id", "ids"].contains(&arg.get_id().as_str()));
+        named && !["create", "run"].contains(&verb.get_name())
+    };
+    let verbs = command.get_subcommands().filter(takes_one);
+    let verbs: Vec<&str> = verbs.map(clap::Command::get_name).collect();
+    let function = CONTAINERS.replace("VERBS", &verbs.join("|"));
+    text.replace(
+        "complete -F _cofferdam ",
+        "complete -F _cofferdam_containers ",
+    ) + &function
 }
 
 /// A copy without the flags and verbs that `--help` hides too: the generators show what they find.

@@ -83,6 +83,13 @@ fn by_flags(
     cgroup: Option<&Cgroup>,
 ) -> Result<(Resources, Vec<Schema>)> {
     let linux = linux(values(args)?);
+    ensure!(
+        !linux.is_null(),
+        coded(
+            "usage",
+            "update: no limit given; give --memory, --cpu-quota, --pids-limit or another, or --resources FILE"
+        )
+    );
     let mut schemata = schemata(&linux["intelRdt"], container).map_err(naming_flags)?;
     let mut plan = planned(linux["resources"].clone(), cgroup).map_err(naming_flags)?;
     let fields = plan.settings.iter_mut().map(|setting| &mut setting.field);

@@ -270,6 +270,7 @@ fn number(text: &str, field: &str) -> Result<Value> {
         "max" => Ok(Value::U64(u64::MAX)),
         _ => text
             .parse()
+            .ok()
             .map(Value::U64)
             .with_context(|| format!("{field}: {text}: must be a number or max")),
     }

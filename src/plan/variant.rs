@@ -131,7 +131,7 @@ fn of_word(word: &str, wanted: Option<&str>) -> Result<Value> {
         )
     };
     Ok(match wanted.unwrap_or(by_itself) {
-        "b" => Value::Bool(word.parse().with_context(hint)?),
+        "b" => Value::Bool(word.parse().ok().with_context(hint)?),
         "y" => Value::Byte(whole(word).with_context(hint)?),
         "n" => Value::I16(whole(word).with_context(hint)?),
         "q" => Value::U16(whole(word).with_context(hint)?),
@@ -139,7 +139,7 @@ fn of_word(word: &str, wanted: Option<&str>) -> Result<Value> {
         "u" => Value::U32(whole(word).with_context(hint)?),
         "x" => Value::I64(whole(word).with_context(hint)?),
         "t" => Value::U64(whole(word).with_context(hint)?),
-        "d" => Value::Double(word.parse().with_context(hint)?),
+        "d" => Value::Double(word.parse().ok().with_context(hint)?),
         _ => bail!(hint()),
     })
 }

@@ -265,9 +265,51 @@ fn a_flag_without_its_value_is_named() {
 #[test]
 fn unknown_commands_are_errors() {
     let c = bundle!();
-    assert_ne!(c.call(&["bogus"]).finish().code(), 0);
+    let output = c.call(&["bogus"]).finish();
+    assert_ne!(output.code(), 0);
+    assert_eq!(said(&output).trim_end().lines().count(), 1);
+    assert!(!output.stderr().contains("mounts"), "{}", output.describe());
     for verb in ["start", "state", "delete"] {
         c.call(&[verb, "one", "two"]).finish().fails();
+    }
+}
+
+#[test]
+fn unknown_commands_have_a_status_of_their_own() {
+    let c = bundle!();
+    for verb in ["bogus", "creat", "checkpoint"] {
+        c.call(&[verb]).finish().exits(3);
+    }
+}
+
+#[test]
+fn no_words_of_the_library_reach_the_user() {
+    let c = bundle!();
+    let (id, gone) = (c.id.as_str(), "/nonesuch/file");
+    for words in [
+        &["create", "--preserve-fds", "x", id][..],
+        &["exec", "--additional-gids", "4294967296", id, "x"],
+        &["update", "--pids-limit", "99999999999999999999", id],
+        &["update", "--blkio-weight", "", id],
+        &["--log", gone, "list"],
+        &["create", "--bundle", gone, id],
+        &["create", "--config", gone, id],
+        &["spec", "--bundle", gone],
+        &["run", "--layer", gone, id],
+        &["man", "/proc/nonesuch"],
+    ] {
+        let output = c.call(words).finish().fails();
+        let text = output.stderr();
+        for foreign in [
+            "os error",
+            "digit",
+            "target type",
+            "parse integer",
+            "is not in",
+        ] {
+            assert!(!text.contains(foreign), "{words:?}: {text}");
+        }
+        assert_eq!(text.lines().count(), 1, "{words:?}: {text}");
     }
 }
 

@@ -122,6 +122,42 @@ fn bash_completes_verbs_and_flags() {
 }
 
 #[test]
+fn bash_completes_the_names_of_containers() {
+    if !installed("bash_completes_the_names_of_containers", "bash") {
+        return;
+    }
+    let c = bundle!().asks(&["pause"]);
+    c.create().ok();
+    let file = c.dir.join("script");
+    let script = c.call(&["completion", "bash"]).finish().ok().stdout();
+    fs::write(&file, script).expect("write");
+    let complete = |words: &str| {
+        let words = format!(
+            "{} --root {} {words}",
+            binary().display(),
+            c.state_root().display()
+        );
+        let line = format!(
+            "source {}; COMP_WORDS=({words} ''); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); \
+             _cofferdam_containers {} '' \"${{COMP_WORDS[COMP_CWORD - 1]}}\"; echo \"${{COMPREPLY[@]}}\"",
+            file.display(),
+            binary().display()
+        );
+        let output = Command::new("bash")
+            .args(["-c", &line])
+            .output()
+            .expect("run");
+        String::from_utf8_lossy(&output.stdout).trim().to_string()
+    };
+    for words in ["start", "kill", "delete --force", "mounts list", "stats"] {
+        assert_eq!(complete(words), c.id, "{words}");
+    }
+    for words in ["create", "mounts", "kill x", "ps --format", "list"] {
+        assert!(!complete(words).contains(&c.id), "{words}");
+    }
+}
+
+#[test]
 fn an_unknown_shell_is_refused() {
     let c = bundle!();
     c.call(&["completion", "tcsh"])

@@ -233,6 +233,31 @@ fn programs_that_are_not_there() {
     }
 }
 
+#[test]
+fn exec_gives_the_same_keys_as_run() {
+    let missing = bundle!().set("/process/args", json!(["nosuch"]));
+    let wanted = failure(&missing);
+    let c = bundle!().asks(&["pause"]);
+    c.up();
+    let log = c.path("log.json");
+    let words = [
+        "--log",
+        &log,
+        "--log-format",
+        "json",
+        "exec",
+        &c.id,
+        "nosuch",
+    ];
+    c.call(&words).finish().exits(255);
+    let text = fs::read_to_string(&log).expect("a log");
+    let line: Value = serde_json::from_str(&text).expect("one JSON object");
+    for key in ["code", "field", "errno", "hint"] {
+        assert!(line[key].is_string(), "{key}: {line}");
+        assert_eq!(line[key], wanted[key], "{key}");
+    }
+}
+
 fn check(line: &Value, command: &str, row: &Row) {
     let text = line["msg"].as_str().expect("a text");
     assert!(text.contains(row.says), "{text}");

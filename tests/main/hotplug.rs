@@ -292,6 +292,15 @@ fn only_what_was_added_can_be_removed() {
 }
 
 #[test]
+fn a_relative_destination_begins_at_the_root() {
+    let c = up(bundle!().folder("/data"));
+    mounts(&c, "add", &["-t", "tmpfs", "data"]).ok();
+    assert!(inside(&c, "mounts").contains(",/data"));
+    mounts(&c, "remove", &["data"]).ok();
+    assert!(!inside(&c, "mounts").contains(",/data"));
+}
+
+#[test]
 fn the_rules_for_mounts_hold_here_too() {
     let c = up(bundle!()
         .link("/way", "/proc")

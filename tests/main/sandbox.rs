@@ -1,12 +1,12 @@
 //! A caller who is confined: calls that never fail elsewhere do, and nobody reads what is said.
 
-use crate::support::Output;
 use crate::support::trace::trace;
+use crate::support::{Output, cgroup_root, wait_until};
 use libseccomp::ScmpSyscall;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::io;
 use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
+use std::{fs, io};
 
 const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
 const SAME: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
@@ -82,7 +82,7 @@ fn confinement(output: &Output) -> Value {
     let report = output.report();
     let own = |name: &str| {
         let path = format!("/proc/self/ns/{name}");
-        let link = std::fs::read_link(path).expect("a namespace");
+        let link = fs::read_link(path).expect("a namespace");
         json!(report["ns"][name] == link.display().to_string())
     };
     let namespaces = ["mnt", "pid", "net", "ipc", "uts", "cgroup", "user", "time"].map(own);
@@ -154,4 +154,64 @@ fn a_call_that_is_refused_changes_no_confinement() {
         c.delete(&["--force"]).ok();
         c.assert_gone();
     }
+#[test]
+fn a_cgroup_tree_that_is_read_only_is_told() {
+    let c = bundle!();
+    let root = cgroup_root().display().to_string();
+    let script = format!(
+        "exec unshare -m sh -c 'mount -o remount,bind,ro {root} && exec \"$0\" \"$@\"' \"$0\" \"$@\""
+    );
+    let output = c.call_new("run", &[]).through_shell(&script).finish();
+    let output = output.fails_with("the tree is mounted read-only: mkdirat(");
+    output.says("; remount it, or run where it can be written");
+    c.assert_gone();
+}
+
+#[test]
+fn how_a_stopped_container_ended_is_told_while_it_is_known() {
+    let c = bundle!().asks(&["exit 7"]);
+    c.write_config();
+    // The shell adopts init, and becomes a program that waits for no child.
+    let (dir, root, id) = (c.path(""), c.state_root(), &c.id);
+    let script = format!(
+        "call() {{ \"$0\" --root {} \"$@\"; }}
+        call create --bundle {dir} {id} </dev/null && call start {id} && \
+        {{ sleep 1; call start {id} 2>{dir}/said; echo $? >{dir}/code; }} & exec sleep 3",
+        root.display()
+    );
+    let adopts = || {
+        // SAFETY: a plain call.
+        match unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    let running = c.call(&[]).through_shell(&script).setup(adopts).spawn();
+    let read = |name: &str| fs::read_to_string(c.path(name)).unwrap_or_default();
+    wait_until("start has ended", || read("code").ends_with('\n'));
+    let want = "cannot start a container that has stopped: its init exited with status 7; delete it, and create it again\n";
+    assert_eq!(
+        (read("said").as_str(), read("code").as_str()),
+        (want, "1\n")
+    );
+    running.wait();
+}
+
+#[test]
+fn a_sysctl_of_a_namespace_that_belongs_to_others_names_the_file() {
+    let owner = bundle!().asks(&["pause"]);
+    owner.up();
+    let ipc = format!("/proc/{}/ns/ipc", owner.pid());
+    let c = bundle!()
+        .in_user_namespace()
+        .without("/linux/namespaces", "type", "ipc")
+        .push("/linux/namespaces", json!({"type": "ipc", "path": ipc}))
+        .set("/linux/sysctl", json!({"kernel.msgmax": "9000"}));
+    let log = c.path("log.json");
+    let c = c.global(&["--log", &log, "--log-format", "json"]);
+    let output = c.run().fails_with("linux.sysctl.kernel.msgmax: 9000: ");
+    let text = fs::read_to_string(&log).expect("a log");
+    assert!(text.contains("\"errno\":\"E"), "{text}");
+    output.says("kernel/msgmax");
+    c.assert_gone();
 }

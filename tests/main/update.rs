@@ -92,7 +92,6 @@ fn nothing_asked_for_is_nothing_changed() {
     ] {
         update(&c, &nothing).ok().silent();
     }
-    by_flags(&c, &[]).ok().silent();
 }
 
 #[test]
@@ -295,6 +294,16 @@ fn without_a_cgroup_there_is_nothing_to_limit() {
     let dir = c.dir.display().to_string();
     call(&["create", "--bundle", &dir, &c.id]).ok();
     call(&["update", "--pids-limit", "5", &c.id]).fails_with("the container has no cgroup");
-    call(&["update", &c.id]).ok();
+    call(&["update", &c.id]).fails_with("no limit given");
     call(&["delete", "--force", &c.id]).ok();
+}
+
+#[test]
+fn an_update_of_nothing_is_refused_but_for_an_empty_object() {
+    let c = bundle!().asks(&["pause"]);
+    c.up();
+    let output = c.call(&["update", &c.id]).finish();
+    output.fails_with("no limit given; give --memory");
+    let call = c.call(&["update", "--resources", "-", &c.id]);
+    call.stdin("{}").finish().ok().silent();
 }
