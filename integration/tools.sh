@@ -53,6 +53,15 @@ shows() {
     grep -qxE "$1" <<<"$text"
 }
 
+# no_scopes PATTERN..: systemd soon has no such scope, not even one that is kept because it has failed.
+no_scopes() {
+    within 10 prints_nothing systemctl list-units --all --plain --no-legend --type scope "$@"
+}
+
+prints_nothing() {
+    [ -z "$("$@")" ]
+}
+
 fault() {
     { set +x; } 2>/dev/null
     echo "FAULT: $*"

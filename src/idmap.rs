@@ -176,9 +176,10 @@ fn map_by_helper(program: &str, pid: i32, maps: &[IdMap]) -> Result<()> {
         .output();
     let output = sys::io(output).with_context(|| format!("run {path:?}"))?;
     if !output.status.success() {
-        let text = String::from_utf8_lossy(&output.stderr)
-            .trim()
-            .replace('\n', " ");
+        let text = String::from_utf8_lossy(&output.stderr);
+        // It says its own name first, as does this error.
+        let text = text.replace(&format!("{program}: "), "");
+        let text = text.trim().replace('\n', " ");
         let asked = words_of(maps).join(" ");
         let file = format!("/etc/sub{}", &program[3..6]);
         bail!(

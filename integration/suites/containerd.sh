@@ -14,13 +14,12 @@ clean_up() {
     ctr container ls -q | xargs -r ctr container rm
 }
 
-scopes=0
 image=docker.io/local/busybox:latest
 
 # The scope of the systemd driver takes its name from its cgroup, which ctr wants to be told.
 ctr_run() {
     local flags=()
-    [ "$DRIVER" = cgroupfs ] || flags=(--runc-systemd-cgroup --cgroup "system.slice:ctr:$((++scopes))-$BASHPID")
+    [ "$DRIVER" = cgroupfs ] || flags=(--runc-systemd-cgroup --cgroup "system.slice:ctr:$RANDOM$RANDOM")
     ctr run --runc-binary /usr/local/bin/cofferdam "${flags[@]}" "$@"
 }
 
@@ -34,6 +33,7 @@ gone() {
     within 10 shows "$1 .*STOPPED" ctr task ls
     ctr task rm "$1"
     ctr container rm "$1"
+    no_scopes 'ctr-*'
 }
 
 test_run() {

@@ -3,6 +3,7 @@
 
 setup() {
     mkdir -p /etc/containerd /tmp/pod-logs
+    network
     cat >/etc/containerd/config.toml <<TOML
 version = 2
 [plugins."io.containerd.grpc.v1.cri"]
@@ -19,6 +20,22 @@ TOML
     within 30 ctr version
     docker_archive | ctr -n k8s.io image import --all-platforms -
     within 30 has_image
+}
+
+# A pod with a user namespace cannot be in the host's network; it is given one that has an address only in the answer.
+network() {
+    mkdir -p /etc/cni/net.d /opt/cni/bin
+    echo '{"cniVersion": "0.4.0", "name": "none", "plugins": [{"type": "none"}]}' >/etc/cni/net.d/10-none.conflist
+    cat >/opt/cni/bin/none <<'PLUGIN'
+#!/bin/sh
+case $CNI_COMMAND in
+    VERSION) echo '{"cniVersion": "0.4.0", "supportedVersions": ["0.3.1", "0.4.0"]}' ;;
+    ADD) echo "{\"cniVersion\": \"0.4.0\", \"interfaces\": [{\"name\": \"$CNI_IFNAME\", \"sandbox\": \"$CNI_NETNS\"}],
+        \"ips\": [{\"version\": \"4\", \"address\": \"10.9.9.9/24\", \"interface\": 0}]}" ;;
+esac
+PLUGIN
+    chmod 755 /opt/cni/bin/none
+    cp /opt/cni/bin/none /opt/cni/bin/loopback
 }
 
 has_image() {
@@ -41,9 +58,11 @@ cri() {
 parent=/pods
 [ "$DRIVER" = cgroupfs ] || parent=pods.slice
 
+namespaces='{"network": "NODE"}'
+
 pod_config() {
     echo "{\"metadata\": {\"name\": \"pod\", \"uid\": \"1\", \"namespace\": \"test\"}, \"log_directory\": \"/tmp/pod-logs\",
-        \"linux\": {\"cgroup_parent\": \"$parent\", \"security_context\": {\"namespace_options\": {\"network\": \"NODE\"}}}}"
+        \"linux\": {\"cgroup_parent\": \"$parent\", \"security_context\": {\"namespace_options\": $namespaces}}}"
 }
 
 # A running pod; its id is on stdout.
@@ -65,6 +84,7 @@ of_container() {
 gone() {
     cri StopPodSandbox "{\"pod_sandbox_id\": \"$1\"}"
     cri RemovePodSandbox "{\"pod_sandbox_id\": \"$1\"}"
+    no_scopes 'cri-containerd-*'
 }
 
 state() {
@@ -136,6 +156,28 @@ test_security_context() {
     has "$(exec_sync "$box" '["id"]')" '4321'
     has "$(exec_sync "$box" '["grep", "-E", "CapEff|NoNewPrivs", "/proc/self/status"]')" "$(printf 'CapEff:\t0000000000000000\nNoNewPrivs:\t1')"
     same 1 "$(of_container ExecSync "$box" '"cmd": ["touch", "/tmp/x"]' | jq .exit_code)"
+    gone "$pod"
+}
+
+test_a_pod_with_a_user_namespace() {
+    local pod box ids='[{"host_id": 300000, "container_id": 0, "length": 65536}]' namespaces
+    namespaces="{\"userns_options\": {\"mode\": \"POD\", \"uids\": $ids, \"gids\": $ids}}"
+    pod=$(pod)
+    box=$(container "$pod" '["sleep", "600"]' "{\"security_context\": {\"namespace_options\": $namespaces}}")
+    of_container StartContainer "$box"
+    has "$(exec_sync "$box" '["cat", "/proc/self/uid_map"]')" '0     300000      65536'
+    same 0 "$(exec_sync "$box" '["stat", "-c", "%u", "/bin"]' | tr -d '\n')"
+    same 0 "$(of_container ExecSync "$box" '"cmd": ["touch", "/new"]' | jq .exit_code)"
+    gone "$pod"
+}
+
+test_stats_of_a_pod() {
+    local pod box
+    pod=$(pod)
+    box=$(container "$pod" '["sleep", "600"]')
+    of_container StartContainer "$box"
+    has "$(cri PodSandboxStats "{\"pod_sandbox_id\": \"$pod\"}")" usage_core_nano_seconds
+    has "$(of_container ContainerStats "$box")" working_set_bytes
     gone "$pod"
 }
 

@@ -27,6 +27,7 @@ living() {
 
 gone() {
     docker rm -f "$@"
+    no_scopes 'docker-*'
 }
 
 cgroup_of() {

@@ -23,6 +23,7 @@ living() {
 
 gone() {
     podman rm -f -t 0 "$@"
+    no_scopes 'libpod-[0-9a-f][0-9a-f]*'
 }
 
 test_run() {

@@ -154,6 +154,8 @@ fn a_call_that_is_refused_changes_no_confinement() {
         c.delete(&["--force"]).ok();
         c.assert_gone();
     }
+}
+
 #[test]
 fn a_cgroup_tree_that_is_read_only_is_told() {
     let c = bundle!();
