@@ -24,9 +24,9 @@ TOML
 
 # A pod with a user namespace cannot be in the host's network; it is given one that has an address only in the answer.
 network() {
-    mkdir -p /etc/cni/net.d /opt/cni/bin
+    mkdir -p /etc/cni/net.d /usr/lib/cni
     echo '{"cniVersion": "0.4.0", "name": "none", "plugins": [{"type": "none"}]}' >/etc/cni/net.d/10-none.conflist
-    cat >/opt/cni/bin/none <<'PLUGIN'
+    cat >/usr/lib/cni/none <<'PLUGIN'
 #!/bin/sh
 case $CNI_COMMAND in
     VERSION) echo '{"cniVersion": "0.4.0", "supportedVersions": ["0.3.1", "0.4.0"]}' ;;
@@ -34,8 +34,8 @@ case $CNI_COMMAND in
         \"ips\": [{\"version\": \"4\", \"address\": \"10.9.9.9/24\", \"interface\": 0}]}" ;;
 esac
 PLUGIN
-    chmod 755 /opt/cni/bin/none
-    cp /opt/cni/bin/none /opt/cni/bin/loopback
+    chmod 755 /usr/lib/cni/none
+    cp /usr/lib/cni/none /usr/lib/cni/loopback
 }
 
 has_image() {
@@ -56,7 +56,7 @@ cri() {
 }
 
 parent=/pods
-[ "$DRIVER" = cgroupfs ] || parent=pods.slice
+[ "$DRIVER" = cgroupfs ] || parent=/pods.slice
 
 namespaces='{"network": "NODE"}'
 
