@@ -37,6 +37,7 @@ pub fn add(steps: &[Step], trees: Vec<OwnedFd>, site: Site) -> Result<()> {
         directory: site.root,
         trees: trees.into_iter().map(Some).collect(),
         mask: None,
+        own: Vec::new(),
     };
     let mut done = Done::default();
     let added = steps

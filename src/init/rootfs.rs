@@ -22,6 +22,16 @@ pub struct Root {
     pub trees: Vec<Option<OwnedFd>>,
     /// The empty read-only directory that masks others, once one was needed.
     pub mask: Option<OwnedFd>,
+    /// Numbers of the mounts that are the container's own: the root, and filesystems that were mounted new.
+    pub own: Vec<u64>,
+}
+
+impl Root {
+    /// Whether what is there may be changed. Another mount is a bind, or came along below the rootfs: what it shows
+    /// is the host's, by whatever link or name the container reaches it.
+    pub fn owns(&self, file: impl AsFd) -> Result<bool> {
+        Ok(self.own.contains(&mount::id(file)?))
+    }
 }
 
 impl AsFd for Root {
@@ -44,10 +54,12 @@ pub fn enter(plan: &Rootfs, trees: Vec<OwnedFd>) -> Result<Root> {
             attach(assemble(overlay, anchor)?, anchor)?
         }
     };
+    let own = vec![mount::id(&directory)?];
     Ok(Root {
         directory,
         trees,
         mask: None,
+        own,
     })
 }
 

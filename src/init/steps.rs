@@ -44,7 +44,7 @@ fn act(step: &Step, root: &mut Root) -> Result<()> {
     }
 }
 
-fn make_mount(step: &Mount, root: &Root) -> Result<()> {
+fn make_mount(step: &Mount, root: &mut Root) -> Result<()> {
     let (target, existed) = directory_target(root, &step.target, &step.kind)?;
     let filesystem = Configuration::open(&step.kind)?;
     if let Some(source) = &step.source {
@@ -70,6 +70,7 @@ fn make_mount(step: &Mount, root: &Root) -> Result<()> {
         copyup::copy(&target, &mounted).context("copy up what the tmpfs covers")?;
     }
     mount::move_mount(&mounted, &target)?;
+    root.own.push(mount::id(&mounted)?);
     set_propagation(&mounted, &step.propagation)
 }
 
@@ -254,7 +255,10 @@ fn make_node(node: &Node, root: &Root) -> Result<()> {
         device,
     ) {
         Ok(()) => {}
-        Err(Errno::EEXIST) => return check_node(node, kind, device, &parent, Path::new(name)),
+        Err(Errno::EEXIST) => {
+            let found = path::resolve_link(&parent, Path::new(name))?;
+            return check_node(node, &found, root);
+        }
         // A sandbox without mknod(2) has the host's nodes at least.
         Err(Errno::EPERM) if kind != SFlag::S_IFIFO => return bind_node(node, root),
         Err(errno) => return named(Err(errno), || format!("mknodat({name:?})")),
@@ -269,19 +273,17 @@ fn make_node(node: &Node, root: &Root) -> Result<()> {
 }
 
 /// What the image has there already will do if it is the same device.
-fn check_node(node: &Node, kind: SFlag, device: u64, parent: &OwnedFd, name: &Path) -> Result<()> {
-    let found = path::resolve_link(parent, name)?;
-    let meta = stat(&found)?;
-    let same_kind = kind_of(&meta) == kind;
-    if !same_kind || meta.st_rdev != device {
+fn check_node(node: &Node, found: &OwnedFd, root: &Root) -> Result<()> {
+    let (kind, device) = identity_of(node);
+    let meta = stat(found)?;
+    if kind_of(&meta) != kind || meta.st_rdev != device {
         bail!("something else is there already");
     }
-    if meta.st_dev != stat(parent)?.st_dev {
-        // Mounted here from elsewhere: it is somebody else's.
+    if !root.owns(found)? {
         return Ok(());
     }
-    change_owner(&found, node.uid, node.gid)?;
-    change_mode(&found, node.mode)
+    change_owner(found, node.uid, node.gid)?;
+    change_mode(found, node.mode)
 }
 
 /// In a user namespace no node can be made, but one of the host can be bound.
@@ -323,7 +325,7 @@ fn symlink(target: &str, path: &Path, root: &Root) -> Result<()> {
     let (parent, name) = path::make_parent(root, path)?;
     let link = || nix::unistd::symlinkat(target, &parent, name);
     match link() {
-        Err(Errno::EEXIST) if name == "ptmx" => {
+        Err(Errno::EEXIST) if name == "ptmx" && root.owns(&parent)? => {
             let flags = nix::unistd::UnlinkatFlags::NoRemoveDir;
             named(nix::unistd::unlinkat(&parent, name, flags), || {
                 format!("unlinkat({name:?})")
