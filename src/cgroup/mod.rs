@@ -15,7 +15,7 @@ mod watch;
 use std::fs::{File, TryLockError};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -60,6 +60,7 @@ impl Cgroup {
         manager.start(scope, pid)?;
         let opened = systemd::place_of(pid, scope)
             .and_then(|place| Cgroup::at(&plan.mount.join(place)))
+            .and_then(|cgroup| cgroup.check_below(&plan.mount).map(|()| cgroup))
             .and_then(|cgroup| cgroup.check_thawed().map(|()| cgroup));
         let mut cgroup = opened.inspect_err(|_| drop(manager.unit.stop()))?;
         cgroup.unit = Some(manager.unit.clone());
@@ -109,6 +110,7 @@ impl Cgroup {
 
     /// Writes the limits and attaches the device program.
     pub fn apply(&self, plan: &CgroupPlan) -> Result<()> {
+        self.check_below(&plan.mount)?;
         controllers::enable(&plan.mount, &self.path, &plan.resources)?;
         for setting in &plan.resources.settings {
             self.set(setting)?;
@@ -336,6 +338,7 @@ impl AsFd for Cgroup {
 }
 
 fn make(plan: &CgroupPlan) -> Result<Cgroup> {
+    check_path(&plan.mount, &plan.path)?;
     let (directory, existed) = tree::make(&plan.mount, &plan.path)?;
     let mut cgroup = Cgroup {
         path: plan.path.clone(),
@@ -354,6 +357,22 @@ fn make(plan: &CgroupPlan) -> Result<Cgroup> {
 }
 
 impl Cgroup {
+    /// Limits and a device program at the top would be those of the whole host, and nobody takes them away.
+    fn check_below(&self, mount: &Path) -> Result<()> {
+        check_path(mount, &self.path)?;
+        let top = named(fstat(open_directory(mount)?), || {
+            format!("fstat({mount:?})")
+        })?;
+        let own = named(fstat(&self.directory), || format!("fstat({:?})", self.path))?;
+        ensure!(
+            own.st_dev == top.st_dev && own.st_ino != top.st_ino,
+            "{}: is not a cgroup below {}",
+            self.path.display(),
+            mount.display()
+        );
+        Ok(())
+    }
+
     /// Of creators that find it empty at once, one may go on; as soon as its init is inside, the others see that.
     /// init closes the descriptor, and this process ends: nothing holds the lock longer.
     fn claim(&self, existed: bool) -> Result<()> {
@@ -400,6 +419,19 @@ impl Cgroup {
         let events = self.read("cgroup.events")?.unwrap_or_default();
         Ok(events.lines().any(|line| line == event))
     }
+}
+
+/// cgroup_namespaces(7): what lies outside of the own namespace begins with "/..".
+fn check_path(mount: &Path, path: &Path) -> Result<()> {
+    let below = path.strip_prefix(mount).unwrap_or(Path::new(""));
+    let plain = |part| matches!(part, Component::Normal(_));
+    ensure!(
+        below != Path::new("") && below.components().all(plain),
+        "{}: is not below {}; the caller may have to leave its cgroup namespace, or give an absolute linux.cgroupsPath",
+        path.display(),
+        mount.display()
+    );
+    Ok(())
 }
 
 fn open_directory(directory: &Path) -> Result<OwnedFd> {

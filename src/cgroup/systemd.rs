@@ -244,20 +244,24 @@ impl Unit {
     }
 }
 
-/// Where systemd has put a process: the cgroup path that ends as the scope's.
+/// Where systemd has put a process: the cgroup path that ends as the scope's, and is not where it was.
 pub fn place_of(pid: i32, scope: &Scope) -> Result<PathBuf> {
-    let file = format!("/proc/{pid}/cgroup");
-    let text = sys::io(std::fs::read_to_string(&file)).with_context(|| format!("read {file}"))?;
-    let place = text.lines().find_map(|line| line.strip_prefix("0::/"));
-    let place = PathBuf::from(place.unwrap_or_default());
+    let place = cgroup_of(&pid.to_string())?;
     ensure!(
-        place.ends_with(&scope.path),
-        "systemd: start {}: process {pid} is in /{} and not in /{}",
+        place.ends_with(&scope.path) && place != cgroup_of("self")?,
+        "systemd: start {}: process {pid} is in /{} and not in /{}, or was there before",
         scope.unit,
         place.display(),
         scope.path.display()
     );
     Ok(place)
+}
+
+fn cgroup_of(process: &str) -> Result<PathBuf> {
+    let file = format!("/proc/{process}/cgroup");
+    let text = sys::io(std::fs::read_to_string(&file)).with_context(|| format!("read {file}"))?;
+    let place = text.lines().find_map(|line| line.strip_prefix("0::/"));
+    Ok(PathBuf::from(place.unwrap_or_default()))
 }
 
 fn is_unknown(error: &anyhow::Error) -> bool {

@@ -187,6 +187,11 @@ fn annotated(name: &str, text: &str) -> Result<Property> {
         "{}: {name:?}: must be the name of a property, such as TimeoutStopUSec",
         field()
     );
+    ensure!(
+        name != "PIDs",
+        "{}: must not be set: systemd would move other processes into the container's scope",
+        field()
+    );
     let value = variant::parse(text).with_context(field)?;
     let (name, value) = match name.strip_suffix("Sec").filter(|stem| !stem.ends_with('U')) {
         Some(stem) => (
@@ -503,6 +508,11 @@ mod tests {
                 "A.B",
                 "true",
                 "annotations[\"org.systemd.property.A.B\"]: \"A.B\": must be the name",
+            ),
+            (
+                "PIDs",
+                "[uint32 1]",
+                "annotations[\"org.systemd.property.PIDs\"]: must not be set",
             ),
             (
                 "After",

@@ -11,7 +11,7 @@ use crate::dbus::Value;
 
 /// One value, and nothing behind it.
 pub fn parse(text: &str) -> Result<Value> {
-    let (value, rest) = value(text, None).with_context(|| format!("{text:?}: is no value"))?;
+    let (value, rest) = value(text, None, 0).with_context(|| format!("{text:?}: is no value"))?;
     ensure!(
         rest.trim().is_empty(),
         "{text:?}: {:?} is behind the value",
@@ -19,6 +19,9 @@ pub fn parse(text: &str) -> Result<Value> {
     );
     Ok(value)
 }
+
+/// D-Bus takes no more levels of arrays; each is also a call of this parser.
+const DEEPEST: usize = 32;
 
 /// The names that may stand before a value, with the type's letter.
 const TYPES: [(&str, char); 11] = [
@@ -36,16 +39,18 @@ const TYPES: [(&str, char); 11] = [
 ];
 
 /// A value and what follows it. The type is the one that is wanted, or else that of the text itself.
-fn value<'a>(text: &'a str, wanted: Option<&str>) -> Result<(Value, &'a str)> {
+fn value<'a>(text: &'a str, wanted: Option<&str>, level: usize) -> Result<(Value, &'a str)> {
+    ensure!(level < DEEPEST, "has more than {DEEPEST} levels");
     let text = text.trim_start();
     if let Some(rest) = text.strip_prefix('@') {
         let (signature, rest) = rest
             .split_once(char::is_whitespace)
             .context("a value must follow the type")?;
-        return value(rest, Some(signature));
+        check_signature(signature)?;
+        return value(rest, Some(signature), level + 1);
     }
     if let Some(rest) = text.strip_prefix('[') {
-        return array(rest, wanted);
+        return array(rest, wanted, level + 1);
     }
     if text.starts_with(['\'', '"']) {
         let (content, rest) = quoted(text)?;
@@ -56,13 +61,24 @@ fn value<'a>(text: &'a str, wanted: Option<&str>) -> Result<(Value, &'a str)> {
         .unwrap_or(text.len());
     let (word, rest) = text.split_at(end);
     match TYPES.iter().find(|(name, _)| *name == word) {
-        Some((_, letter)) => value(rest, Some(&letter.to_string())),
+        Some((_, letter)) => value(rest, Some(&letter.to_string()), level + 1),
         None => Ok((of_word(word, wanted)?, rest)),
     }
 }
 
+/// Of a single type, or of arrays of it.
+fn check_signature(signature: &str) -> Result<()> {
+    let item = signature.trim_start_matches('a');
+    let known = TYPES.iter().any(|(_, letter)| item == letter.to_string());
+    ensure!(
+        known && signature.len() <= DEEPEST,
+        "{signature:?}: is no type"
+    );
+    Ok(())
+}
+
 /// All items have the type that is wanted, or that of the first.
-fn array<'a>(text: &'a str, wanted: Option<&str>) -> Result<(Value, &'a str)> {
+fn array<'a>(text: &'a str, wanted: Option<&str>, level: usize) -> Result<(Value, &'a str)> {
     let inner = wanted.map(|signature| {
         signature
             .strip_prefix('a')
@@ -72,7 +88,7 @@ fn array<'a>(text: &'a str, wanted: Option<&str>) -> Result<(Value, &'a str)> {
     let mut items = Vec::new();
     let mut rest = text.trim_start();
     while !rest.starts_with(']') {
-        let (item, after) = value(rest, signature.as_deref())?;
+        let (item, after) = value(rest, signature.as_deref(), level)?;
         signature.get_or_insert_with(|| item.signature());
         items.push(item);
         rest = after.trim_start();
@@ -235,6 +251,13 @@ mod tests {
             "@t",
             "'\\x'",
             "{'a': 1}",
+            "@z 1",
+            "@a []",
+            "@as\0 []",
+            &format!("@{}s []", "a".repeat(300)),
+            &"[".repeat(100_000),
+            &"byte ".repeat(100_000),
+            &"@y ".repeat(100_000),
             "(1, 2)",
         ] {
             let error = format!("{:#}", parse(text).unwrap_err());

@@ -34,7 +34,10 @@ fn nodes_of_the_host_behind_a_link_of_the_image_keep_their_owner() {
     fs::remove_dir(c.path("rootfs/dev")).expect("rmdir");
     symlink("/data", c.path("rootfs/dev")).expect("symlink");
     let source = c.path("host");
-    let c = c.set("/mounts", json!([{"destination": "/data", "type": "bind", "source": source, "options": ["bind"]}]));
+    let c = c.set(
+        "/mounts",
+        json!([{"destination": "/data", "type": "bind", "source": source, "options": ["bind"]}]),
+    );
     assert_eq!(c.run().ok().answer("open /dev/null w"), "ok");
     assert_untouched(&c);
 }
@@ -54,4 +57,75 @@ fn nodes_of_the_host_mounted_below_the_rootfs_keep_their_owner() {
         fs::read_to_string(c.path("rootfs/dev/ptmx")).expect("read"),
         "of the host"
     );
+}
+
+fn put_record(c: &Bundle, text: &str) -> std::path::PathBuf {
+    let dir = c.state_root().join("other");
+    fs::create_dir_all(&dir).expect("mkdir");
+    fs::write(dir.join("state"), text).expect("write");
+    dir
+}
+
+#[test]
+fn a_record_of_another_user_is_not_believed() {
+    let c = bundle!().asks(&["pause"]);
+    c.create().ok();
+    let proof = c.path("proof");
+    let hook = json!({"path": "/bin/touch", "args": ["touch", proof], "env": []});
+    let record = json!({"id": "other", "bundle": "/", "hooks": {"poststop": [hook]}});
+    let dir = put_record(&c, &format!("{record}\n"));
+    std::os::unix::fs::chown(&dir, Some(1234), Some(1234)).expect("chown");
+    for verb in ["state", "delete"] {
+        c.call(&[verb, "other"])
+            .finish()
+            .fails_with("belongs to user 1234, who could have put anything there");
+    }
+    c.call(&["delete", "--force", "other"]).finish().fails();
+    assert!(!fs::exists(&proof).expect("stat"), "the hook has run");
+    let list = c.call(&["list", "--quiet"]).finish().ok();
+    assert_eq!(list.stdout().trim(), c.id);
+    fs::remove_dir_all(dir).expect("remove");
+}
+
+#[test]
+fn records_that_are_no_plain_files_are_damaged_and_can_be_deleted() {
+    let c = bundle!().asks(&["pause"]);
+    c.create().ok();
+    let path = c.state_root().join("other/state");
+    let make: [fn(&std::path::Path); 3] = [
+        |path| {
+            let file = fs::File::create(path).expect("create");
+            file.set_len(1 << 40).expect("grow");
+        },
+        |path| {
+            fs::remove_file(path).expect("remove");
+            node(path.to_str().expect("a path"), libc::S_IFIFO, 0, 0);
+        },
+        |path| {
+            fs::remove_file(path).expect("remove");
+            symlink("/dev/zero", path).expect("symlink");
+        },
+    ];
+    for make in make {
+        let dir = put_record(&c, "");
+        make(&path);
+        c.call(&["state", "other"])
+            .finish()
+            .fails_with("is damaged; end and remove what is left with \"delete --force\"");
+        c.call(&["list"]).finish().ok();
+        c.call(&["delete", "--force", "other"]).finish().ok();
+        assert!(!dir.exists());
+    }
+}
+
+#[test]
+fn a_link_is_no_container() {
+    let c = bundle!().asks(&["pause"]);
+    c.create().ok();
+    let link = c.state_root().join("other");
+    symlink(c.state_root().join(&c.id), &link).expect("symlink");
+    c.call(&["state", "other"])
+        .finish()
+        .fails_with("container does not exist");
+    fs::remove_file(&link).expect("remove");
 }
