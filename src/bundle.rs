@@ -181,20 +181,30 @@ fn check_directory(dir: &Path) -> Result<()> {
 }
 
 fn read(file: &Path) -> Result<Vec<u8>> {
+    /// Several copies are made of it, and an endless device gives no end of it.
+    const LONGEST: u64 = 32 << 20;
     let mut text = Vec::new();
     if file == Path::new("-") {
         std::io::stdin()
             .lock()
+            .take(LONGEST + 1)
             .read_to_end(&mut text)
             .context("read the config from stdin")?;
-        return Ok(text);
+    } else {
+        let opened = std::fs::File::open(file);
+        let read = opened.and_then(|open| open.take(LONGEST + 1).read_to_end(&mut text));
+        sys::io(read).with_context(|| {
+            format!(
+                "config {}; make one with \"cofferdam spec\", or name the bundle with --bundle",
+                file.display()
+            )
+        })?;
     }
-    text = sys::io(std::fs::read(file)).with_context(|| {
-        format!(
-            "config {}; make one with \"cofferdam spec\", or name the bundle with --bundle",
-            file.display()
-        )
-    })?;
+    ensure!(
+        text.len() as u64 <= LONGEST,
+        "config {}: has more than {LONGEST} bytes, and no config is that long",
+        file.display()
+    );
     Ok(text)
 }
 

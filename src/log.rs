@@ -151,13 +151,33 @@ fn write(mut to: impl Write, line: &str) {
     let _ = to.write_all(format!("{line}\n").as_bytes());
 }
 
+/// A text of the config may be as long as the config.
+const LONGEST: usize = 16 << 10;
+
 /// Conmon forwards lines, and what a container or a hook printed may hold terminal escapes.
 fn one_line(message: &str) -> String {
-    let escape = |c: char| match c.is_control() {
+    let mut line: String = message.trim_end().chars().map(visible).collect();
+    if line.len() > LONGEST {
+        let end = (0..=LONGEST).rev().find(|at| line.is_char_boundary(*at));
+        line.truncate(end.unwrap_or(0));
+        line.push_str(" ..");
+    }
+    line
+}
+
+/// Of what a config, an image or a container says: nothing that steers a terminal, ends a line or turns the order of
+/// what is read (Unicode Standard Annex 9, "Explicit Directional Formatting").
+pub fn printable(text: &str) -> String {
+    text.chars().map(visible).collect()
+}
+
+fn visible(c: char) -> String {
+    let turns =
+        matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    match c.is_control() || turns {
         true => c.escape_default().to_string(),
         false => c.to_string(),
-    };
-    message.trim_end().chars().map(escape).collect()
+    }
 }
 
 struct Asked {
@@ -338,6 +358,8 @@ mod tests {
 
     #[test]
     fn a_message_stays_one_line() {
+        assert_eq!(one_line("a\u{202e}b"), "a\\u{202e}b");
+        assert_eq!(one_line(&"ü".repeat(1 << 20)).len(), LONGEST + 3);
         assert_eq!(
             one_line("a\nb\u{1b}[2Jc \u{fc}\n"),
             "a\\nb\\u{1b}[2Jc \u{fc}"

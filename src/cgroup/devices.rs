@@ -82,6 +82,18 @@ pub fn defaults() -> Vec<DeviceRule> {
 
 /// The encoded program, or None if the rules allow every access to every device.
 pub fn program(rules: &[DeviceRule]) -> Result<Option<Vec<u64>>> {
+    // Each device that rules name is looked up in all of them.
+    let count = |major, minor| {
+        let fits =
+            |rule: &&DeviceRule| (rule.major.is_some(), rule.minor.is_some()) == (major, minor);
+        rules.iter().filter(fits).count()
+    };
+    let devices = count(true, true) + count(true, false) * count(false, true);
+    ensure!(
+        rules.len() <= MOST && devices <= MAX_INSNS,
+        "linux.resources.devices: {} rules: must fit in a program of {MAX_INSNS} instructions",
+        rules.len()
+    );
     let chars = Table::new(rules, DeviceType::Char);
     let blocks = Table::new(rules, DeviceType::Block);
     if chars.is_open() && blocks.is_open() {
@@ -241,6 +253,9 @@ fn allowed(rules: &[DeviceRule], device: Numbers) -> u8 {
 fn covers(rule: Numbers, device: Numbers) -> bool {
     (rule.0.is_none() || rule.0 == device.0) && (rule.1.is_none() || rule.1 == device.1)
 }
+
+/// More rules than these make no program that is loaded in sensible time.
+const MOST: usize = 4096;
 
 /// A branch reaches no further.
 const MAX_INSNS: usize = i16::MAX as usize;

@@ -14,6 +14,7 @@ use super::systemd::{self, Scope};
 use crate::bundle::Bundle;
 use crate::cgroup::devices::{self, DeviceRule};
 use crate::host::Host;
+use crate::log::printable;
 use crate::sys::clone;
 
 const SUBGROUP: &str = "run.oci.systemd.subgroup";
@@ -182,15 +183,20 @@ fn below_scope(bundle: &Bundle) -> Result<PathBuf> {
 
 impl fmt::Display for CgroupPlan {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        writeln!(f, "cgroup {}", self.path.display())?;
+        writeln!(f, "cgroup {}", printable(&self.path.to_string_lossy()))?;
         if let Some(scope) = &self.unit {
-            writeln!(f, "{scope}")?;
+            writeln!(f, "{}", printable(&scope.to_string()))?;
         }
         if self.below != Path::new("") {
-            writeln!(f, "cgroup of the processes: {}", self.below.display())?;
+            writeln!(
+                f,
+                "cgroup of the processes: {}",
+                printable(&self.below.to_string_lossy())
+            )?;
         }
         for setting in &self.resources.settings {
-            writeln!(f, "{} = {}", setting.file, setting.value)?;
+            let text = format!("{} = {}", setting.file, setting.value);
+            writeln!(f, "{}", printable(&text))?;
         }
         if let Some(owner) = self.owner {
             writeln!(f, "cgroup belongs to the host's user {owner}")?;

@@ -35,6 +35,7 @@ use oci_spec::runtime::Linux;
 
 use crate::bundle::Bundle;
 use crate::host::Host;
+use crate::log::printable;
 use crate::sys::clone;
 
 /// What the command line adds to the config.
@@ -139,6 +140,10 @@ fn uts_name(
         "{field}: {name:?}: needs a uts namespace; add {{\"type\": \"uts\"}} to linux.namespaces"
     );
     ensure!(
+        !name.contains('\0'),
+        "{field}: {name:?}: must not contain a NUL"
+    );
+    ensure!(
         name.len() <= LONGEST,
         "{field}: {name:?}: longer than {LONGEST} bytes"
     );
@@ -148,7 +153,7 @@ fn uts_name(
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         for warning in &self.warnings {
-            writeln!(f, "warning: {warning}")?;
+            writeln!(f, "warning: {}", printable(warning))?;
         }
         if let Some(cgroup) = &self.cgroup {
             cgroup.fmt(f)?;
@@ -158,18 +163,18 @@ impl fmt::Display for Plan {
         }
         self.namespaces.fmt(f)?;
         for device in &self.net_devices {
-            writeln!(f, "{device}")?;
+            writeln!(f, "{}", printable(&device.to_string()))?;
         }
         for (what, name) in [
             ("hostname", &self.hostname),
             ("domainname", &self.domainname),
         ] {
             if let Some(name) = name {
-                writeln!(f, "{what} {name}")?;
+                writeln!(f, "{what} {}", printable(name))?;
             }
         }
         for sysctl in &self.sysctl {
-            writeln!(f, "{sysctl}")?;
+            writeln!(f, "{}", printable(&sysctl.to_string()))?;
         }
         let hooks = self.hooks.lists();
         if let Some(rootfs) = &self.rootfs {
@@ -188,5 +193,5 @@ fn write_hooks(f: &mut fmt::Formatter, lists: &[(&str, &[hooks::Hook])]) -> fmt:
         .iter()
         .flat_map(|(name, list)| list.iter().map(move |hook| (name, hook)));
     all.into_iter()
-        .try_for_each(|(name, hook)| writeln!(f, "{name} {hook}"))
+        .try_for_each(|(name, hook)| writeln!(f, "{name} {}", printable(&hook.to_string())))
 }

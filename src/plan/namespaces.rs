@@ -293,7 +293,7 @@ impl fmt::Display for Namespaces {
                 f,
                 "join {} namespace {}",
                 join.kind.name,
-                join.path.display()
+                crate::log::printable(&join.path.to_string_lossy())
             )?;
         }
         for (name, maps) in [("uid", &self.uids), ("gid", &self.gids)] {

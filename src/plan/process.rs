@@ -1,5 +1,6 @@
 //! `spec.process` -> argv, environment, credentials, limits: all that execve(2) will need.
 
+use std::collections::HashMap;
 use std::ffi::CString;
 use std::fmt;
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use super::scheduling::{Scheduling, scheduling};
 use super::seccomp::Filter;
 use crate::bundle::Bundle;
 use crate::host::Host;
+use crate::log;
 use crate::sys::clone;
 use crate::sys::cred::Sets;
 
@@ -153,19 +155,20 @@ fn strings(list: &[String], field: &str) -> Result<Vec<CString>> {
 
 /// The environment of the config; of a name given twice the last value counts.
 fn env(spec: &Spec, flags: &Flags) -> Result<Vec<CString>> {
-    let mut list: Vec<&str> = Vec::new();
-    for (index, entry) in spec.env().iter().flatten().enumerate() {
+    let entries: Vec<&String> = spec.env().iter().flatten().collect();
+    let mut last = HashMap::new();
+    for (index, entry) in entries.iter().enumerate() {
         let Some((name, _)) = entry.split_once('=').filter(|(name, _)| !name.is_empty()) else {
             bail!("process.env[{index}]: {entry:?}: must be NAME=value");
         };
-        list.retain(|earlier| {
-            earlier
-                .split_once('=')
-                .is_none_or(|(earlier, _)| earlier != name)
-        });
-        list.push(entry);
+        last.insert(name, index);
     }
-    let mut env: Vec<String> = list.into_iter().map(str::to_string).collect();
+    let mut kept: Vec<usize> = last.into_values().collect();
+    kept.sort_unstable();
+    let mut env: Vec<String> = kept
+        .into_iter()
+        .map(|index| entries[index].clone())
+        .collect();
     if flags.listen_fds > 0 {
         env.retain(|entry| !entry.starts_with("LISTEN_FDS=") && !entry.starts_with("LISTEN_PID="));
         env.push(format!("LISTEN_FDS={}", flags.listen_fds));
@@ -387,14 +390,14 @@ impl fmt::Display for Process {
         }
         self.identity.fmt(f)?;
         if let Some(profile) = &self.labels.apparmor {
-            writeln!(f, "AppArmor profile {profile}")?;
+            writeln!(f, "AppArmor profile {}", log::printable(profile))?;
         }
         if let Some(label) = &self.labels.selinux {
-            writeln!(f, "SELinux label {label}")?;
+            writeln!(f, "SELinux label {}", log::printable(label))?;
         }
         self.scheduling.fmt(f)?;
         writeln!(f, "umask {:04o}", self.umask)?;
-        writeln!(f, "cwd {}", self.cwd.display())?;
+        writeln!(f, "cwd {}", log::printable(&self.cwd.to_string_lossy()))?;
         if self.preserve_fds > 0 {
             writeln!(f, "keep {} descriptors from 3 on", self.preserve_fds)?;
         }
@@ -402,7 +405,7 @@ impl fmt::Display for Process {
             writeln!(f, "{filter}")?;
         }
         for entry in &self.env {
-            writeln!(f, "env {}", entry.to_string_lossy())?;
+            writeln!(f, "env {}", log::printable(&entry.to_string_lossy()))?;
         }
         let args: Vec<_> = self
             .args

@@ -13,6 +13,7 @@ use super::options::propagation;
 use super::step::{Node, NodeKind, Propagation, Source, Step, Tree};
 use crate::bundle::Bundle;
 use crate::host::Host;
+use crate::log::printable;
 use crate::sys::clone;
 
 /// Directories of an overlay, top first, absolute.
@@ -357,14 +358,14 @@ impl Rootfs {
         write!(f, "{}", self.root)?;
         self.furnish
             .iter()
-            .try_for_each(|step| writeln!(f, "{step}"))
+            .try_for_each(|step| writeln!(f, "{}", printable(&step.to_string())))
     }
 
     /// What init does after the hooks.
     pub fn write_seal(&self, f: &mut fmt::Formatter) -> fmt::Result {
         self.seal
             .iter()
-            .try_for_each(|step| writeln!(f, "{step}"))?;
+            .try_for_each(|step| writeln!(f, "{}", printable(&step.to_string())))?;
         match (&self.root, self.pivot) {
             (Root::InPlace(_), _) => writeln!(f, "chroot into it")?,
             (_, true) => writeln!(f, "pivot into it")?,
@@ -383,9 +384,13 @@ impl fmt::Display for Root {
             Root::Tree(source) => writeln!(
                 f,
                 "root is a copy of the tree {}",
-                source.tree().path.display()
+                printable(&source.tree().path.to_string_lossy())
             ),
-            Root::InPlace(path) => writeln!(f, "root is {} in the caller's tree", path.display()),
+            Root::InPlace(path) => writeln!(
+                f,
+                "root is {} in the caller's tree",
+                printable(&path.to_string_lossy())
+            ),
             Root::Overlay(overlay) => overlay.fmt(f),
         }
     }
@@ -395,15 +400,15 @@ impl fmt::Display for Overlay {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         writeln!(f, "root is an overlay")?;
         for lower in &self.lower {
-            writeln!(f, "overlay layer {}", lower.display())?;
+            writeln!(f, "overlay layer {}", printable(&lower.to_string_lossy()))?;
         }
         match &self.upper {
             Some(Upper { dir, work }) => {
                 writeln!(
                     f,
                     "overlay upper {} (work {})",
-                    dir.display(),
-                    work.display()
+                    printable(&dir.to_string_lossy()),
+                    printable(&work.to_string_lossy())
                 )
             }
             None => writeln!(f, "overlay upper on a tmpfs that dies with the container"),

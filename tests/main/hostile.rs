@@ -129,3 +129,73 @@ fn a_link_is_no_container() {
         .fails_with("container does not exist");
     fs::remove_file(&link).expect("remove");
 }
+
+#[test]
+fn large_lists_do_not_take_long() {
+    let start = std::time::Instant::now();
+    let names: Vec<String> = (0..100_000).map(|number| format!("A{number}=1")).collect();
+    let c = bundle!()
+        .set("/process/env", json!(names))
+        .asks(&["env A99999"]);
+    let output = c.run().ok();
+    assert_eq!(output.answer("env A99999"), "1");
+    let rule = |number: u32| json!({"allow": true, "type": "c", "major": number, "minor": number, "access": "r"});
+    let rules: Vec<_> = (0..100_000).map(rule).collect();
+    let c = bundle!().set("/linux/resources/devices", json!(rules));
+    c.create().fails_with("linux.resources.devices: 100");
+    let mut rules: Vec<_> = (0..2000)
+        .map(|number| json!({"allow": true, "type": "c", "major": number, "access": "r"}))
+        .collect();
+    rules.extend(
+        (0..2000)
+            .map(|number| json!({"allow": false, "type": "c", "minor": number, "access": "r"})),
+    );
+    let c = bundle!().set("/linux/resources/devices", json!(rules));
+    c.create().fails_with("must fit in a program of");
+    assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_config_without_end_is_refused() {
+    let mut c = bundle!();
+    c.raw = Some(format!("{{\"ociVersion\": \"{}\"}}", "x".repeat(40 << 20)));
+    c.create().fails_with("and no config is that long");
+    c.raw = Some(format!("{{\"ociVersion\": \"{}\"}}", "x".repeat(1 << 20)));
+    let output = c.create().fails();
+    assert!(
+        output.stderr().len() < 20_000,
+        "{} bytes",
+        output.stderr().len()
+    );
+}
+
+#[test]
+fn a_hostname_has_no_nul() {
+    let c = bundle!().set("/hostname", json!("a\0b"));
+    c.create()
+        .fails_with("hostname: \"a\\0b\": must not contain a NUL");
+}
+
+/// What is printed of a config: one line for one thing, and nothing that a terminal obeys.
+#[test]
+fn a_config_cannot_write_to_the_terminal() {
+    let evil = "x\nexec [\"/bin/good\"]\u{1b}]0;title\u{7}\u{9b}2J\u{202e}";
+    let c = bundle!()
+        .set("/process/cwd", json!(format!("/{evil}")))
+        .set("/process/env", json!([format!("A={evil}")]))
+        .set("/process/apparmorProfile", json!(evil))
+        .set("/process/selinuxLabel", json!(evil))
+        .set("/hostname", json!(evil))
+        .mount("bind", &format!("/{evil}"), &format!("/{evil}"), &["bind"]);
+    let check = |text: String| {
+        let bad = |c: char| c != '\n' && (c.is_control() || c == '\u{202e}');
+        assert!(!text.contains(bad), "{text:?}");
+        assert!(!text.contains("\nexec [\"/bin/good\"]"), "{text}");
+    };
+    check(c.call_new("create", &["--dry-run"]).finish().ok().stdout());
+    check(c.create().fails().stderr());
+    let c = c
+        .remove("/process/apparmorProfile")
+        .remove("/process/selinuxLabel");
+    check(c.create().fails().stderr());
+}
