@@ -7,7 +7,6 @@ mod absent;
 mod objects;
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -181,31 +180,16 @@ fn check_directory(dir: &Path) -> Result<()> {
 }
 
 fn read(file: &Path) -> Result<Vec<u8>> {
-    /// Several copies are made of it, and an endless device gives no end of it.
-    const LONGEST: u64 = 32 << 20;
-    let mut text = Vec::new();
     if file == Path::new("-") {
-        std::io::stdin()
-            .lock()
-            .take(LONGEST + 1)
-            .read_to_end(&mut text)
-            .context("read the config from stdin")?;
-    } else {
-        let opened = std::fs::File::open(file);
-        let read = opened.and_then(|open| open.take(LONGEST + 1).read_to_end(&mut text));
-        sys::io(read).with_context(|| {
-            format!(
-                "config {}; make one with \"cofferdam spec\", or name the bundle with --bundle",
-                file.display()
-            )
-        })?;
+        return sys::read_all(std::io::stdin().lock()).context("read the config from stdin");
     }
-    ensure!(
-        text.len() as u64 <= LONGEST,
-        "config {}: has more than {LONGEST} bytes, and no config is that long",
-        file.display()
-    );
-    Ok(text)
+    let opened = sys::io(std::fs::File::open(file));
+    opened.and_then(sys::read_all).with_context(|| {
+        format!(
+            "config {}; make one with \"cofferdam spec\", or name the bundle with --bundle",
+            file.display()
+        )
+    })
 }
 
 /// The typed reading is tried first; only a config that it refuses is looked through for what the

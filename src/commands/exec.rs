@@ -167,7 +167,8 @@ fn plan(args: &flags::Exec, container: &Container, host: &Host, target: &Target)
 }
 
 fn read(file: &Path) -> Result<Value> {
-    let text = sys::io(std::fs::read(file)).with_context(|| format!("--process: read {file:?}"))?;
+    let read = sys::io(File::open(file)).and_then(sys::read_all);
+    let text = read.with_context(|| format!("--process: read {file:?}"))?;
     serde_json::from_slice(&text).with_context(|| format!("--process: {}", file.display()))
 }
 

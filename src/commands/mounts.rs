@@ -5,7 +5,6 @@
 //! container's directory.
 
 use std::fs::{File, OpenOptions};
-use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -151,12 +150,11 @@ fn entries(args: &flags::Mounts) -> Result<Vec<Mount>> {
             "remove"
         }
     );
-    let mut text = Vec::new();
     let read = match file.to_str() {
-        Some("-") => std::io::stdin().read_to_end(&mut text),
-        _ => File::open(file).and_then(|mut open| open.read_to_end(&mut text)),
+        Some("-") => sys::read_all(std::io::stdin().lock()),
+        _ => sys::io(File::open(file)).and_then(sys::read_all),
     };
-    sys::io(read).with_context(|| format!("--config: read {file:?}"))?;
+    let text = read.with_context(|| format!("--config: read {file:?}"))?;
     let mut reader = serde_json::Deserializer::from_slice(&text);
     let entries: Vec<Mount> = serde_path_to_error::deserialize(&mut reader)
         .with_context(|| format!("--config: {}: must be an array as `mounts`", file.display()))?;

@@ -2,7 +2,7 @@
 //!
 //! Parent only. The state has no record of it: what a later update needs is what the cgroup's own files say then.
 
-use std::io::Read;
+use std::fs::File;
 use std::path::Path;
 
 use anyhow::{Context, Error, Result, ensure};
@@ -115,12 +115,11 @@ fn linux(values: [Option<Value>; FLAGS.len()]) -> Value {
 
 /// What `linux.resources` would be, from a file or from standard input.
 fn read(file: &Path) -> Result<Value> {
-    let mut text = Vec::new();
     let read = match file.to_str() {
-        Some("-") => std::io::stdin().lock().read_to_end(&mut text).map(drop),
-        _ => std::fs::read(file).map(|read| text = read),
+        Some("-") => sys::read_all(std::io::stdin().lock()),
+        _ => sys::io(File::open(file)).and_then(sys::read_all),
     };
-    sys::io(read).with_context(|| format!("--resources: read {file:?}"))?;
+    let text = read.with_context(|| format!("--resources: read {file:?}"))?;
     let value: Value =
         serde_json::from_slice(&text).with_context(|| format!("--resources: {file:?}"))?;
     ensure!(

@@ -21,6 +21,7 @@ pub mod xattr;
 
 use std::ffi::{CString, OsStr};
 use std::fmt;
+use std::io::Read;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
@@ -86,6 +87,18 @@ pub fn io<T>(result: std::io::Result<T>) -> Result<T> {
         .into(),
         None => error.into(),
     })
+}
+
+/// All of a config or of a part of it. Several copies are made, and a device may have no end.
+pub fn read_all(from: impl Read) -> Result<Vec<u8>> {
+    const LONGEST: u64 = 32 << 20;
+    let mut text = Vec::new();
+    io(from.take(LONGEST + 1).read_to_end(&mut text))?;
+    anyhow::ensure!(
+        text.len() as u64 <= LONGEST,
+        "has more than {LONGEST} bytes, and no config is that long"
+    );
+    Ok(text)
 }
 
 /// The errno at the bottom of an error, if a system call caused it.

@@ -199,3 +199,26 @@ fn a_config_cannot_write_to_the_terminal() {
         .remove("/process/selinuxLabel");
     check(c.create().fails().stderr());
 }
+
+#[test]
+fn a_device_without_end_is_no_config() {
+    let c = bundle!().asks(&["pause"]);
+    c.up();
+    for args in [
+        &["update", "--resources", "/dev/zero", &c.id][..],
+        &["exec", "--process", "/dev/zero", &c.id],
+        &["mounts", "add", "--config", "/dev/zero", &c.id],
+        &[
+            "create",
+            "--config",
+            "/dev/zero",
+            "--bundle",
+            &c.path(""),
+            "x",
+        ],
+    ] {
+        c.call(args)
+            .finish()
+            .fails_with("and no config is that long");
+    }
+}

@@ -26,7 +26,7 @@ mod exec_inherits; // their place, user and limits
 mod faults; // killed half-way, broken records, tiny limits
 mod features; // the same document for everybody
 mod hooks; // six kinds, their order, their state, their failures
-mod hostile;
+mod hostile; // images, records and configs that mean harm
 mod hotplug; // mounts of a running container: added, removed, listed
 mod intel_rdt; // refused where the hardware or the mount is missing
 mod joined_user; // user namespaces by their path: maps and clock
