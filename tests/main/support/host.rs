@@ -143,7 +143,8 @@ impl Canary {
         let exe = exe
             .map(|m| format!("{} {} {}", m.ino(), m.len(), m.mtime()))
             .unwrap_or_default();
-        let null = fs::metadata("/dev/null").map(|m| format!("{:o} {}", m.mode(), m.rdev()));
+        let null = fs::metadata("/dev/null")
+            .map(|m| format!("{:o} {} {}:{}", m.mode(), m.rdev(), m.uid(), m.gid()));
         Canary {
             facts: vec![
                 ("the runtime's binary", exe),
