@@ -73,7 +73,7 @@ oracle: setup ## prove the black-box tests: run them on runc and crun
 	done; [ -z "$$failed" ] || { echo "make: tests fail on:$$failed" >&2; exit 1; }
 
 # Engines run in a guest, under QEMU. NIGHTLY is what CI leaves for the night.
-NIGHTLY := buildah containerd cri podman-rootless rootless systemd
+NIGHTLY := conformance buildah containerd cri podman-rootless rootless systemd
 integration: setup ## run engines on it in a guest; SUITE="podman docker" runs these only
 	@integration/run.sh $(SUITE)
 

@@ -44,6 +44,9 @@ fill_payload() {
     case " $* " in
         *' cli '*) add_tests ;;
     esac
+    case " $* " in
+        *' conformance '*) cp -a "$(conformance/suite.sh)" "$payload/conformance" ;;
+    esac
 }
 
 # One test is run here: the first to want it compiles what runs inside containers.

@@ -1,10 +1,11 @@
 #!/bin/bash
 # Runs the validation suite of OCI runtime-tools, all its programs, on this host in a mount namespace that has nothing
-# but cgroup v2; prints TAP. What may fail is in `exceptions`. RUNTIME names another runtime. Logs: target/conformance.
+# but cgroup v2; prints TAP. What may fail is in `exceptions`. RUNTIME names another runtime. Logs: target/conformance, or
+# where RESULTS says.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
-results=$root/target/conformance
+results=${RESULTS:-$root/target/conformance}
 # shellcheck source=../host.sh
 . "$here/../host.sh"
 
