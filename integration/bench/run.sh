@@ -1,0 +1,46 @@
+#!/bin/bash
+# Measures cofferdam against runc, crun and the floor in a mount namespace that has nothing but cgroup v2. The report
+# goes to docs/benchmark. QUICK=1 takes less than a minute, and is for trying out. RUNTIME names another program than
+# the one that is built here; YOUKI=1 installs youki, too. What is behind `--` in ARGUMENTS goes to the launcher.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+target=${CARGO_TARGET_DIR:-$root/target}
+work=/run/cofferdam-bench
+
+main() {
+    [ "$(id -u)" = 0 ] || { echo "bench: must be root" >&2; exit 1; }
+    (cd "$here" && cargo build --release --locked --target-dir "$target/bench")
+    youki
+    unshare --mount --propagation private -- "$0" --inside
+}
+
+# Its programs need CAP_SYS_RESOURCE, and a compiler run of minutes: only who asks for it gets it.
+youki() {
+    [ "${YOUKI-}" = 1 ] || return 0
+    [ -x "$target/bench/youki/bin/youki" ] ||
+        cargo install youki --root "$target/bench/youki" --target-dir "$target/bench/youki-build" \
+            --no-default-features --features v2 || echo "bench: youki does not build" >&2
+}
+
+inside() {
+    local launcher=$target/bench/x86_64-unknown-linux-gnu/release/bench
+    local arguments=()
+    mount -t cgroup2 none /sys/fs/cgroup
+    mkdir -p "$work"
+    mount -t tmpfs -o mode=755,size=2g tmpfs "$work"
+    arguments+=(--subject "cofferdam=${RUNTIME:-$target/x86_64-unknown-linux-gnu/release/cofferdam}")
+    peer crun "$(command -v crun || true)" "not installed"
+    peer runc "$(command -v runc || true)" "not installed"
+    peer youki "$target/bench/youki/bin/youki" "not built; YOUKI=1 installs it from its registry"
+    [ "${QUICK-}" != 1 ] || arguments+=(--seconds 12 --rounds 6)
+    # shellcheck disable=SC2086
+    env -u RUST_BACKTRACE "$launcher" measure "${arguments[@]}" --repository "$root" --work "$work" \
+        --out "${OUT:-$root/docs/benchmark}" ${ARGUMENTS-}
+}
+
+peer() {
+    if [ -x "$2" ]; then arguments+=(--peer "$1=$2"); else arguments+=(--left-out "$1=$3"); fi
+}
+
+if [ "${1-}" = --inside ]; then inside; else main; fi
