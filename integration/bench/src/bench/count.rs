@@ -3,7 +3,7 @@
 //! with its end the container that a `create` leaves is free of it.
 
 use std::collections::HashMap;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
@@ -25,9 +25,12 @@ struct Counts {
 pub fn count(words: &[String]) -> Result<()> {
     let (program, arguments) = words.split_first().context("no program to count")?;
     let mut command = Command::new(program);
-    let child = bench_sys::traced(command.args(arguments))
-        .stdout(std::process::Stdio::null())
-        .spawn()?;
+    // A pipe of the caller would be held open by the container.
+    command
+        .args(arguments)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let child = bench_sys::traced(&mut command).spawn()?;
     let pid = Pid::from_raw(child.id() as i32);
     waitpid(pid, None)?;
     let options = Options::PTRACE_O_TRACESYSGOOD
@@ -116,7 +119,7 @@ pub fn counts_of(command: Command) -> Result<Value> {
     let out = counting
         .env_clear()
         .env("PATH", path)
-        .stdin(std::process::Stdio::null())
+        .stdin(Stdio::null())
         .output()?;
     if !out.status.success() {
         bail!("counting: {}", String::from_utf8_lossy(&out.stderr).trim());

@@ -103,7 +103,9 @@ impl Runner<'_> {
         self.random.shuffle(&mut order);
         for at in order {
             let (runtime, bundles) = &self.runtimes[at];
-            if block.refused.contains_key(&runtime.name) {
+            // To join a container, the process that runs already would have to leave the host.
+            let joins = operation == "exec" && runtime.in_process();
+            if joins || block.refused.contains_key(&runtime.name) {
                 continue;
             }
             if measured && let Some(pause) = self.pause {
