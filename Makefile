@@ -30,7 +30,7 @@ export RUSTUP_HOME ?= $(USER_HOME)/.rustup
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test test-cli torture oracle integration integration-nightly conformance install uninstall clean
+.PHONY: help setup build run test test-cli torture oracle integration integration-nightly conformance bench install uninstall clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -82,6 +82,10 @@ integration-nightly: setup ## run the suites of engines that CI leaves out
 
 conformance: setup ## run the OCI validation suite alone
 	@integration/conformance/run.sh
+
+bench: build ## measure it, crun, runc and what the kernel needs; QUICK=1 tries that out in a minute
+	@$(call install_packages,$(ORACLES))
+	@PATH=$$PATH:/usr/sbin integration/bench/run.sh
 
 install: $(BINARY) ## install program, completions, man pages below $(DESTDIR)$(PREFIX), by default /usr/local
 	install -D -m 755 $(BINARY) $(BIN)/cofferdam

@@ -74,6 +74,7 @@ fn parent(lines: &mut String, config: &Value) -> Result<()> {
     for entry in array(&resources["hugepageLimits"]) {
         let (size, limit) = (text(&entry["pageSize"])?, &entry["limit"]);
         writeln!(lines, "limit\thugetlb.{size}.max\t{limit}")?;
+        writeln!(lines, "limit\thugetlb.{size}.rsvd.max\t{limit}")?;
     }
     if let Some(limit) = resources["memory"]["limit"].as_i64() {
         writeln!(lines, "limit\tmemory.max\t{limit}")?;

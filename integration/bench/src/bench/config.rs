@@ -189,6 +189,7 @@ fn captured(place: &Place, file: &str) -> Result<Value> {
     let mut config = read(&directory.join(format!("{file}.config.json")))?;
     let plain = base(place);
     config["root"] = plain["root"].clone();
+    config["ociVersion"] = plain["ociVersion"].clone();
     let resources = array(&config["linux"]["resources"]["devices"]);
     let devices: Vec<Value> = resources.filter(|_| place.device_rules).cloned().collect();
     config["linux"]["resources"] = json!({"devices": devices});
@@ -240,7 +241,7 @@ fn adapt_mount(entry: &mut Value, work: &Path) -> Result<()> {
     let destination = entry["destination"]
         .as_str()
         .context("a mount without destination")?;
-    let on_root = !["/dev/", "/sys/", "/proc/", "/run/"]
+    let on_root = !["/dev/", "/sys/", "/proc/"]
         .iter()
         .any(|start| destination.starts_with(start));
     let target = work

@@ -127,12 +127,12 @@ impl Runner<'_> {
         Ok(())
     }
 
-    /// An operation needs those that come before it in the life of its container.
+    /// A container's life is lived as a whole, if any operation in it is to be measured.
     fn wanted(&self, operation: &str, container: char) -> bool {
-        let life = |container| ROUND.iter().filter(move |step| step.1 == container);
-        self.only.contains(&operation)
-            || ["create", "start", "kill", "delete", "delete --force"].contains(&operation)
-                && life(container).any(|step| step.2 && self.only.contains(&step.0))
+        let mut life = ROUND.iter().filter(|step| step.1 == container);
+        let needed = life.any(|step| step.2 && self.only.contains(&step.0));
+        let keeps = ["create", "start", "kill", "delete", "delete --force"];
+        needed && (self.only.contains(&operation) || keeps.contains(&operation))
     }
 
     /// One life more for each runtime, traced.

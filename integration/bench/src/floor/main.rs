@@ -9,7 +9,7 @@ mod operations;
 use std::io::{BufRead, Write};
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
@@ -37,9 +37,12 @@ fn serve() -> Result<()> {
             anyhow::bail!("{line}: must begin with --root DIR");
         };
         let start = Instant::now();
-        operations::perform(root, rest).with_context(|| line.clone())?;
+        let done = operations::perform(root, rest);
         let spent = start.elapsed().as_nanos();
-        writeln!(std::io::stderr(), "{spent}")?;
+        match done {
+            Ok(()) => writeln!(std::io::stderr(), "{spent}")?,
+            Err(error) => writeln!(std::io::stderr(), "{error:#}")?,
+        }
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::FileTypeExt;
 
 use serde_json::{Value, json};
 
@@ -44,7 +45,7 @@ fn mounts(masked: &[String]) -> BTreeMap<String, Value> {
     let lines = text.lines().map(|line| line.split(' ').collect::<Vec<_>>());
     let mounts = lines.filter_map(|words| mount(&words));
     mounts
-        .filter(|(point, _)| !masked.contains(point))
+        .filter(|(point, _)| !masked.contains(point) && !is_device(point))
         .collect()
 }
 
@@ -55,6 +56,11 @@ fn mount(words: &[&str]) -> Option<(String, Value)> {
     let guards = options.split(',').filter(|option| guards.contains(option));
     let kept = guards.collect::<Vec<_>>().join(",");
     Some((point.to_string(), json!(format!("{kind} {kept}"))))
+}
+
+/// Made or mounted from the host, a device is the same one.
+fn is_device(path: &str) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.file_type().is_char_device())
 }
 
 fn namespaces() -> BTreeMap<String, String> {
