@@ -33,10 +33,16 @@ inside() {
     peer crun "$(command -v crun || true)" "not installed"
     peer runc "$(command -v runc || true)" "not installed"
     peer youki "$target/bench/youki/bin/youki" "not built; YOUKI=1 installs it from its registry"
-    [ "${QUICK-}" != 1 ] || arguments+=(--seconds 12 --rounds 6)
+    [ "${QUICK-}" != 1 ] || quick
     # shellcheck disable=SC2086
     env -u RUST_BACKTRACE "$launcher" measure "${arguments[@]}" --repository "$root" --work "$work" \
         --out "${OUT:-$root/docs/benchmark}" ${ARGUMENTS-}
+}
+
+quick() {
+    local variant
+    arguments+=(--seconds 6 --rounds 5)
+    for variant in base seccomp host-network limits docker-config scale; do arguments+=(--variant "$variant"); done
 }
 
 peer() {

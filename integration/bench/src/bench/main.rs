@@ -65,7 +65,7 @@ pub struct Settings {
     /// Fewest rounds of a row
     #[arg(long, default_value_t = 20)]
     pub rounds: usize,
-    /// Only variants whose name is one of these
+    /// Only variants of these names; `scale` is what takes many containers
     #[arg(long)]
     pub variant: Vec<String>,
 }

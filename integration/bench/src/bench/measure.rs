@@ -63,7 +63,7 @@ pub fn measure(settings: &Settings) -> Result<()> {
         drop_host_mounts(work, variant.host_mounts)?;
         done.with_context(|| variant.name.clone())?;
     }
-    if settings.variant.is_empty() {
+    if settings.variant.is_empty() || settings.variant.contains(&"scale".to_string()) {
         scale::measure(settings, &runtimes, &place, &mut outcome)?;
     }
     report::write(settings, &runtimes, &outcome)

@@ -90,8 +90,15 @@ fn cgroup() -> BTreeMap<String, String> {
     let files = names("/sys/fs/cgroup").into_iter();
     let limits = files.filter(|name| name.ends_with(".max") || name.ends_with(".weight"));
     let values = limits.map(|name| (name.clone(), text(&format!("/sys/fs/cgroup/{name}"))));
-    let own = ("path".to_string(), text("/proc/self/cgroup"));
+    let own = ("path".to_string(), own_cgroup());
     values.chain([own]).collect()
+}
+
+/// That of cgroup v2; a host may have others beside it.
+fn own_cgroup() -> String {
+    let text = text("/proc/self/cgroup");
+    let line = text.lines().find(|line| line.starts_with("0::"));
+    line.unwrap_or_default().to_string()
 }
 
 /// What can be seen at a masked path.
