@@ -198,6 +198,10 @@ fn block_markdown(out: &mut String, block: &Value, subject: &str) -> Result<()> 
         text(&block["what"]),
         text(&block["pace"])
     )?;
+    let rounds = array(&block["rows"]).filter_map(|row| row["rounds"].as_u64()).max();
+    if let Some(rounds) = rounds {
+        writeln!(out, "{rounds} rounds.\n")?;
+    }
     let noise = &block["noise"];
     if noise["too_noisy"] == true {
         let percent = |value: &Value| value.as_f64().unwrap_or(f64::NAN) * 100.0;
@@ -272,12 +276,15 @@ fn smallest_markdown(out: &mut String, block: &Value) -> Result<()> {
     Ok(())
 }
 
-/// Ratios whose interval holds 1 are no difference.
+/// Ratios whose interval holds 1 are no difference; that of a runtime to itself says nothing.
 fn ratio_text(ratio: &Value) -> String {
     let part = |name: &str| ratio[name].as_f64();
     let (Some(value), Some(low), Some(high)) = (part("ratio"), part("low"), part("high")) else {
         return String::new();
     };
+    if low == 1.0 && high == 1.0 {
+        return String::new();
+    }
     let same = if low <= 1.0 && high >= 1.0 { " =" } else { "" };
     format!("{value:.2} ({low:.2}-{high:.2}){same}")
 }
