@@ -198,7 +198,9 @@ fn block_markdown(out: &mut String, block: &Value, subject: &str) -> Result<()> 
         text(&block["what"]),
         text(&block["pace"])
     )?;
-    let rounds = array(&block["rows"]).filter_map(|row| row["rounds"].as_u64()).max();
+    let rounds = array(&block["rows"])
+        .filter_map(|row| row["rounds"].as_u64())
+        .max();
     if let Some(rounds) = rounds {
         writeln!(out, "{rounds} rounds.\n")?;
     }
@@ -222,6 +224,10 @@ fn block_markdown(out: &mut String, block: &Value, subject: &str) -> Result<()> 
     if array(&block["rows"]).any(|row| row["smallest"].is_u64()) {
         return smallest_markdown(out, block);
     }
+    table(out, block, subject)
+}
+
+fn table(out: &mut String, block: &Value, subject: &str) -> Result<()> {
     writeln!(
         out,
         "| operation | runtime | min us | p50 us | p99 us | CPU us | RSS kB | calls | faults | forks | execs \
