@@ -27,6 +27,7 @@ inside() {
     local launcher=$target/bench/x86_64-unknown-linux-gnu/release/bench
     local arguments=()
     mount -t cgroup2 none /sys/fs/cgroup
+    trap 'cd /; umount -l "$work"; rmdir "$work" /sys/fs/cgroup/bench' EXIT
     mkdir -p "$work"
     mount -t tmpfs -o mode=755,size=2g tmpfs "$work"
     arguments+=(--subject "cofferdam=${RUNTIME:-$target/x86_64-unknown-linux-gnu/release/cofferdam}")
