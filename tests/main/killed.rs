@@ -92,6 +92,30 @@ fn an_init_that_dies_is_told_and_leaves_nothing() {
     }
 }
 
+/// One that joins a namespace, for which a process of its own makes init, and has hooks.
+fn joining(c: Bundle, other: &Bundle) -> Bundle {
+    let path = format!("/proc/{}/ns/net", other.pid());
+    c.asks(&["pause"])
+        .without("/linux/namespaces", "type", "network")
+        .push(
+            "/linux/namespaces",
+            json!({"type": "network", "path": path}),
+        )
+        .set("/hooks/createRuntime", json!([{"path": "/bin/true"}]))
+        .set("/hooks/poststop", json!([{"path": "/bin/true"}]))
+}
+
+#[test]
+fn one_that_joins_and_has_hooks_leaves_nothing_either() {
+    let other = bundle!().asks(&["pause"]);
+    other.up();
+    let c = joining(bundle!(), &other);
+    for process in [0, 1, 2] {
+        sweep(process, || c.call_new("create", &[]), |_| delete_all(&c));
+    }
+    c.up();
+}
+
 #[test]
 fn a_runner_leaves_what_delete_removes() {
     let c = bundle!().asks(&["exit 7"]);
