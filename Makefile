@@ -12,6 +12,7 @@ SHARE := $(DESTDIR)$(PREFIX)/share
 COMPLETIONS := $(SHARE)/bash-completion/completions/cofferdam $(SHARE)/zsh/site-functions/_cofferdam \
 	$(SHARE)/fish/vendor_completions.d/cofferdam.fish
 MAN := $(SHARE)/man/man8
+ENGINES := $(SHARE)/cofferdam
 VERBS := check completion create delete events exec features kill list mounts pause ps resume run spec start state \
 	stats update
 PAGES := $(MAN)/cofferdam.8 $(VERBS:%=$(MAN)/cofferdam-%.8)
@@ -87,7 +88,7 @@ bench: build ## measure it, crun, runc and what the kernel needs; QUICK=1 tries 
 	@$(call install_packages,$(ORACLES))
 	@PATH=$$PATH:/usr/sbin integration/bench/run.sh
 
-install: $(BINARY) ## install program, completions, man pages below $(DESTDIR)$(PREFIX), by default /usr/local
+install: $(BINARY) ## install program, completions, man pages, files for engines below $(DESTDIR)$(PREFIX), by default /usr/local
 	install -D -m 755 $(BINARY) $(BIN)/cofferdam
 	install -d $(dir $(COMPLETIONS)) $(MAN)
 	$(BINARY) completion bash >$(word 1,$(COMPLETIONS))
@@ -95,9 +96,14 @@ install: $(BINARY) ## install program, completions, man pages below $(DESTDIR)$(
 	$(BINARY) completion fish >$(word 3,$(COMPLETIONS))
 	$(BINARY) man $(MAN)
 	chmod 644 $(COMPLETIONS) $(PAGES)
+	install -d $(ENGINES)
+	for file in contrib/*; do sed 's#/usr/local/bin#$(PREFIX)/bin#' $$file >$(ENGINES)/$${file##*/}; done
+	chmod 644 $(ENGINES)/*
+	@echo "make: configuration for engines is in $(ENGINES); the first lines of each file say where it goes"
 
 uninstall: ## remove what install has installed
 	rm -f $(BIN)/cofferdam $(COMPLETIONS) $(PAGES)
+	rm -rf $(ENGINES)
 
 clean: ## remove all that was built
 	cargo clean

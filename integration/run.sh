@@ -57,7 +57,7 @@ add_tests() {
     (cd "$root" && RUNTIME='' "$tests" --exact run::run_gives_the_exit_code >/dev/null 2>&1) || true
     cp "$(realpath "$root/$tests" 2>/dev/null || echo "$tests")" "$payload/tests"
     mkdir "$payload/source"
-    (cd "$root" && cp -a --parents Makefile Cargo.toml README.md src tests config-samples docs "$payload/source/")
+    (cd "$root" && cp -a --parents Makefile Cargo.toml README.md src tests config-samples contrib docs "$payload/source/")
     built=$(find "${CARGO_TARGET_DIR:-$root/target}" -path '*/tmp/payload' -newer "$root/tests/main/payload/payload.rs" | head -n 1)
     [ -n "$built" ] || die "the payload of the tests was not built"
     mkdir -p "$payload/source/$(dirname "${built#"$root"/}")"

@@ -227,13 +227,29 @@ fn what_install_installs_uninstall_removes() {
     ];
     let page = |verb: &String| format!("share/man/man8/cofferdam-{verb}.8");
     let pages: Vec<String> = verbs(&c).iter().map(page).collect();
-    let all = others.iter().map(|name| name.to_string()).chain(pages);
+    let engines = [
+        "apparmor",
+        "containerd-1.toml",
+        "containerd-2.toml",
+        "crio.conf",
+        "docker.json",
+        "podman.conf",
+        "runtimeclass.yaml",
+    ];
+    let engines = engines.map(|name| format!("share/cofferdam/{name}"));
+    let others = others.map(String::from).into_iter();
+    let all = others.chain(engines.clone()).chain(pages);
     let mut expected: Vec<String> = all.map(|name| format!("usr/{name}")).collect();
     expected.sort();
     assert_eq!(files(&root), expected);
     for file in &expected {
         let size = fs::metadata(root.join(file)).expect("stat").len();
         assert_ne!(size, 0, "{file}");
+    }
+    for file in engines.map(|name| root.join("usr").join(name)) {
+        let text = fs::read_to_string(&file).expect("read");
+        let named = text.contains("/usr/bin/cofferdam") || file.ends_with("runtimeclass.yaml");
+        assert!(named && !text.contains("/usr/local"), "{file:?}: {text}");
     }
     let foreign = "usr/share/man/man8/cofferdam-shim.8";
     fs::write(root.join(foreign), "another's").expect("write");
