@@ -346,7 +346,16 @@ fn make(plan: &CgroupPlan) -> Result<Cgroup> {
         unit: None,
         kept: true,
     };
-    cgroup.claim(existed)?;
+    let claimed = cgroup.claim().inspect_err(|_| {
+        if !existed {
+            // Fails if somebody has gone in.
+            std::fs::remove_dir(&plan.path).ok();
+        }
+    });
+    ensure!(
+        claimed?,
+        "container's cgroup is not empty: another container is being created in it; choose another linux.cgroupsPath"
+    );
     if existed {
         cgroup.check_unpopulated()?;
     }
@@ -375,19 +384,12 @@ impl Cgroup {
 
     /// Of creators that find it empty at once, one may go on; as soon as its init is inside, the others see that.
     /// init closes the descriptor, and this process ends: nothing holds the lock longer.
-    fn claim(&self, existed: bool) -> Result<()> {
+    fn claim(&self) -> Result<bool> {
         let copy = File::from(sys::io(self.directory.try_clone())?);
         match copy.try_lock() {
-            Ok(()) => Ok(()),
-            Err(TryLockError::WouldBlock) => bail!(
-                "container's cgroup is not empty: another container is being created in it; choose another \
-                 linux.cgroupsPath"
-            ),
+            Ok(()) => Ok(true),
+            Err(TryLockError::WouldBlock) => Ok(false),
             Err(TryLockError::Error(error)) => {
-                if !existed {
-                    // Fails if somebody has gone in.
-                    std::fs::remove_dir(&self.path).ok();
-                }
                 sys::io(Err(error)).with_context(|| format!("flock({:?})", self.path))
             }
         }

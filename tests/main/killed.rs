@@ -1,9 +1,9 @@
-//! Processes of the runtime are killed before each of their system calls in turn: whatever the moment, the container is
-//! in a state that the next command can go on from, and nothing is left behind.
+//! Processes of the runtime are killed before each of their system calls in turn, or find that it fails: whatever the moment,
+//! the container is in a state that the next command can go on from, and nothing is left behind.
 //!
 //! By default some of the calls, others with each run of the tests; all of them with COFFERDAM_TORTURE=1.
 
-use crate::support::trace::{Kill, Trace, trace};
+use crate::support::trace::{Fault, Kind, Trace, trace};
 use crate::support::{Bundle, Call, holds_within, send, wait_until};
 use serde_json::json;
 use std::fs;
@@ -15,16 +15,24 @@ const STRIDE: usize = 11;
 /// Goes through the calls of a process until it is one more than it makes. `prepare` gives the call to be traced, and
 /// `judge` sees what is left.
 fn sweep(process: usize, prepare: impl Fn() -> Call, judge: impl Fn(&Trace)) {
+    sweep_with(Kind::Kill, process, prepare, judge);
+}
+
+fn sweep_with(kind: Kind, process: usize, prepare: impl Fn() -> Call, judge: impl Fn(&Trace)) {
     let all = std::env::var_os("COFFERDAM_TORTURE").is_some();
     let stride = if all { 1 } else { STRIDE };
     let offset = std::process::id() as usize % stride;
     for call in (offset..).step_by(stride) {
-        let kill = Kill { process, call };
-        let traced = trace(prepare(), Some(kill));
-        let moment = Moment(kill);
+        let fault = Fault {
+            process,
+            call,
+            kind,
+        };
+        let moment = Moment(fault);
+        let traced = trace(prepare(), Some(fault));
         judge(&traced);
         std::mem::forget(moment);
-        if !traced.killed {
+        if !traced.reached {
             assert!(call > 0, "process {process} never made a call");
             return;
         }
@@ -32,7 +40,7 @@ fn sweep(process: usize, prepare: impl Fn() -> Call, judge: impl Fn(&Trace)) {
 }
 
 /// Says at which call it was, when the test fails.
-struct Moment(Kill);
+struct Moment(Fault);
 
 impl Drop for Moment {
     fn drop(&mut self) {
@@ -121,6 +129,24 @@ fn a_runner_leaves_what_delete_removes() {
     let c = bundle!().asks(&["exit 7"]);
     sweep(0, || c.call_new("run", &[]), |_| delete_all(&c));
     c.run().exits(7);
+}
+
+/// Either there is a container, or an error and nothing else. Who is short of memory ends by a signal, as if killed.
+#[test]
+fn a_call_that_fails_once_is_an_error_that_leaves_nothing() {
+    let c = bundle!().asks(&["pause"]);
+    for process in [0, 1] {
+        let prepare = || c.call_new("create", &[]);
+        sweep_with(Kind::Fail(libc::EIO), process, prepare, |traced| {
+            let (code, said) = (traced.output.code(), traced.output.stderr());
+            if (1..1000).contains(&code) {
+                assert_ne!(said, "", "an error without a word");
+                assert!(!said.contains("internal error"), "{said}");
+                c.assert_gone();
+            }
+            delete_all(&c);
+        });
+    }
 }
 
 #[test]
@@ -232,7 +258,7 @@ fn an_update_leaves_old_or_new_limits() {
         let now = fs::read_to_string(&file).expect("read");
         let right = match now.trim() {
             "7" => true,
-            "5" => traced.killed,
+            "5" => traced.reached,
             _ => false,
         };
         assert!(right, "{now}");

@@ -1,5 +1,5 @@
 //! The runtime under ptrace(2): which system calls its processes make, and what is left when one of them is killed
-//! before its n-th. A program that a process becomes is no longer the runtime, and runs on untraced.
+//! before its n-th, or that call fails. A program that a process becomes is no longer the runtime, and runs on untraced.
 
 use super::call::{Call, Output};
 use std::collections::BTreeMap;
@@ -7,11 +7,20 @@ use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
-/// SIGKILL for a process, in the order of their birth, before its n-th system call; both count from 0.
+/// What happens to a process, in the order of their birth, at its n-th system call; both count from 0.
 #[derive(Clone, Copy, Debug)]
-pub struct Kill {
+pub struct Fault {
     pub process: usize,
     pub call: usize,
+    pub kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    /// SIGKILL, before the call.
+    Kill,
+    /// The call is not made, and says this errno.
+    Fail(i32),
 }
 
 /// What one process of the runtime did.
@@ -30,21 +39,22 @@ pub struct Trace {
     /// Page faults of the first process and of those it has waited for, that took no reading of a file.
     pub faults: i64,
     pub processes: Vec<Traced>,
-    /// Whether the process came as far as the call at which it was to be killed.
-    pub killed: bool,
+    /// Whether the process came as far as that call.
+    pub reached: bool,
 }
 
 /// Runs it to its end. Its children that live on are let go.
-pub fn trace(call: Call, kill: Option<Kill>) -> Trace {
+pub fn trace(call: Call, fault: Option<Fault>) -> Trace {
     let running = call.setup(ask_to_be_traced).spawn();
     let main = running.child.id() as i32;
     let mut tracer = Tracer {
         main,
-        kill,
+        fault,
+        failing: None,
         order: vec![],
         known: BTreeMap::new(),
         processes: vec![],
-        killed: false,
+        reached: false,
     };
     let (status, faults) = tracer.follow();
     tracer.let_go();
@@ -52,7 +62,7 @@ pub fn trace(call: Call, kill: Option<Kill>) -> Trace {
         faults,
         output: running.output(status),
         processes: tracer.processes,
-        killed: tracer.killed,
+        reached: tracer.reached,
     }
 }
 
@@ -82,13 +92,15 @@ enum Place {
 
 struct Tracer {
     main: i32,
-    kill: Option<Kill>,
+    fault: Option<Fault>,
+    /// The errno that the process finds when its call returns.
+    failing: Option<i32>,
     /// The processes in the order of their birth.
     order: Vec<i32>,
     /// Those that are traced.
     known: BTreeMap<i32, Place>,
     processes: Vec<Traced>,
-    killed: bool,
+    reached: bool,
 }
 
 impl Tracer {
@@ -141,6 +153,9 @@ impl Tracer {
     fn at_call(&mut self, pid: i32, place: Place) {
         if place == Place::InCall {
             self.known.insert(pid, Place::Outside);
+            if let Some(errno) = self.failing.take() {
+                set_register(pid, RESULT, -i64::from(errno));
+            }
             let written = self.of(pid).calls.last().copied();
             if written.is_some_and(|number| WRITES.contains(&number)) {
                 self.of(pid).bytes += register(pid, RESULT).max(0) as u64;
@@ -148,21 +163,30 @@ impl Tracer {
             return self.go_on(pid, 0);
         }
         self.known.insert(pid, Place::InCall);
-        let count = self.of(pid).calls.len();
-        if self.is_due(pid, count) {
-            self.killed = true;
-            // SAFETY: kill touches no memory.
-            unsafe { libc::kill(pid, libc::SIGKILL) };
-            return;
-        }
-        let number = register(pid, NUMBER);
+        let (count, number) = (self.of(pid).calls.len(), register(pid, NUMBER));
         self.of(pid).calls.push(number);
-        self.go_on(pid, 0);
+        match self.due(pid, count) {
+            None => self.go_on(pid, 0),
+            Some(Kind::Kill) => {
+                self.reached = true;
+                // SAFETY: kill touches no memory.
+                unsafe { libc::kill(pid, libc::SIGKILL) };
+            }
+            Some(Kind::Fail(errno)) => {
+                self.reached = true;
+                if number != libc::SYS_exit_group {
+                    self.failing = Some(errno);
+                    set_register(pid, NUMBER, -1);
+                }
+                request(libc::PTRACE_SYSCALL, pid, 0);
+            }
+        }
     }
 
-    fn is_due(&self, pid: i32, count: usize) -> bool {
-        let wanted = self.kill.filter(|_| !self.killed);
-        wanted.is_some_and(|kill| self.order.get(kill.process) == Some(&pid) && kill.call == count)
+    fn due(&self, pid: i32, count: usize) -> Option<Kind> {
+        let fault = self.fault.filter(|_| !self.reached)?;
+        let is_due = self.order.get(fault.process) == Some(&pid) && fault.call == count;
+        is_due.then_some(fault.kind)
     }
 
     fn became_another(&mut self, pid: i32) {
@@ -179,9 +203,9 @@ impl Tracer {
         &mut self.processes[index.expect("a known process")]
     }
 
-    /// After the kill nothing is counted any more.
+    /// After the fault nothing is counted any more.
     fn go_on(&self, pid: i32, signal: i32) {
-        let how = match self.killed {
+        let how = match self.reached {
             true => libc::PTRACE_CONT,
             false => libc::PTRACE_SYSCALL,
         };
@@ -252,4 +276,10 @@ const RESULT: usize = std::mem::offset_of!(libc::user_regs_struct, rax);
 fn register(pid: i32, offset: usize) -> i64 {
     // SAFETY: no memory of this process is read or written.
     unsafe { libc::ptrace(libc::PTRACE_PEEKUSER, pid, offset, 0) }
+}
+
+/// At the entry of a call, number -1 skips it; at its return, what it is to have given.
+fn set_register(pid: i32, offset: usize, value: i64) {
+    // SAFETY: PTRACE_POKEUSER takes the word itself; no memory of this process is read or written.
+    unsafe { libc::ptrace(libc::PTRACE_POKEUSER, pid, offset, value) };
 }
