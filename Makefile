@@ -73,13 +73,17 @@ oracle: setup ## prove the black-box tests: run them on runc and crun
 		RUNTIME=$$(PATH=$$PATH:/usr/sbin command -v $$name) cargo test --locked --test main || failed="$$failed $$name"; \
 	done; [ -z "$$failed" ] || { echo "make: tests fail on:$$failed" >&2; exit 1; }
 
-# Engines run in a guest, under QEMU. NIGHTLY is what CI leaves for the night.
+# Engines run in a guest, under QEMU. What CI leaves for the night is run in two boots, each with a driver and results of its own.
 NIGHTLY := conformance buildah containerd cri podman-rootless rootless systemd
+NIGHTLY_CGROUPFS := cli containerd cri docker podman
 integration: setup ## run engines on it in a guest; SUITE="podman docker" runs these only
 	@integration/run.sh $(SUITE)
 
-integration-nightly: setup ## run the suites of engines that CI leaves out
-	@integration/run.sh $(NIGHTLY)
+integration-nightly: setup ## run the suites that CI leaves out, with both cgroup drivers
+	@export LIMIT=7200; failed=0; \
+	DRIVER=systemd RESULTS=$(CURDIR)/target/integration/systemd integration/run.sh $(NIGHTLY) || failed=1; \
+	DRIVER=cgroupfs RESULTS=$(CURDIR)/target/integration/cgroupfs integration/run.sh $(NIGHTLY_CGROUPFS) || failed=1; \
+	exit $$failed
 
 conformance: setup ## run the OCI validation suite alone
 	@integration/conformance/run.sh
@@ -99,7 +103,7 @@ install: $(BINARY) ## install program, completions, man pages, files for engines
 	install -d $(ENGINES)
 	for file in contrib/*; do sed 's#/usr/local/bin#$(PREFIX)/bin#' $$file >$(ENGINES)/$${file##*/}; done
 	chmod 644 $(ENGINES)/*
-	@echo "make: configuration for engines is in $(ENGINES); the first lines of each file say where it goes"
+	@echo "make: configuration for engines is in $(ENGINES); README.md says where it goes, and so do the first lines of most files"
 
 uninstall: ## remove what install has installed
 	rm -f $(BIN)/cofferdam $(COMPLETIONS) $(PAGES)

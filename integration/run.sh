@@ -1,12 +1,13 @@
 #!/bin/bash
 # run.sh [SUITE..]: the suites, by default all, on real engines in a guest; one boot for all of them. DRIVER names the
 # cgroup driver that engines use, TESTS chooses tests, of engines by a regular expression, ORACLE=runc or crun puts
-# another runtime in the place of cofferdam. Results are left in target/integration: SUITE.tap, junit.xml, all logs.
+# another runtime in the place of cofferdam. LIMIT is how many seconds the guest has for all. Results are left in
+# target/integration, or where RESULTS says: SUITE.tap, junit.xml, all logs.
 set -euo pipefail
 cd "$(dirname "$0")"
 . ./host.sh
 root=$(dirname "$PWD")
-results=$root/target/integration
+results=${RESULTS:-$root/target/integration}
 driver=${DRIVER:-cgroupfs}
 
 main() {

@@ -37,6 +37,14 @@ ends_with() {
     [ "$status" = "$1" ] || fault "status $status, wanted $1: ${*:2}"
 }
 
+# tells STATUS TEXT COMMAND..: the command ends with this status, a regular expression, and says this.
+tells() {
+    local status=0 answer
+    answer=$("${@:3}" 2>&1) || status=$?
+    grep -qxE "$1" <<<"$status" || fault "status $status, wanted $1: ${*:3}: $answer"
+    has "$answer" "$2"
+}
+
 # within SECONDS COMMAND..: the command succeeds in time, if it is asked again and again.
 within() {
     local end=$((SECONDS + $1))

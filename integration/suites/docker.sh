@@ -192,6 +192,18 @@ test_faults_reach_the_user() {
     has "$(run -v /etc/passwd:/etc busybox true 2>&1 || true)" /etc/passwd
 }
 
+# Some of it the daemon refuses by itself, the rest reaches the runtime.
+test_bad_input_is_refused() {
+    echo '{' >/tmp/cut.json
+    tells 125 'seccomp profile' run --security-opt seccomp=/tmp/cut.json busybox true
+    echo '{"defaultAction": "SCMP_ACT_NONE"}' >/tmp/wrong.json
+    tells 125 SCMP_ACT_NONE run --security-opt seccomp=/tmp/wrong.json busybox true
+    tells 125 500 run --cpuset-cpus 500 busybox true
+    tells 125 'peration not permitted' run --ulimit nofile=2000000000:2000000000 busybox true
+    tells 125 /no/such run --mount type=bind,source=/no/such,target=/x busybox true
+    same '' "$(cofferdam list -q)"
+}
+
 test_build() {
     local dir
     dir=$(mktemp -d)

@@ -3,6 +3,8 @@
 
 # The driver cgroupfs cannot be used by a user: his cgroup is below a scope of his session.
 setup() {
+    groupadd -g 4242 kept
+    usermod -aG kept user
     loginctl enable-linger user
     within 30 test -S /run/user/1000/bus
     as_user podman info --format '{{.Host.OCIRuntime.Name}} {{.Host.Security.Rootless}}' | grep -x 'cofferdam true'
@@ -47,6 +49,16 @@ test_id_maps() {
     same 1234 "$(run -u ann busybox id -u)"
 }
 
+# The group has no name inside; it counts all the same.
+test_groups_of_the_caller_are_kept() {
+    install -d -m 755 /srv/group
+    echo 'for the group' >/srv/group/file
+    chgrp kept /srv/group/file
+    chmod 640 /srv/group/file
+    ends_with 1 run -v /srv/group:/group busybox cat /group/file
+    same 'for the group' "$(run --group-add keep-groups -v /srv/group:/group busybox cat /group/file)"
+}
+
 test_exec() {
     local box
     box=$(living)
@@ -63,6 +75,18 @@ test_files() {
     run -v /home/user/data:/data:U -u ann busybox touch /data/his
     ends_with 1 run --read-only busybox touch /x
     run --tmpfs /scratch busybox touch /scratch/x
+}
+
+test_secrets_and_health() {
+    local box
+    as_user sh -c 'printf hush | podman secret create word -'
+    same hush "$(run --secret word busybox cat /run/secrets/word)"
+    as_user podman secret rm word
+    box=$(as_user podman run -d --network none --health-cmd 'test -e /tmp/well' --health-interval disable busybox sleep 600)
+    ends_with 1 as_user podman healthcheck run "$box"
+    as_user podman exec "$box" touch /tmp/well
+    as_user podman healthcheck run "$box"
+    gone "$box"
 }
 
 test_network() {

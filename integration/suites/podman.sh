@@ -254,3 +254,15 @@ test_faults_reach_the_user() {
     has "$(run --security-opt apparmor=no-such-profile busybox true 2>&1 || true)" no-such-profile
     same '' "$(cofferdam list -q)"
 }
+
+# Some of it podman refuses by itself, with 125; the rest reaches the runtime.
+test_bad_input_is_refused() {
+    echo '{' >/tmp/cut.json
+    tells 125 'seccomp profile' run --security-opt seccomp=/tmp/cut.json busybox true
+    echo '{"defaultAction": "SCMP_ACT_NONE"}' >/tmp/wrong.json
+    tells '12[56]' SCMP_ACT_NONE run --security-opt seccomp=/tmp/wrong.json busybox true
+    tells '12[56]' 500 run --cpuset-cpus 500 busybox true
+    tells '12[56]' 'peration not permitted' run --ulimit nofile=2000000000:2000000000 busybox true
+    tells 125 /no/such run -v /no/such:/x busybox true
+    same '' "$(cofferdam list -q)"
+}
