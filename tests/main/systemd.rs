@@ -133,6 +133,27 @@ fn annotations_lead_below_the_scope() {
     let exec = ["--detach", &scope.c.id, "/payload", "pause"];
     scope.later("exec", &exec).ok();
     assert_eq!(procs().lines().count(), 2);
+    assert!(
+        !scope
+            .bus
+            .called()
+            .contains(&"AttachProcessesToUnit".to_string())
+    );
+    // One who may not write to what belongs to another has systemd move the process.
+    let confined = "exec setpriv --bounding-set -dac_override,-dac_read_search \"$0\" \"$@\"";
+    let call = scope.c.call(&[&["exec"], &exec[..]].concat());
+    scope
+        .bus
+        .seen_by(call.through_shell(confined))
+        .finish()
+        .ok();
+    assert_eq!(procs().lines().count(), 3);
+    assert!(
+        scope
+            .bus
+            .called()
+            .contains(&"AttachProcessesToUnit".to_string())
+    );
     scope.delete().ok().silent();
     scope.assert_gone();
 }
