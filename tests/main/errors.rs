@@ -1,13 +1,18 @@
 //! Errors that explain: what was tried, why it failed, what to do; and what engines make of the words.
 //! docs/errors.md has the table.
 
-use crate::support::{Bundle, Output};
+use crate::support::{Bundle, Call, Output};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 /// Runs it with a JSON log; gives the one line that is in there.
 fn failure(c: &Bundle) -> Value {
+    failure_of(c, |call| call)
+}
+
+/// The same for a call that is changed.
+pub fn failure_of(c: &Bundle, change: impl Fn(Call) -> Call) -> Value {
     let log = c.path("log.json");
     let words = [
         "--log",
@@ -20,7 +25,7 @@ fn failure(c: &Bundle) -> Value {
         &c.id,
     ];
     c.write_config();
-    let output = c.call(&words).finish();
+    let output = change(c.call(&words)).finish();
     logged(c, &output)
 }
 

@@ -4,7 +4,7 @@ use crate::support::{Bundle, Output, lines};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A container that runs.
 fn up(c: Bundle) -> Bundle {
@@ -223,18 +223,23 @@ pub fn as_user() -> std::io::Result<()> {
 
 pub const USER: u32 = 23456;
 
-#[test]
-fn without_root_the_own_files_are_added() {
+/// A container without a cgroup of its own in which that user is root, and a copy of the program that he can reach.
+pub fn of_user(c: Bundle) -> (Bundle, PathBuf) {
     let map = json!([{"containerID": 0, "hostID": USER, "size": 1}]);
-    let c = bundle!()
+    let c = c
         .push("/linux/namespaces", json!({"type": "user"}))
         .set("/linux/uidMappings", map.clone())
         .set("/linux/gidMappings", map)
         .remove("/linux/cgroupsPath")
-        .remove("/linux/resources")
-        .asks(&["pause"]);
+        .remove("/linux/resources");
     let binary = c.dir.join("cofferdam");
     crate::support::copy_program(&crate::support::binary(), &binary);
+    (c, binary)
+}
+
+#[test]
+fn without_root_the_own_files_are_added() {
+    let (c, binary) = of_user(bundle!().asks(&["pause"]));
     fs::create_dir(c.path("private")).expect("mkdir");
     fs::write(c.path("private/file"), "text").expect("write");
     fs::set_permissions(c.path("private"), PermissionsExt::from_mode(0o700)).expect("chmod");

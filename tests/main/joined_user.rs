@@ -17,17 +17,19 @@ fn owner(test: &str, spec: impl Fn(Bundle) -> Bundle) -> Bundle {
     c
 }
 
+/// With maps as the owner has them.
+fn joining(c: Bundle, owner: &Bundle) -> Bundle {
+    let path = format!("/proc/{}/ns/user", owner.pid());
+    c.in_user_namespace()
+        .without("/linux/namespaces", "type", "user")
+        .push("/linux/namespaces", json!({"type": "user", "path": path}))
+}
+
 #[test]
 fn a_user_namespace_is_joined() {
     let c = bundle!();
     let owner = owner("owner", Bundle::in_user_namespace);
-    let c = c
-        .in_user_namespace()
-        .without("/linux/namespaces", "type", "user");
-    let c = c.push(
-        "/linux/namespaces",
-        json!({"type": "user", "path": format!("/proc/{}/ns/user", owner.pid())}),
-    );
+    let c = joining(c, &owner);
     let c = c
         .remove("/linux/uidMappings")
         .remove("/linux/gidMappings")
@@ -44,13 +46,7 @@ fn a_user_namespace_is_joined() {
 fn a_joined_user_namespace_with_equal_maps() {
     let c = bundle!();
     let owner = owner("owner", Bundle::in_user_namespace);
-    let c = c
-        .in_user_namespace()
-        .without("/linux/namespaces", "type", "user");
-    let c = c.push(
-        "/linux/namespaces",
-        json!({"type": "user", "path": format!("/proc/{}/ns/user", owner.pid())}),
-    );
+    let c = joining(c, &owner);
     assert_eq!(
         c.run().ok().report()["ns"]["user"],
         of(owner.pid(), "user").as_str()

@@ -1,35 +1,17 @@
 //! Rows of docs/errors.md that take a caller who may less than root: each failure is made, and told with its reason.
 
+use crate::errors::failure_of;
 use crate::hotplug::{USER, as_user};
 use crate::sandbox::answer;
-use crate::support::{Bundle, Call, Output, copy_program};
+use crate::support::{Bundle, Call, copy_program};
 use serde_json::{Value, json};
-use std::fs;
 use std::path::Path;
 
 /// Of a call that has failed and left nothing behind: the line of the JSON log.
 fn line_of(c: &Bundle, change: impl Fn(Call) -> Call) -> Value {
-    let (log, dir) = (c.path("log.json"), c.path(""));
-    c.write_config();
-    let words = [
-        "--log",
-        &log,
-        "--log-format",
-        "json",
-        "run",
-        "--bundle",
-        &dir,
-        &c.id,
-    ];
-    let output = change(c.call(&words)).finish();
-    told(c, &log, &output)
-}
-
-fn told(c: &Bundle, log: &str, output: &Output) -> Value {
-    assert_eq!(output.code(), 1, "{}", output.describe());
-    let text = fs::read_to_string(log).expect("a log");
+    let line = failure_of(c, change);
     c.assert_gone();
-    serde_json::from_str(text.trim()).expect("one JSON object")
+    line
 }
 
 fn text(line: &Value) -> &str {

@@ -1,6 +1,6 @@
 //! Limits that change while the container lives: what is not asked for stays, what fails is taken back.
 
-use crate::hotplug::{USER, as_user};
+use crate::hotplug::{USER, as_user, of_user};
 use crate::support::{Bundle, Output, has_controller};
 use serde_json::{Value, json};
 use std::fs;
@@ -278,16 +278,7 @@ fn huge_pages_in_use_cannot_be_taken_away() {
 
 #[test]
 fn without_a_cgroup_there_is_nothing_to_limit() {
-    let map = json!([{"containerID": 0, "hostID": USER, "size": 1}]);
-    let c = bundle!()
-        .push("/linux/namespaces", json!({"type": "user"}))
-        .set("/linux/uidMappings", map.clone())
-        .set("/linux/gidMappings", map)
-        .remove("/linux/cgroupsPath")
-        .remove("/linux/resources")
-        .asks(&["pause"]);
-    let binary = c.dir.join("cofferdam");
-    crate::support::copy_program(&crate::support::binary(), &binary);
+    let (c, binary) = of_user(bundle!().asks(&["pause"]));
     c.write_config();
     c.give("", USER);
     let call = |args: &[&str]| c.call(args).program(&binary).setup(as_user).finish();

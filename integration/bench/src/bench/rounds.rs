@@ -37,6 +37,16 @@ pub struct Bundles {
     pub cgroup: String,
 }
 
+impl Bundles {
+    /// That of a container, by its letter.
+    fn of(&self, container: char) -> &Path {
+        match container {
+            'c' => &self.short,
+            _ => &self.life,
+        }
+    }
+}
+
 /// A step of a round: the operation, its container, and whether it is measured.
 const ROUND: [(&str, char, bool); 11] = [
     ("create", 'a', true),
@@ -164,11 +174,7 @@ fn counted(
     operation: &str,
     container: char,
 ) -> Result<Value> {
-    let bundle = if container == 'c' {
-        &bundles.short
-    } else {
-        &bundles.life
-    };
+    let bundle = bundles.of(container);
     let init = (operation == "kill")
         .then(|| runtime::init_of(&bundles.cgroup))
         .transpose()?;
@@ -187,11 +193,7 @@ pub fn one(
     operation: &str,
     container: char,
 ) -> Result<Sample> {
-    let bundle = if container == 'c' {
-        &bundles.short
-    } else {
-        &bundles.life
-    };
+    let bundle = bundles.of(container);
     let init = (operation == "kill")
         .then(|| runtime::init_of(&bundles.cgroup))
         .transpose()?;
