@@ -2,7 +2,11 @@
 # cargo does the building; what is here installs what cargo needs, and calls it.
 
 PREFIX ?= /usr/local
-BINARY := $(or $(CARGO_TARGET_DIR),target)/x86_64-unknown-linux-gnu/release/cofferdam
+# Where Rust has no musl and rustup gets none, the program is built with glibc: as good, but half a millisecond slower to start.
+MUSL := x86_64-unknown-linux-musl
+TARGET = $(shell test -d "$$(PATH=$(PATH) rustc --print sysroot 2>/dev/null)/lib/rustlib/$(MUSL)" && echo $(MUSL) || echo x86_64-unknown-linux-gnu)
+export CARGO_BUILD_TARGET ?= $(TARGET)
+BINARY = $(or $(CARGO_TARGET_DIR),target)/$(CARGO_BUILD_TARGET)/release/cofferdam
 SOURCES := Cargo.toml Cargo.lock .cargo/config.toml $(shell find src shims -name '*.rs')
 COMMIT := $(or $(shell git rev-parse --short HEAD 2>/dev/null),unknown)
 
@@ -44,6 +48,7 @@ setup: ## install what the build needs and this machine lacks
 	@$(call install_packages,$(PACKAGES))
 	@command -v cargo >/dev/null || \
 		{ echo "make: cargo is missing: install Rust from https://rustup.rs" >&2; exit 1; }
+	@[ "$(TARGET)" = $(MUSL) ] || rustup target add $(MUSL) || echo "make: no $(MUSL) here: building with glibc" >&2
 
 build: setup ## build the program, one static binary
 	COFFERDAM_COMMIT=$(COMMIT) cargo build --release --locked

@@ -35,7 +35,7 @@ check() {
 # The program as released; the scripts; and, if they are to run, the tests with what they read.
 fill_payload() {
     make -s -C "$root" build >&2
-    cp "${CARGO_TARGET_DIR:-$root/target}/x86_64-unknown-linux-gnu/release/cofferdam" "$payload/"
+    cp "${CARGO_TARGET_DIR:-$root/target}/${CARGO_BUILD_TARGET:-x86_64-unknown-linux-musl}/release/cofferdam" "$payload/"
     cp -r "$root/integration" "$payload/integration"
     {
         printf 'SUITES="%s" DRIVER=%s SOURCE=%q TESTS=%q ORACLE=%q\n' "$*" "$driver" "$root" "${TESTS-}" \

@@ -9,6 +9,7 @@ use anyhow::{Result, anyhow, bail};
 use clap::{Arg, CommandFactory};
 
 use crate::cli::{Global, every_verb, one_verb};
+use crate::sys;
 
 /// A call in the one form that clap is given: the program, the global flags, the verb, its flags,
 /// each with its value in one word, `--`, the operands.
@@ -28,7 +29,7 @@ pub fn program(word: &OsStr) -> &'static str {
 
 /// The name in this call.
 pub fn called() -> &'static str {
-    program(&std::env::args_os().next().unwrap_or_default())
+    program(&sys::arguments().next().unwrap_or_default())
 }
 
 pub fn canonical(args: &mut impl Iterator<Item = OsString>) -> Result<Call> {

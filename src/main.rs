@@ -58,7 +58,7 @@ fn start() -> i32 {
     std::panic::set_hook(Box::new(|panic| {
         log::error(&format!("internal error: {panic}"))
     }));
-    let done = log::init(std::env::args_os()).and_then(|()| run(started));
+    let done = log::init(sys::arguments()).and_then(|()| run(started));
     let code = done.unwrap_or_else(|error| {
         log::failure(&error);
         let interrupted = error.downcast_ref::<Interrupted>();
@@ -69,7 +69,7 @@ fn start() -> i32 {
 }
 
 fn run(started: Instant) -> Result<i32> {
-    let parsed = match cli::parse(std::env::args_os()) {
+    let parsed = match cli::parse(sys::arguments()) {
         Ok(parsed) => parsed,
         Err(error) => return refuse(&error),
     };

@@ -37,7 +37,7 @@ pub fn protect() -> Result<()> {
         Err(_) => sealed_copy(own)?,
     };
     let strings = |list: Vec<CString>| Pointers::new(list);
-    let argv = std::env::args_os().map(|arg| CString::new(arg.into_vec()));
+    let argv = sys::arguments().map(|arg| CString::new(arg.into_vec()));
     let begun = timings::begun().map(|begun| (timings::BEGUN.into(), begun.into()));
     let envp = std::env::vars_os()
         .chain(begun)

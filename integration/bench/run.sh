@@ -24,13 +24,13 @@ youki() {
 }
 
 inside() {
-    local launcher=$target/bench/x86_64-unknown-linux-gnu/release/bench
+    local launcher=$target/bench/${CARGO_BUILD_TARGET:-x86_64-unknown-linux-musl}/release/bench
     local arguments=()
     mount -t cgroup2 none /sys/fs/cgroup
     trap 'cd /; umount -l "$work"; rmdir "$work" /sys/fs/cgroup/bench' EXIT
     mkdir -p "$work"
     mount -t tmpfs -o mode=755,size=2g tmpfs "$work"
-    arguments+=(--subject "cofferdam=${RUNTIME:-$target/x86_64-unknown-linux-gnu/release/cofferdam}")
+    arguments+=(--subject "cofferdam=${RUNTIME:-$target/${CARGO_BUILD_TARGET:-x86_64-unknown-linux-musl}/release/cofferdam}")
     peer crun "$(command -v crun || true)" "not installed"
     peer runc "$(command -v runc || true)" "not installed"
     peer youki "$target/bench/youki/bin/youki" "not built; YOUKI=1 installs it from its registry"

@@ -15,7 +15,7 @@ main() {
     suite=$("$here/suite.sh")
     if [ -z "${RUNTIME-}" ]; then
         make -s -C "$root" build >&2
-        RUNTIME=${CARGO_TARGET_DIR:-$root/target}/x86_64-unknown-linux-gnu/release/cofferdam
+        RUNTIME=${CARGO_TARGET_DIR:-$root/target}/${CARGO_BUILD_TARGET:-x86_64-unknown-linux-musl}/release/cofferdam
     fi
     export RUNTIME
     rm -rf "$results"

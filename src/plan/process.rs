@@ -318,22 +318,22 @@ fn rlimits(list: &[PosixRlimit]) -> Result<Vec<Rlimit>> {
 
 fn resource(kind: PosixRlimitType) -> (&'static str, u32) {
     match kind {
-        PosixRlimitType::RlimitAs => ("RLIMIT_AS", libc::RLIMIT_AS),
-        PosixRlimitType::RlimitCore => ("RLIMIT_CORE", libc::RLIMIT_CORE),
-        PosixRlimitType::RlimitCpu => ("RLIMIT_CPU", libc::RLIMIT_CPU),
-        PosixRlimitType::RlimitData => ("RLIMIT_DATA", libc::RLIMIT_DATA),
-        PosixRlimitType::RlimitFsize => ("RLIMIT_FSIZE", libc::RLIMIT_FSIZE),
-        PosixRlimitType::RlimitLocks => ("RLIMIT_LOCKS", libc::RLIMIT_LOCKS),
-        PosixRlimitType::RlimitMemlock => ("RLIMIT_MEMLOCK", libc::RLIMIT_MEMLOCK),
-        PosixRlimitType::RlimitMsgqueue => ("RLIMIT_MSGQUEUE", libc::RLIMIT_MSGQUEUE),
-        PosixRlimitType::RlimitNice => ("RLIMIT_NICE", libc::RLIMIT_NICE),
-        PosixRlimitType::RlimitNofile => ("RLIMIT_NOFILE", libc::RLIMIT_NOFILE),
-        PosixRlimitType::RlimitNproc => ("RLIMIT_NPROC", libc::RLIMIT_NPROC),
-        PosixRlimitType::RlimitRss => ("RLIMIT_RSS", libc::RLIMIT_RSS),
-        PosixRlimitType::RlimitRtprio => ("RLIMIT_RTPRIO", libc::RLIMIT_RTPRIO),
-        PosixRlimitType::RlimitRttime => ("RLIMIT_RTTIME", libc::RLIMIT_RTTIME),
-        PosixRlimitType::RlimitSigpending => ("RLIMIT_SIGPENDING", libc::RLIMIT_SIGPENDING),
-        PosixRlimitType::RlimitStack => ("RLIMIT_STACK", libc::RLIMIT_STACK),
+        PosixRlimitType::RlimitAs => ("RLIMIT_AS", libc::RLIMIT_AS as _),
+        PosixRlimitType::RlimitCore => ("RLIMIT_CORE", libc::RLIMIT_CORE as _),
+        PosixRlimitType::RlimitCpu => ("RLIMIT_CPU", libc::RLIMIT_CPU as _),
+        PosixRlimitType::RlimitData => ("RLIMIT_DATA", libc::RLIMIT_DATA as _),
+        PosixRlimitType::RlimitFsize => ("RLIMIT_FSIZE", libc::RLIMIT_FSIZE as _),
+        PosixRlimitType::RlimitLocks => ("RLIMIT_LOCKS", libc::RLIMIT_LOCKS as _),
+        PosixRlimitType::RlimitMemlock => ("RLIMIT_MEMLOCK", libc::RLIMIT_MEMLOCK as _),
+        PosixRlimitType::RlimitMsgqueue => ("RLIMIT_MSGQUEUE", libc::RLIMIT_MSGQUEUE as _),
+        PosixRlimitType::RlimitNice => ("RLIMIT_NICE", libc::RLIMIT_NICE as _),
+        PosixRlimitType::RlimitNofile => ("RLIMIT_NOFILE", libc::RLIMIT_NOFILE as _),
+        PosixRlimitType::RlimitNproc => ("RLIMIT_NPROC", libc::RLIMIT_NPROC as _),
+        PosixRlimitType::RlimitRss => ("RLIMIT_RSS", libc::RLIMIT_RSS as _),
+        PosixRlimitType::RlimitRtprio => ("RLIMIT_RTPRIO", libc::RLIMIT_RTPRIO as _),
+        PosixRlimitType::RlimitRttime => ("RLIMIT_RTTIME", libc::RLIMIT_RTTIME as _),
+        PosixRlimitType::RlimitSigpending => ("RLIMIT_SIGPENDING", libc::RLIMIT_SIGPENDING as _),
+        PosixRlimitType::RlimitStack => ("RLIMIT_STACK", libc::RLIMIT_STACK as _),
     }
 }
 
@@ -718,9 +718,9 @@ mod tests {
         let values = limits
             .iter()
             .map(|limit| (limit.resource, limit.soft, limit.hard));
-        let expected = [
-            (libc::RLIMIT_NOFILE, 1, 2),
-            (libc::RLIMIT_RTTIME, 3, u64::MAX),
+        let expected: [(u32, u64, u64); 2] = [
+            (libc::RLIMIT_NOFILE as _, 1, 2),
+            (libc::RLIMIT_RTTIME as _, 3, u64::MAX),
         ];
         assert_eq!(values.collect::<Vec<_>>(), expected);
     }

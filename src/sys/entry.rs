@@ -1,9 +1,12 @@
 //! Where the C library enters this program. Rust's own start-up would look for the stack's end in /proc/self/maps and give
 //! overflows a stack of their own, which is a fifth of what a short command does; and would abort in sandboxes that refuse it.
-//! What of it is needed is done here: descriptors 0 to 2 are open, and a reader that is gone is an error instead of a signal.
+//! What of it is needed is done here: the arguments are kept, descriptors 0 to 2 are open, and a reader that is gone is an
+//! error instead of a signal.
 
-use std::ffi::c_int;
+use std::ffi::{CStr, OsStr, OsString, c_char, c_int};
+use std::os::unix::ffi::OsStrExt;
 use std::process::exit;
+use std::sync::OnceLock;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
@@ -11,9 +14,25 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::stat::Mode;
 use std::os::fd::{BorrowedFd, IntoRawFd};
 
-// SAFETY: the only function of that name; glibc has given the arguments to the standard library before (.init_array).
+static ARGUMENTS: OnceLock<Vec<OsString>> = OnceLock::new();
+
+/// What the program was called with, its own name first. The standard library does not learn it from musl.
+pub fn arguments() -> impl Iterator<Item = OsString> {
+    let arguments = ARGUMENTS.get_or_init(|| std::env::args_os().collect());
+    arguments.iter().cloned()
+}
+
+// SAFETY: the only function of that name; unit tests have one of their harness.
+#[cfg(not(test))]
 #[unsafe(no_mangle)]
-extern "C" fn main() -> c_int {
+extern "C" fn main(count: c_int, words: *const *const c_char) -> c_int {
+    // SAFETY: so many strings were put on the stack by execve(2), which outlive the program.
+    let words = (0..count as usize).map(|i| unsafe { CStr::from_ptr(*words.add(i)) });
+    ARGUMENTS.get_or_init(|| {
+        words
+            .map(|word| OsStr::from_bytes(word.to_bytes()).into())
+            .collect()
+    });
     if open_standard_streams().is_err() {
         exit(1);
     }

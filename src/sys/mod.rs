@@ -6,7 +6,7 @@
 pub mod bpf;
 pub mod clone;
 pub mod cred;
-#[cfg(not(test))]
+#[cfg_attr(test, allow(dead_code, unused_imports))]
 mod entry;
 pub mod mount;
 pub mod net;
@@ -18,6 +18,8 @@ pub mod seccomp;
 pub mod socket;
 pub mod tty;
 pub mod xattr;
+
+pub use entry::arguments;
 
 use std::ffi::{CString, OsStr};
 use std::fmt;

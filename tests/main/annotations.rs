@@ -36,13 +36,13 @@ fn receive(stream: &UnixStream) -> (String, usize) {
         message.msg_iov = parts.as_mut_ptr().cast();
         message.msg_iovlen = 1;
         message.msg_control = control.as_mut_ptr().cast();
-        message.msg_controllen = mem::size_of_val(&control);
+        message.msg_controllen = mem::size_of_val(&control) as _;
         let length = libc::recvmsg(stream.as_raw_fd(), &mut message, libc::MSG_CMSG_CLOEXEC);
         let header = libc::CMSG_FIRSTHDR(&message);
         let bytes = if header.is_null() {
             0
         } else {
-            (*header).cmsg_len - libc::CMSG_LEN(0) as usize
+            (*header).cmsg_len as usize - libc::CMSG_LEN(0) as usize
         };
         (length, bytes)
     };

@@ -328,7 +328,7 @@ fn swapping<T>(c: &Bundle, act: impl FnOnce() -> T) -> T {
             while !stop.load(Ordering::Relaxed) {
                 let [a, b] = paths.each_ref().map(|path| path.as_ptr());
                 // SAFETY: the paths are C strings that outlive the call.
-                unsafe { libc::renameat2(-1, a, -1, b, libc::RENAME_EXCHANGE) };
+                unsafe { libc::syscall(libc::SYS_renameat2, -1, a, -1, b, libc::RENAME_EXCHANGE) };
             }
         });
         let done = act();

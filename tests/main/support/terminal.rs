@@ -43,7 +43,7 @@ fn message(stream: &UnixStream) -> Received {
     header.msg_iov = &mut part;
     header.msg_iovlen = 1;
     header.msg_control = control.as_mut_ptr().cast();
-    header.msg_controllen = size_of_val(&control);
+    header.msg_controllen = size_of_val(&control) as _;
     // SAFETY: the header describes buffers that live until the end of this function.
     let length = unsafe { libc::recvmsg(stream.as_raw_fd(), &mut header, libc::MSG_CMSG_CLOEXEC) };
     assert!(length >= 0, "recvmsg: {}", std::io::Error::last_os_error());
@@ -60,7 +60,8 @@ fn files_of(header: &libc::msghdr) -> Vec<OwnedFd> {
     unsafe {
         let mut message = libc::CMSG_FIRSTHDR(header);
         while !message.is_null() {
-            let count = ((*message).cmsg_len - libc::CMSG_LEN(0) as usize) / size_of::<i32>();
+            let length = (*message).cmsg_len as usize;
+            let count = (length - libc::CMSG_LEN(0) as usize) / size_of::<i32>();
             let data = libc::CMSG_DATA(message).cast::<i32>();
             files.extend((0..count).map(|i| OwnedFd::from_raw_fd(data.add(i).read_unaligned())));
             message = libc::CMSG_NXTHDR(header, message);

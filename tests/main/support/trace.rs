@@ -249,8 +249,14 @@ fn wait(pid: i32) -> Option<(i32, i32, i64)> {
     (found > 0).then_some((found, status, usage.ru_minflt))
 }
 
+/// C libraries differ in the type.
+#[cfg(target_env = "musl")]
+type Request = libc::c_int;
+#[cfg(not(target_env = "musl"))]
+type Request = libc::c_uint;
+
 /// One that has been killed meanwhile does not answer, which its end will tell.
-fn request(what: libc::c_uint, pid: i32, data: i32) {
+fn request(what: Request, pid: i32, data: i32) {
     // SAFETY: none of these requests reads or writes memory of this process.
     unsafe { libc::ptrace(what, pid, 0, libc::c_long::from(data)) };
 }
