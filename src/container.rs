@@ -349,13 +349,13 @@ impl Report<'_> {
 
 pub fn boot_id() -> Result<String> {
     let file = "/proc/sys/kernel/random/boot_id";
-    let text = sys::io(std::fs::read_to_string(file)).with_context(|| format!("read {file}"))?;
+    let text = sys::io(sys::read_text(file)).with_context(|| format!("read {file}"))?;
     Ok(text.trim().to_string())
 }
 
 /// proc_pid_stat(5), field 22.
 fn start_time(pid: i32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let stat = sys::read_text(format!("/proc/{pid}/stat")).ok()?;
     // The name, in parentheses, may contain anything.
     let fields: Vec<&str> = stat[stat.rfind(')')? + 1..].split_whitespace().collect();
     fields.get(19)?.parse().ok()

@@ -87,5 +87,5 @@ pub fn user_name(uid: u32) -> Option<String> {
 
 fn read(path: impl AsRef<Path>) -> Result<String> {
     let path = path.as_ref();
-    sys::io(std::fs::read_to_string(path)).with_context(|| format!("read {path:?}"))
+    sys::io(sys::read_text(path)).with_context(|| format!("read {path:?}"))
 }

@@ -48,11 +48,16 @@ use container::Store;
 use fault::coded;
 use patience::Interrupted;
 
+/// musl's own gives the kernel back what is freed, page by page, and a short command does little else.
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 /// Gives the exit code.
 #[cfg_attr(test, allow(dead_code))]
 fn start() -> i32 {
     let started = Instant::now();
     sys::process::ignore_backtraces();
+    selfexe::protect_early();
     // What is made must be usable whatever the caller's is; hooks get this one too.
     sys::process::set_umask(0o022).ok();
     std::panic::set_hook(Box::new(|panic| {

@@ -16,7 +16,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::cgroup::Cgroup;
 use crate::channel::{ParentEnd, Up};
-use crate::sys::{named, process};
+use crate::sys::{self, named, process};
 
 /// A silence after which init is looked at.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -122,7 +122,7 @@ impl<'a> Debtor<'a> {
 
 /// proc_pid_stat(5), field 3.
 fn process_state(pid: i32) -> Option<char> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let stat = sys::read_text(format!("/proc/{pid}/stat")).ok()?;
     stat[stat.rfind(')')? + 1..].trim_start().chars().next()
 }
 

@@ -4,7 +4,7 @@
 //! for writing once it runs no more. So whoever enters a container runs from a read-only copy of the
 //! mount that nothing else can reach, or from a sealed copy in memory. Create and run only.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -24,6 +24,15 @@ const SEALS: SealFlag = SealFlag::F_SEAL_SEAL
     .union(SealFlag::F_SEAL_SHRINK)
     .union(SealFlag::F_SEAL_GROW)
     .union(SealFlag::F_SEAL_WRITE);
+
+/// Protects this program, if the words of its call may make it enter a container, before anything is done that it would do
+/// again from its copy. `protect` decides, and says what went wrong.
+pub fn protect_early() {
+    let entering = ["create", "exec", "run"].map(OsStr::new);
+    if sys::arguments().any(|word| entering.contains(&word.as_os_str())) {
+        protect().ok();
+    }
+}
 
 /// Executes this program again from a copy that cannot be written; returns if it runs from one already.
 pub fn protect() -> Result<()> {

@@ -26,6 +26,7 @@ use std::fmt;
 use std::io::Read;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -94,12 +95,20 @@ pub fn io<T>(result: std::io::Result<T>) -> Result<T> {
 /// All of a config or of a part of it. Several copies are made, and a device may have no end.
 pub fn read_all(from: impl Read) -> Result<Vec<u8>> {
     const LONGEST: u64 = 32 << 20;
-    let mut text = Vec::new();
+    let mut text = Vec::with_capacity(8 << 10);
     io(from.take(LONGEST + 1).read_to_end(&mut text))?;
     anyhow::ensure!(
         text.len() as u64 <= LONGEST,
         "has more than {LONGEST} bytes, and no config is that long"
     );
+    Ok(text)
+}
+
+/// A file of /proc or /sys, whose size the kernel does not tell: asking for it is left out, and one read is enough for most.
+pub fn read_text(path: impl AsRef<Path>) -> std::io::Result<String> {
+    let mut text = String::with_capacity(4 << 10);
+    let file = std::fs::File::open(path)?;
+    file.take(u64::MAX).read_to_string(&mut text)?;
     Ok(text)
 }
 
