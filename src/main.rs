@@ -57,7 +57,6 @@ static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 fn start() -> i32 {
     let started = Instant::now();
     sys::process::ignore_backtraces();
-    selfexe::protect_early();
     // What is made must be usable whatever the caller's is; hooks get this one too.
     sys::process::set_umask(0o022).ok();
     std::panic::set_hook(Box::new(|panic| {

@@ -3,9 +3,8 @@
 //! A clock of its own on each side of the clone: init has a copy of the parent's memory, starts its part anew, and sends
 //! it over the channel before it is ready. Without the flag a step costs the look at one static.
 
-use std::ffi::OsString;
+use std::ffi::CStr;
 use std::fmt::Write;
-use std::os::unix::ffi::OsStrExt;
 use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::Instant;
 
@@ -55,10 +54,10 @@ pub fn begin(started: Instant) {
 
 /// The time of the first start, as the environment of the second has it.
 pub fn begun() -> Option<String> {
-    let asked = |word: OsString| word.as_bytes().starts_with(b"--timings");
+    let asked = |word: &CStr| word.to_bytes().starts_with(b"--timings");
     match CLOCK.get().and_then(lock) {
         Some(clock) => Some(clock.begun.to_string()),
-        None => sys::arguments().any(asked).then(|| monotonic().to_string()),
+        None => sys::words().any(asked).then(|| monotonic().to_string()),
     }
 }
 

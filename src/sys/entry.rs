@@ -1,38 +1,35 @@
 //! Where the C library enters this program. Rust's own start-up would look for the stack's end in /proc/self/maps and give
 //! overflows a stack of their own, which is a fifth of what a short command does; and would abort in sandboxes that refuse it.
-//! What of it is needed is done here: the arguments are kept, descriptors 0 to 2 are open, and a reader that is gone is an
-//! error instead of a signal.
+//! What of it is needed is done here: the words of the call are kept, descriptors 0 to 2 are open, and a reader that is gone
+//! is an error instead of a signal.
 
 use std::ffi::{CStr, OsStr, OsString, c_char, c_int};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::process::exit;
-use std::sync::OnceLock;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::stat::Mode;
-use std::os::fd::{BorrowedFd, IntoRawFd};
 
-static ARGUMENTS: OnceLock<Vec<OsString>> = OnceLock::new();
+type Words = *const *const c_char;
 
-/// What the program was called with, its own name first. The standard library does not learn it from musl.
-pub fn arguments() -> impl Iterator<Item = OsString> {
-    let arguments = ARGUMENTS.get_or_init(|| std::env::args_os().collect());
-    arguments.iter().cloned()
+unsafe extern "C" {
+    static environ: Words;
 }
+
+/// What main was called with. The standard library does not learn it from musl.
+static WORDS: AtomicPtr<*const c_char> = AtomicPtr::new(ptr::null_mut());
 
 // SAFETY: the only function of that name; unit tests have one of their harness.
 #[cfg(not(test))]
 #[unsafe(no_mangle)]
-extern "C" fn main(count: c_int, words: *const *const c_char) -> c_int {
-    // SAFETY: so many strings were put on the stack by execve(2), which outlive the program.
-    let words = (0..count as usize).map(|i| unsafe { CStr::from_ptr(*words.add(i)) });
-    ARGUMENTS.get_or_init(|| {
-        words
-            .map(|word| OsStr::from_bytes(word.to_bytes()).into())
-            .collect()
-    });
+extern "C" fn main(_count: c_int, words: Words) -> c_int {
+    WORDS.store(words.cast_mut(), Ordering::Relaxed);
+    crate::selfexe::protect_early();
     if open_standard_streams().is_err() {
         exit(1);
     }
@@ -40,6 +37,48 @@ extern "C" fn main(count: c_int, words: *const *const c_char) -> c_int {
     unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) }.ok();
     // Flushes what has been printed, which the return from here would not.
     exit(crate::start())
+}
+
+/// The words of the call, the program's name first. There are none in unit tests.
+pub fn words() -> impl Iterator<Item = &'static CStr> {
+    let words = WORDS.load(Ordering::Relaxed);
+    let words = (0..).map_while(move |i| {
+        if words.is_null() {
+            return None;
+        }
+        // SAFETY: execve(2) has put the strings and, after them, NULL on the stack, where they outlive the program.
+        unsafe {
+            let word = *words.add(i);
+            (!word.is_null()).then(|| CStr::from_ptr(word))
+        }
+    });
+    // The environment follows.
+    words.fuse()
+}
+
+pub fn arguments() -> impl Iterator<Item = OsString> {
+    words().map(|word| OsStr::from_bytes(word.to_bytes()).into())
+}
+
+/// Executes a file with the words and the environment of this program; returns only on failure.
+pub fn execute_again(file: impl AsFd) -> Errno {
+    let (fd, path, words) = (
+        file.as_fd().as_raw_fd(),
+        c"".as_ptr(),
+        WORDS.load(Ordering::Relaxed),
+    );
+    // SAFETY: all lists end with NULL; there is one thread, so nothing changes the environment meanwhile.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            fd,
+            path,
+            words,
+            environ,
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    Errno::last()
 }
 
 /// What is opened later must not get one of these numbers: messages would be written to it.

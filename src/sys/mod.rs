@@ -19,7 +19,7 @@ pub mod socket;
 pub mod tty;
 pub mod xattr;
 
-pub use entry::arguments;
+pub use entry::{arguments, execute_again, words};
 
 use std::ffi::{CString, OsStr};
 use std::fmt;

@@ -47,16 +47,6 @@ pub fn execve(path: &CStr, argv: &Pointers, envp: &Pointers) -> Errno {
     Errno::last()
 }
 
-/// Executes the file behind a descriptor; returns only on failure.
-pub fn execveat(file: impl AsFd, argv: &Pointers, envp: &Pointers) -> Errno {
-    let fd = file.as_fd().as_raw_fd();
-    let (argv, envp) = (argv.pointers.as_ptr(), envp.pointers.as_ptr());
-    let (path, flags) = (c"".as_ptr(), libc::AT_EMPTY_PATH);
-    // SAFETY: the path is NUL-terminated; Pointers ends with NULL and owns its strings.
-    unsafe { libc::syscall(libc::SYS_execveat, fd, path, argv, envp, flags) };
-    Errno::last()
-}
-
 /// A copy of another process's descriptor.
 pub fn pidfd_getfd(pidfd: impl AsFd, number: RawFd) -> Result<OwnedFd> {
     let fd = pidfd.as_fd().as_raw_fd();
@@ -282,6 +272,12 @@ pub fn prlimit(pid: i32, resource: u32, limit: Option<(u64, u64)>) -> Result<(u6
 pub fn ignore_backtraces() {
     // SAFETY: called first of all, while there is one thread and nobody holds a reference to the environment.
     unsafe { std::env::remove_var("RUST_BACKTRACE") };
+}
+
+/// Hands a value on to the program that is executed next.
+pub fn set_variable(name: &str, value: &str) {
+    // SAFETY: there is one thread, and nobody holds a reference to the environment.
+    unsafe { std::env::set_var(name, value) };
 }
 
 /// Overwrites the environment where /proc/PID/environ shows it: the strings that execve(2) has put on the stack.
