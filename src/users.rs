@@ -25,7 +25,7 @@ pub fn resolve(text: &str, root: &OwnedFd, default_gid: u32) -> Result<User> {
     resolve_in(text, &read("/etc/passwd"), &read("/etc/group"), default_gid)
 }
 
-fn resolve_in(text: &str, passwd: &str, group: &str, default_gid: u32) -> Result<User> {
+pub fn resolve_in(text: &str, passwd: &str, group: &str, default_gid: u32) -> Result<User> {
     let (name, group_name) = text
         .split_once(':')
         .map_or((text, None), |(user, group)| (user, Some(group)));
@@ -41,7 +41,7 @@ fn resolve_in(text: &str, passwd: &str, group: &str, default_gid: u32) -> Result
         user.gid = match number(name, "--user")? {
             Some(gid) => gid,
             None => line(group, name)
-                .and_then(|fields| fields.get(2)?.parse().ok())
+                .and_then(|fields| id(fields.get(2)?))
                 .with_context(|| {
                     format!("--user: {name:?}: no such group in the container's /etc/group")
                 })?,
@@ -55,15 +55,15 @@ fn named(name: &str, passwd: &str, group: &str) -> Result<User> {
     let fields = line(passwd, name).with_context(|| {
         format!("--user: {name:?}: no such user in the container's /etc/passwd")
     })?;
-    let id = |at: usize| fields.get(at).and_then(|field| field.parse::<u32>().ok());
-    let (Some(uid), Some(gid)) = (id(2), id(3)) else {
+    let field = |at: usize| fields.get(at).and_then(|field| id(field));
+    let (Some(uid), Some(gid)) = (field(2), field(3)) else {
         bail!("--user: {name:?}: its line in the container's /etc/passwd has no valid ids");
     };
     let is_member = |line: &&str| {
         let members = line.split(':').nth(3).unwrap_or_default();
         members.split(',').any(|member| member == name)
     };
-    let gid_of = |line: &str| line.split(':').nth(2).and_then(|gid| gid.parse().ok());
+    let gid_of = |line: &str| line.split(':').nth(2).and_then(id);
     let groups = group.lines().filter(is_member).filter_map(gid_of).collect();
     Ok(User {
         uid,
@@ -87,9 +87,14 @@ pub fn number(text: &str, flag: &str) -> Result<Option<u32>> {
     if !text.starts_with(|first: char| first.is_ascii_digit() || first == '-') {
         return Ok(None);
     }
-    let id = text.parse::<u32>().ok().filter(|id| *id != u32::MAX);
-    id.map(Some)
+    id(text)
+        .map(Some)
         .with_context(|| format!("{flag}: {text:?}: is no id; ids are from 0 to 4294967294"))
+}
+
+/// (uid_t)-1 means "no change" to the kernel.
+fn id(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|id| *id != u32::MAX)
 }
 
 fn read(root: &OwnedFd, file: &Path) -> Result<String> {
@@ -106,8 +111,8 @@ fn read(root: &OwnedFd, file: &Path) -> Result<String> {
 mod tests {
     use super::*;
 
-    const PASSWD: &str = "root:x:0:0::/root:/bin/sh\n1000:x:0:0::/:/bin/sh\nann:x:7:8::/home/ann:/bin/sh\nbad:x:y:z::/:\n";
-    const GROUP: &str = "root:x:0:\nstaff:x:50:bob,ann\nwheel:x:10:ann\n";
+    const PASSWD: &str = "root:x:0:0::/root:/bin/sh\n1000:x:0:0::/:/bin/sh\nann:x:7:8::/home/ann:/bin/sh\nbad:x:y:z::/:\nmax:x:4294967295:0::/:\n";
+    const GROUP: &str = "root:x:0:\nstaff:x:50:bob,ann\nwheel:x:10:ann\nmax:x:4294967295:ann\n";
 
     #[test]
     fn users_by_number_and_name() {
@@ -137,6 +142,8 @@ mod tests {
             "1:x",
             "nobody",
             "bad",
+            "max",
+            "1:max",
             "4294967295",
             "4294967297",
             "-1",
