@@ -83,6 +83,13 @@ pub fn of_changes(saved: &Value, changes: Changes) -> Result<Value> {
         process.is_object(),
         "the container's config has no process to start from; give --process"
     );
+    for name in ["user", "capabilities"] {
+        let value = &process[name];
+        ensure!(
+            value.is_object() || value.is_null(),
+            "the container's record is damaged: process.{name}: must be an object; give --process"
+        );
+    }
     process["args"] = json!(changes.args);
     process["terminal"] = json!(changes.terminal);
     let mut env: Vec<Value> = saved["env"].as_array().cloned().unwrap_or_default();
@@ -172,6 +179,21 @@ mod tests {
         assert_eq!(process["user"]["uid"], 0);
         assert_eq!(process["capabilities"], saved()["capabilities"]);
         assert!(of_file(&saved(), json!([])).is_err());
+    }
+
+    #[test]
+    fn a_damaged_record_is_an_error() {
+        for name in ["user", "capabilities"] {
+            let mut saved = saved();
+            saved[name] = json!(7);
+            let changes = Changes {
+                user: Some((1, 1)),
+                capabilities: vec!["CAP_KILL".into()],
+                ..Changes::default()
+            };
+            let error = of_changes(&saved, changes).unwrap_err().to_string();
+            assert!(error.contains(&format!("process.{name}: ")), "{error}");
+        }
     }
 
     #[test]
