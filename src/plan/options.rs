@@ -187,9 +187,11 @@ pub fn nearest(word: &str) -> Option<&'static str> {
     let word = word.to_lowercase();
     let alias = ALIASES.iter().find(|(alias, _)| *alias == word);
     let close = || {
-        let near = OPTIONS
+        // No less than the difference of the lengths: a long word is compared with none.
+        let possible = OPTIONS
             .iter()
-            .map(|(name, ..)| (distance(&word, name), *name));
+            .filter(|(name, ..)| name.len().abs_diff(word.len()) <= word.len() / 3);
+        let near = possible.map(|(name, ..)| (distance(&word, name), *name));
         let (distance, name) = near.min_by_key(|(distance, _)| *distance)?;
         (distance <= word.len() / 3).then_some(name)
     };
