@@ -62,7 +62,7 @@ fn signal_all(container: &Container, signal: i32) -> Result<()> {
 }
 
 /// A number, or a name with or without SIG, in any case; real-time signals as RTMIN+n and RTMAX-n.
-fn parse(text: &str) -> Result<i32> {
+pub fn parse(text: &str) -> Result<i32> {
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
     let number = match name.parse::<i32>() {
@@ -87,8 +87,8 @@ fn real_time(name: &str) -> Option<i32> {
     let number = match (name.strip_prefix("RTMIN"), name.strip_prefix("RTMAX")) {
         (Some(""), _) => FIRST,
         (_, Some("")) => LAST,
-        (Some(offset), _) => FIRST + offset.strip_prefix('+')?.parse::<i32>().ok()?,
-        (_, Some(offset)) => LAST - offset.strip_prefix('-')?.parse::<i32>().ok()?,
+        (Some(offset), _) => FIRST + i32::from(offset.strip_prefix('+')?.parse::<u8>().ok()?),
+        (_, Some(offset)) => LAST - i32::from(offset.strip_prefix('-')?.parse::<u8>().ok()?),
         _ => return None,
     };
     (FIRST..=LAST).contains(&number).then_some(number)
@@ -115,7 +115,19 @@ mod tests {
         for (text, number) in known {
             assert_eq!(parse(text).unwrap(), number, "{text}");
         }
-        for text in ["", "SIG", "NOPE", "65", "-1", "RTMIN+40", "RTMIN-1", "9x"] {
+        for text in [
+            "",
+            "SIG",
+            "NOPE",
+            "65",
+            "-1",
+            "RTMIN+40",
+            "RTMIN-1",
+            "9x",
+            "RTMIN+2147483647",
+            "RTMAX--5",
+            "RTMAX--2147483648",
+        ] {
             assert!(parse(text).is_err(), "{text}");
         }
     }
