@@ -25,6 +25,7 @@ use crate::flags::{self, MountsAction};
 use crate::host::Host;
 use crate::init::hotplug::{self, Site};
 use crate::launch::Target;
+use crate::log::printable;
 use crate::plan::mounts::{self, Mounts, clean};
 use crate::plan::namespaces::{IdMap, Namespaces};
 use crate::plan::step::{Step, Tree};
@@ -230,7 +231,10 @@ fn plan(entries: &[Mount], container: &Container, host: &Host, flags: u64) -> Re
 
 /// The maps of the container's user namespace, as idmapped mounts may want them.
 fn id_map(pid: i32, file: &str) -> Result<Vec<IdMap>> {
-    let text = read_proc(pid, file)?;
+    Ok(id_map_in(&read_proc(pid, file)?))
+}
+
+pub fn id_map_in(text: &str) -> Vec<IdMap> {
     let map = |line: &str| {
         let fields: Vec<u32> = line
             .split_whitespace()
@@ -245,7 +249,7 @@ fn id_map(pid: i32, file: &str) -> Result<Vec<IdMap>> {
             _ => None,
         }
     };
-    Ok(text.lines().filter_map(map).collect())
+    text.lines().filter_map(map).collect()
 }
 
 /// The namespaces to join, and what must be opened while the host's paths are in reach.
@@ -355,7 +359,7 @@ fn list(pid: i32) -> Result<String> {
 
 /// proc_pid_mountinfo(5). Spaces in names stay escaped as the kernel has them; what could steer a terminal
 /// is escaped here.
-fn row(line: &str) -> Option<[String; 4]> {
+pub fn row(line: &str) -> Option<[String; 4]> {
     let (mount, filesystem) = line.split_once(" - ")?;
     let mount: Vec<&str> = mount.split(' ').collect();
     let [root, destination, own] = mount.get(3..6)? else {
@@ -376,13 +380,8 @@ fn row(line: &str) -> Option<[String; 4]> {
             .filter(|word| !matches!(*word, "ro" | "rw")),
     );
     options.extend(mount[6..].iter().filter_map(|field| propagation(field)));
-    let printed = |text: &str| text.replace(char::is_control, "?");
-    Some([
-        printed(destination),
-        printed(&source),
-        printed(kind),
-        printed(&options.join(",")),
-    ])
+    let options = options.join(",");
+    Some([destination, source.as_str(), kind, &options].map(printable))
 }
 
 fn propagation(field: &str) -> Option<&'static str> {
@@ -452,8 +451,8 @@ mod tests {
                 ],
             ),
             (
-                "36 35 0:5 / /a\u{1b}[2J ro - tmpfs none ro",
-                ["/a?[2J", "none", "tmpfs", "ro"],
+                "36 35 0:5 / /a\u{1b}[2J\u{202e} ro - tmpfs none ro",
+                ["/a\\u{1b}[2J\\u{202e}", "none", "tmpfs", "ro"],
             ),
         ];
         for (line, cells) in cases {
