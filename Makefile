@@ -26,6 +26,8 @@ PACKAGES := ca-certificates gcc libc6-dev libseccomp-dev
 # `cofferdam ps` calls ps(1); a container of an ordinary user has its ids mapped by newuidmap(1).
 TEST_PACKAGES := procps iproute2 uidmap
 ORACLES := runc crun
+# What libFuzzer is compiled with.
+FUZZ_PACKAGES := g++
 
 # rustup installs for one user, and often into no path that root has; sudo changes the home as well.
 USER_HOME := $(shell getent passwd $(or $(SUDO_USER),$(shell id -u)) | cut -d: -f6)
@@ -35,7 +37,7 @@ export RUSTUP_HOME ?= $(USER_HOME)/.rustup
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test test-cli torture oracle integration integration-nightly conformance bench install uninstall clean
+.PHONY: help setup build run test test-cli torture oracle integration integration-nightly conformance fuzz bench install uninstall clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -62,6 +64,8 @@ test: setup ## check the format, lint, run all tests and the OCI validation suit
 	@$(call component,fmt,rustfmt,--check)
 	@$(call component,clippy,clippy,--all-targets --locked -- -D warnings)
 	RUNTIME= cargo test --locked
+	@if command -v g++ >/dev/null; then FUZZ_SECONDS=5 fuzz/run.sh; \
+		else echo "make: SKIPPED fuzzing, of which the kept inputs were tried: get g++ by: make fuzz"; fi
 	@integration/conformance/run.sh
 
 test-cli: setup ## run the black-box tests on the program that $RUNTIME names, by default this one
@@ -92,6 +96,10 @@ integration-nightly: setup ## run the suites that CI leaves out, with both cgrou
 
 conformance: setup ## run the OCI validation suite alone
 	@integration/conformance/run.sh
+
+fuzz: setup ## feed each parser with changed inputs, for FUZZ_SECONDS (60); TARGETS="config state" takes these only
+	@$(call install_packages,$(FUZZ_PACKAGES))
+	@fuzz/run.sh $(TARGETS)
 
 bench: build ## measure it, crun, runc and what the kernel needs; QUICK=1 tries that out in a minute
 	@$(call install_packages,$(ORACLES))

@@ -40,7 +40,7 @@ impl Bundle {
         Bundle::of_parsed(dir, parsed)
     }
 
-    fn of_parsed(
+    pub fn of_parsed(
         dir: PathBuf,
         (spec, unknown_capabilities): (Spec, Vec<String>),
     ) -> Result<Bundle> {
@@ -195,7 +195,7 @@ fn read(file: &Path) -> Result<Vec<u8>> {
 /// The typed reading is tried first; only a config that it refuses is looked through for what the
 /// spec tells runtimes to tolerate.
 /// Gives the capabilities that were passed over too.
-fn parse(text: &[u8]) -> Result<(Spec, Vec<String>)> {
+pub fn parse(text: &[u8]) -> Result<(Spec, Vec<String>)> {
     // serde would take an array for an object too.
     let first = text.iter().find(|byte| !byte.is_ascii_whitespace());
     ensure!(

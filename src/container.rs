@@ -355,7 +355,10 @@ pub fn boot_id() -> Result<String> {
 
 /// proc_pid_stat(5), field 22.
 fn start_time(pid: i32) -> Option<u64> {
-    let stat = sys::read_text(format!("/proc/{pid}/stat")).ok()?;
+    start_time_in(&sys::read_text(format!("/proc/{pid}/stat")).ok()?)
+}
+
+pub fn start_time_in(stat: &str) -> Option<u64> {
     // The name, in parentheses, may contain anything.
     let fields: Vec<&str> = stat[stat.rfind(')')? + 1..].split_whitespace().collect();
     fields.get(19)?.parse().ok()
@@ -372,7 +375,7 @@ pub fn check_id(id: &str) -> Result<()> {
     Ok(())
 }
 
-fn last_record(text: &str, id: &str) -> Option<State> {
+pub fn last_record(text: &str, id: &str) -> Option<State> {
     let complete = &text[..text.rfind('\n')?];
     let records = complete
         .lines()

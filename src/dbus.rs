@@ -184,25 +184,10 @@ impl Bus {
     fn receive(&mut self) -> Result<Message> {
         let mut start = [0; 16];
         self.fill(&mut start)?;
-        let number = |at: usize| number(&start, at);
-        // Brokers turn nothing round: who writes on this machine writes as this machine does.
-        ensure!(start[0] == b'l', "the bus speaks another protocol");
-        let (body, fields) = (number(4) as usize, number(12) as usize);
-        let header = fields.next_multiple_of(8);
-        ensure!(
-            body < LONGEST && fields < LONGEST,
-            "the bus sent a message of {body} bytes"
-        );
-        let mut rest = vec![0; header + body];
+        let (fields, body) = lengths(&start)?;
+        let mut rest = vec![0; fields.next_multiple_of(8) + body];
         self.fill(&mut rest)?;
-        let mut message = Message {
-            kind: start[1],
-            body: rest.split_off(header),
-            ..Message::default()
-        };
-        rest.truncate(fields);
-        message.read_fields(&rest)?;
-        Ok(message)
+        Message::read(start[1], fields, rest)
     }
 
     fn send(&mut self, bytes: &[u8]) -> Result<()> {
@@ -237,6 +222,18 @@ impl Bus {
     }
 }
 
+/// What the first 16 bytes of a message say of the rest: the length of its fields, and of its body.
+pub fn lengths(start: &[u8; 16]) -> Result<(usize, usize)> {
+    let (body, fields) = (number(start, 4) as usize, number(start, 12) as usize);
+    // Brokers turn nothing round: who writes on this machine writes as this machine does.
+    ensure!(start[0] == b'l', "the bus speaks another protocol");
+    ensure!(
+        body < LONGEST && fields < LONGEST,
+        "the bus sent a message of {body} bytes"
+    );
+    Ok((fields, body))
+}
+
 fn timely(error: std::io::Error) -> std::io::Error {
     match error.kind() {
         ErrorKind::WouldBlock => ErrorKind::TimedOut.into(),
@@ -260,6 +257,17 @@ pub fn refusal(error: &Error) -> Option<&str> {
 }
 
 impl Message {
+    /// The fields, filled up to a multiple of eight, and the body.
+    pub fn read(kind: u8, fields: usize, mut rest: Vec<u8>) -> Result<Message> {
+        let mut message = Message {
+            kind,
+            body: rest.split_off(fields.next_multiple_of(8)),
+            ..Message::default()
+        };
+        message.read_fields(&rest[..fields])?;
+        Ok(message)
+    }
+
     fn refusal(&self) -> Refusal {
         Refusal {
             name: self.error.clone(),

@@ -2,8 +2,8 @@
 //! and says once what went wrong.
 
 #![deny(unsafe_code)]
-// sys/entry.rs has the function; unit tests have a harness of their own.
-#![cfg_attr(not(test), no_main)]
+// sys/entry.rs has the function; unit tests and fuzzing have a harness of their own.
+#![cfg_attr(not(any(test, fuzzing)), no_main)]
 
 mod argv;
 mod bundle;
@@ -15,6 +15,9 @@ mod container;
 mod dbus;
 mod fault;
 mod flags;
+#[cfg(any(test, fuzzing))]
+#[path = "../fuzz/targets/mod.rs"]
+pub mod fuzz;
 mod hooks;
 mod host;
 mod idmap;
@@ -53,7 +56,7 @@ use patience::Interrupted;
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
 /// Gives the exit code.
-#[cfg_attr(test, allow(dead_code))]
+#[cfg_attr(any(test, fuzzing), allow(dead_code))]
 fn start() -> i32 {
     let started = Instant::now();
     sys::process::ignore_backtraces();

@@ -122,7 +122,10 @@ impl<'a> Debtor<'a> {
 
 /// proc_pid_stat(5), field 3.
 fn process_state(pid: i32) -> Option<char> {
-    let stat = sys::read_text(format!("/proc/{pid}/stat")).ok()?;
+    state_in(&sys::read_text(format!("/proc/{pid}/stat")).ok()?)
+}
+
+pub fn state_in(stat: &str) -> Option<char> {
     stat[stat.rfind(')')? + 1..].trim_start().chars().next()
 }
 

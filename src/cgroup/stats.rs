@@ -185,7 +185,7 @@ impl Cgroup {
     }
 }
 
-fn parse_cpu(text: &str) -> Cpu {
+pub fn parse_cpu(text: &str) -> Cpu {
     let values = parse_flat(text);
     let value = |name: &str| values.get(name).copied().unwrap_or(0);
     Cpu {
@@ -198,7 +198,7 @@ fn parse_cpu(text: &str) -> Cpu {
     }
 }
 
-fn parse_number(text: &str) -> u64 {
+pub fn parse_number(text: &str) -> u64 {
     match text.trim() {
         "max" => UNLIMITED,
         number => number.parse().unwrap_or(0),
@@ -206,7 +206,7 @@ fn parse_number(text: &str) -> u64 {
 }
 
 /// A key and a value a line. A line that a later kernel writes otherwise is left out.
-pub(super) fn parse_flat(text: &str) -> BTreeMap<String, u64> {
+pub fn parse_flat(text: &str) -> BTreeMap<String, u64> {
     let pair = |line: &str| {
         let (key, value) = line.split_once(' ')?;
         Some((key.to_string(), value.parse().ok()?))
@@ -214,7 +214,7 @@ pub(super) fn parse_flat(text: &str) -> BTreeMap<String, u64> {
     text.lines().filter_map(pair).collect()
 }
 
-fn parse_io(text: &str) -> Vec<Device> {
+pub fn parse_io(text: &str) -> Vec<Device> {
     text.lines().filter_map(parse_device).collect()
 }
 
@@ -234,13 +234,13 @@ fn parse_device(line: &str) -> Option<Device> {
 }
 
 /// The size in `hugetlb.2MB.current`; there is a `hugetlb.2MB.rsvd.current` beside it.
-fn page_size(file: &str) -> Option<&str> {
+pub fn page_size(file: &str) -> Option<&str> {
     let size = file.strip_prefix("hugetlb.")?.strip_suffix(".current")?;
     (!size.contains('.')).then_some(size)
 }
 
 /// Before Linux 5.13 cpu.pressure had no line `full`.
-fn parse_pressure(text: &str) -> Pressure {
+pub fn parse_pressure(text: &str) -> Pressure {
     let stall = |kind: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(kind));
         line.map(parse_stall).unwrap_or_default()

@@ -65,7 +65,7 @@ fn report(container: &Container, cgroup: &Cgroup) -> Result<()> {
 }
 
 /// A duration as Go writes them: numbers with units in a row.
-fn interval(text: &str) -> Result<Duration> {
+pub fn interval(text: &str) -> Result<Duration> {
     let Some(nanoseconds) = nanoseconds(text) else {
         bail!(
             "--interval: {text:?}: is no time; give numbers with units, such as 5s, 500ms or 1m30s"

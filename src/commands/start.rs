@@ -91,7 +91,7 @@ fn stopped(container: &Container) -> Coded {
     )
 }
 
-fn ended(stat: &str, start_time: u64) -> Option<String> {
+pub fn ended(stat: &str, start_time: u64) -> Option<String> {
     let status = exit_status(stat, start_time)?;
     Some(match status & 0x7f {
         0 => format!("exited with status {}", status >> 8),

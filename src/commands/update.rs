@@ -182,7 +182,7 @@ fn size(flag: &str, text: &Option<String>) -> Result<Option<Value>> {
 }
 
 /// A size such as 512m, 1.5g or 100kb, in units of 1024; -1 is no limit.
-fn bytes(text: &str) -> Result<i64> {
+pub fn bytes(text: &str) -> Result<i64> {
     const UNITS: &str = "kmgtp";
     let lower = text.trim().to_ascii_lowercase();
     if let Ok(number) = lower.parse::<i64>() {

@@ -24,8 +24,8 @@ unsafe extern "C" {
 /// What main was called with. The standard library does not learn it from musl.
 static WORDS: AtomicPtr<*const c_char> = AtomicPtr::new(ptr::null_mut());
 
-// SAFETY: the only function of that name; unit tests have one of their harness.
-#[cfg(not(test))]
+// SAFETY: the only function of that name; unit tests and fuzzing have one of their harness.
+#[cfg(not(any(test, fuzzing)))]
 #[unsafe(no_mangle)]
 extern "C" fn main(_count: c_int, words: Words) -> c_int {
     WORDS.store(words.cast_mut(), Ordering::Relaxed);

@@ -6,7 +6,7 @@
 pub mod bpf;
 pub mod clone;
 pub mod cred;
-#[cfg_attr(test, allow(dead_code, unused_imports))]
+#[cfg_attr(any(test, fuzzing), allow(dead_code, unused_imports))]
 mod entry;
 pub mod mount;
 pub mod net;

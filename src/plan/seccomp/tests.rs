@@ -19,6 +19,8 @@ use serde_json::{Value, json};
 
 use super::architecture::ARCHITECTURES;
 use super::*;
+use crate::fuzz::cbpf::{Data, call, run};
+use crate::fuzz::seccomp::boundaries;
 
 const KILL: u32 = 0;
 const ALLOW: u32 = 0x7fff_0000;
@@ -446,69 +448,6 @@ fn print(profile: &LinuxSeccomp) -> String {
     serde_json::to_string(profile).unwrap()
 }
 
-/// `struct seccomp_data` without the instruction pointer.
-#[derive(Clone, Copy, Debug)]
-struct Data {
-    number: u32,
-    audit: u32,
-    args: [u64; 6],
-}
-
-fn call(audit: u32, number: u32) -> Data {
-    Data {
-        number,
-        audit,
-        args: [0; 6],
-    }
-}
-
-/// Runs a program as the kernel would; panics on what the kernel does not take.
-fn run(program: &[Instruction], data: &Data) -> u32 {
-    let mut accumulator = 0;
-    let mut next = 0;
-    loop {
-        let Instruction { code, jt, jf, k } = program[next];
-        next += 1;
-        let holds = match code {
-            0x06 => return k,
-            0x20 => {
-                accumulator = load(data, k);
-                continue;
-            }
-            0x54 => {
-                accumulator &= k;
-                continue;
-            }
-            0x05 => {
-                next += k as usize;
-                continue;
-            }
-            0x15 => accumulator == k,
-            0x25 => accumulator > k,
-            0x35 => accumulator >= k,
-            _ => panic!("instruction {}: code {code:#x}", next - 1),
-        };
-        next += usize::from(if holds { jt } else { jf });
-    }
-}
-
-fn load(data: &Data, offset: u32) -> u32 {
-    match offset {
-        0 => data.number,
-        4 => data.audit,
-        16..64 if offset.is_multiple_of(4) => {
-            let argument = data.args[(offset as usize - 16) / 8];
-            let upper = (offset % 8 == 4) == cfg!(target_endian = "little");
-            if upper {
-                (argument >> 32) as u32
-            } else {
-                argument as u32
-            }
-        }
-        _ => panic!("load of offset {offset}"),
-    }
-}
-
 /// What the spec says of one call, by name, where at most one action can apply.
 fn model(profile: &LinuxSeccomp, name: &str, data: &Data) -> u32 {
     let default = value(profile.default_action(), profile.default_errno_ret(), "").unwrap();
@@ -675,34 +614,6 @@ fn probes(profile: &LinuxSeccomp, abis: &[Abi], random: &mut Random) -> Vec<Data
         }
     }
     probes
-}
-
-/// Values at, next to and half like those that the profile compares with.
-fn boundaries(profile: &LinuxSeccomp) -> Vec<u64> {
-    let mut pool = vec![0, 1, 0xffff_ffff, 1 << 32, u64::MAX];
-    let args = profile
-        .syscalls()
-        .iter()
-        .flatten()
-        .flat_map(|syscall| syscall.args())
-        .flatten();
-    for arg in args {
-        for value in [arg.value(), arg.value_two().unwrap_or(arg.value())] {
-            pool.extend([
-                value,
-                value.wrapping_sub(1),
-                value.wrapping_add(1),
-                value ^ 1 << 32,
-            ]);
-            pool.extend([
-                value & 0xffff_ffff,
-                value | !0 << 32,
-                !value,
-                value & value >> 1,
-            ]);
-        }
-    }
-    pool
 }
 
 /// What libseccomp makes of the profile, without the ENOSYS rule; fails as it fails.

@@ -1,0 +1,46 @@
+//! What the kernel and the bus say. The name of a process, of a mount or of a cgroup in it is anybody's choice.
+
+use super::assert_printable;
+use crate::cgroup::stats;
+use crate::commands::{mounts, start};
+use crate::container::start_time_in;
+use crate::dbus::{self, Message};
+use crate::patience::state_in;
+
+/// Any file may be asked for any of what is in files: a later kernel may write what is not expected.
+pub fn files(data: &[u8]) {
+    let text = &*String::from_utf8_lossy(data);
+    if let Some(time) = start_time_in(text) {
+        start::ended(text, time);
+    }
+    state_in(text);
+    stats::parse_cpu(text);
+    stats::parse_io(text);
+    stats::parse_flat(text);
+    stats::parse_pressure(text);
+    for line in text.lines() {
+        stats::parse_number(line);
+        stats::page_size(line);
+        for cell in mounts::row(line).into_iter().flatten() {
+            assert_printable(&cell);
+        }
+    }
+}
+
+/// Messages one after the other, as a connection has them.
+pub fn bus(data: &[u8]) {
+    let mut rest = data;
+    while let Some((start, after)) = rest.split_first_chunk() {
+        let Ok((fields, body)) = dbus::lengths(start) else {
+            return;
+        };
+        let length = fields.next_multiple_of(8) + body;
+        let Some((message, after)) = after.split_at_checked(length) else {
+            return;
+        };
+        if let Ok(message) = Message::read(start[1], fields, message.to_vec()) {
+            message.texts();
+        }
+        rest = after;
+    }
+}
