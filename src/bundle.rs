@@ -5,6 +5,7 @@
 
 mod absent;
 mod objects;
+pub mod values;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -208,12 +209,7 @@ pub fn parse(text: &[u8]) -> Result<(Spec, Vec<String>)> {
         Ok(spec) => return Ok((spec, Vec::new())),
         Err(error) => error,
     };
-    // The reading below would take the last of them.
-    ensure!(
-        !first.to_string().starts_with("duplicate field"),
-        "{place}: {first}"
-    );
-    let mut value: Value = serde_json::from_slice(text)?;
+    let mut value = values::read(text)?;
     let unknown = tolerate(&mut value);
     absent::settle(&mut value)?;
     let spec = typed(&serde_json::to_vec(&value)?).map_err(|(path, second)| {

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::create::{Sockets, check_preserved, listen_fds, write_pid_file};
 use crate::argv;
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, values};
 use crate::cgroup::Cgroup;
 use crate::container::{Container, Status, Store};
 use crate::fault::coded;
@@ -169,7 +169,7 @@ fn plan(args: &flags::Exec, container: &Container, host: &Host, target: &Target)
 fn read(file: &Path) -> Result<Value> {
     let read = sys::io(File::open(file)).and_then(sys::read_all);
     let text = read.with_context(|| format!("--process: read {file:?}"))?;
-    serde_json::from_slice(&text).with_context(|| format!("--process: {}", file.display()))
+    values::read(&text).with_context(|| format!("--process: {}", file.display()))
 }
 
 fn changes(args: &flags::Exec, saved: &Saved, pid: i32) -> Result<Changes> {

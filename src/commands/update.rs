@@ -121,7 +121,7 @@ fn read(file: &Path) -> Result<Value> {
     };
     let text = read.with_context(|| format!("--resources: read {file:?}"))?;
     let value: Value =
-        serde_json::from_slice(&text).with_context(|| format!("--resources: {file:?}"))?;
+        bundle::values::read(&text).with_context(|| format!("--resources: {file:?}"))?;
     ensure!(
         value.is_object(),
         "--resources: {file:?}: must be a JSON object, as linux.resources is"
