@@ -92,14 +92,21 @@ pub fn io<T>(result: std::io::Result<T>) -> Result<T> {
     })
 }
 
-/// All of a config or of a part of it. Several copies are made, and a device may have no end.
+/// All of a config or of a part of it. A device may have no end; and read without types a number takes sixteen times its text,
+/// an object a hundred times.
 pub fn read_all(from: impl Read) -> Result<Vec<u8>> {
-    const LONGEST: u64 = 32 << 20;
+    const LONGEST: u64 = 8 << 20;
+    const MOST: usize = 200_000;
     let mut text = Vec::with_capacity(8 << 10);
     io(from.take(LONGEST + 1).read_to_end(&mut text))?;
     anyhow::ensure!(
         text.len() as u64 <= LONGEST,
         "has more than {LONGEST} bytes, and no config is that long"
+    );
+    let count = |wanted: &[u8]| text.iter().filter(|byte| wanted.contains(byte)).count();
+    anyhow::ensure!(
+        count(b"{[") <= MOST && count(b",") <= 5 * MOST,
+        "has more than {MOST} lists and objects, or five times as many values, and no config has that many"
     );
     Ok(text)
 }
