@@ -10,6 +10,7 @@ mod support;
 mod annotations; // what engines add: agents, receivers, files for hooks; the owner of a cgroup
 mod bad_input; // what is refused, with which words, and that nothing stays behind
 mod binds; // bind mounts, recursive attributes, id maps, what may be covered
+mod bounds; // very long, very deep, and in no encoding: refused or carried out, with little memory
 mod budgets; // counts of what each verb costs
 mod capabilities; // users, groups, capabilities
 mod captures; // what engines have sent, on a rootfs that stands in for theirs
