@@ -37,7 +37,7 @@ export RUSTUP_HOME ?= $(USER_HOME)/.rustup
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test test-cli torture oracle integration integration-nightly conformance fuzz bench install uninstall clean
+.PHONY: help setup build run test test-cli torture oracle integration integration-nightly conformance fuzz lint-deps bench install uninstall clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -63,6 +63,8 @@ test: setup ## check the format, lint, run all tests and the OCI validation suit
 	@$(call install_packages,$(TEST_PACKAGES))
 	@$(call component,fmt,rustfmt,--check)
 	@$(call component,clippy,clippy,--all-targets --locked -- -D warnings)
+	@if cargo deny --version >/dev/null 2>&1; then echo "cargo deny"; cargo deny --offline check bans licenses sources; \
+		else echo "make: SKIPPED cargo deny: get it by: make lint-deps"; fi
 	RUNTIME= cargo test --locked
 	@if command -v g++ >/dev/null; then FUZZ_SECONDS=5 fuzz/run.sh; \
 		else echo "make: SKIPPED fuzzing, of which the kept inputs were tried: get g++ by: make fuzz"; fi
@@ -100,6 +102,10 @@ conformance: setup ## run the OCI validation suite alone
 fuzz: setup ## feed each parser with changed inputs, for FUZZ_SECONDS (60); TARGETS="config state" takes these only
 	@$(call install_packages,$(FUZZ_PACKAGES))
 	@fuzz/run.sh $(TARGETS)
+
+lint-deps: setup ## check licences, sources and known faults of the crates; without cargo-deny it is built first
+	@cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny
+	cargo deny check
 
 bench: build ## measure it, crun, runc and what the kernel needs; QUICK=1 tries that out in a minute
 	@$(call install_packages,$(ORACLES))
