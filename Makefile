@@ -28,6 +28,7 @@ TEST_PACKAGES := procps iproute2 uidmap
 ORACLES := runc crun
 # What libFuzzer is compiled with.
 FUZZ_PACKAGES := g++
+FUZZ := $(or $(CARGO_TARGET_DIR),target)/fuzz/x86_64-unknown-linux-gnu/debug/fuzz
 
 # rustup installs for one user, and often into no path that root has; sudo changes the home as well.
 USER_HOME := $(shell getent passwd $(or $(SUDO_USER),$(shell id -u)) | cut -d: -f6)
@@ -66,8 +67,8 @@ test: setup ## check the format, lint, run all tests and the OCI validation suit
 	@if cargo deny --version >/dev/null 2>&1; then echo "cargo deny"; cargo deny --offline check bans licenses sources; \
 		else echo "make: SKIPPED cargo deny: get it by: make lint-deps"; fi
 	RUNTIME= cargo test --locked
-	@if command -v g++ >/dev/null; then FUZZ_SECONDS=5 fuzz/run.sh; \
-		else echo "make: SKIPPED fuzzing, of which the kept inputs were tried: get g++ by: make fuzz"; fi
+	@if [ -x $(FUZZ) ]; then FUZZ_SECONDS=5 fuzz/run.sh; \
+		else echo "make: SKIPPED fuzzing, but for the kept inputs, which cargo test has tried: make fuzz builds it"; fi
 	@integration/conformance/run.sh
 
 test-cli: setup ## run the black-box tests on the program that $RUNTIME names, by default this one

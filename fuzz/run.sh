@@ -27,7 +27,7 @@ try() {
     local log=$target/$1.log
     mkdir -p "$target/corpus/$1" "$target/found"
     if FUZZ_TARGET=$1 "$program" -seed="$seed" -max_total_time="$seconds" -rss_limit_mb=256 -malloc_limit_mb=64 -timeout=10 \
-        -max_len=65536 -print_final_stats=1 -artifact_prefix="$target/found/$1-" "$target/corpus/$1" "$here/corpus/$1" >"$log" 2>&1
+        -max_len=16384 -print_final_stats=1 -artifact_prefix="$target/found/$1-" "$target/corpus/$1" "$here/corpus/$1" >"$log" 2>&1
     then
         printf '  %-10s %9s runs, %4s MB, %5s blocks\n' "$1" "$(stat number_of_executed_units)" "$(stat peak_rss_mb)" \
             "$(sed -n 's/.* cov: \([0-9]*\).*/\1/p' "$log" | tail -1)"

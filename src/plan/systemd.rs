@@ -294,7 +294,8 @@ fn cpu_max(text: &str, field: &str) -> Result<Vec<Property>> {
     ensure!(period > 0, "{field}: {text}: the period must not be 0");
     let share = match quota {
         u64::MAX => u64::MAX,
-        _ => u64::try_from(u128::from(quota) * 1_000_000 / u128::from(period)).unwrap_or(u64::MAX),
+        _ => u64::try_from((u128::from(quota) * 1_000_000).div_ceil(u128::from(period)))
+            .unwrap_or(u64::MAX),
     };
     let share = share.checked_next_multiple_of(STEP).unwrap_or(u64::MAX);
     Ok(vec![
@@ -386,6 +387,7 @@ mod tests {
             ("150000 100000", "1500000", "100000"),
             ("max 50000", "infinity", "50000"),
             ("18446744073710 1", "infinity", "1"),
+            ("100 200045867", "10000", "200045867"),
         ] {
             let want = [
                 format!("CPUQuotaPerSecUSec={share}"),
