@@ -8,6 +8,7 @@
 mod support;
 
 mod annotations; // what engines add: agents, receivers, files for hooks; the owner of a cgroup
+mod attacks; // those of past advisories, by their number in docs/security.md
 mod bad_input; // what is refused, with which words, and that nothing stays behind
 mod binds; // bind mounts, recursive attributes, id maps, what may be covered
 mod bounds; // very long, very deep, and in no encoding: refused or carried out, with little memory

@@ -21,6 +21,7 @@ pub struct Call {
     setup: Option<fn() -> io::Result<()>>,
     cwd: PathBuf,
     terminal: Option<OwnedFd>,
+    user: Option<u32>,
 }
 
 impl Call {
@@ -39,7 +40,14 @@ impl Call {
             setup: None,
             cwd: dir.into(),
             terminal: None,
+            user: None,
         }
+    }
+
+    /// Calls as this ordinary user, who can do nothing but with the own files.
+    pub fn as_user(mut self, id: u32) -> Call {
+        self.user = Some(id);
+        self
     }
 
     pub fn stdin(mut self, text: &str) -> Call {
@@ -138,7 +146,7 @@ impl Call {
             command.stdin(copy()).stdout(copy()).stderr(copy());
         }
         let private = runtime() != Runtime::Cofferdam && !is_pure_v2();
-        let (fds, setup) = (self.fds, self.setup);
+        let (fds, setup, user) = (self.fds, self.setup, self.user);
         // SAFETY: between fork and exec only system calls on memory that exists already.
         unsafe {
             command.pre_exec(move || {
@@ -148,7 +156,8 @@ impl Call {
                 for (fd, number) in &fds {
                     give(fd.as_raw_fd(), *number)?;
                 }
-                setup.map_or(Ok(()), |setup| setup())
+                setup.map_or(Ok(()), |setup| setup())?;
+                user.map_or(Ok(()), become_user)
             });
         }
         let child = command.spawn()?;
@@ -332,6 +341,16 @@ fn give(fd: RawFd, number: RawFd) -> io::Result<()> {
         }
     };
     check(result)
+}
+
+/// For good.
+pub fn become_user(id: u32) -> io::Result<()> {
+    // SAFETY: plain calls that touch no memory of ours.
+    unsafe {
+        check(libc::setgroups(0, std::ptr::null()))?;
+        check(libc::setresgid(id, id, id))?;
+        check(libc::setresuid(id, id, id))
+    }
 }
 
 /// The other runtimes want a host with nothing but cgroup v2: a private view that looks like one.

@@ -33,6 +33,10 @@ pub struct Bundle {
     pub globals: Vec<String>,
     pub flags: Vec<String>,
     stdin: Option<String>,
+    /// Who calls, if not root, and with which copy of the program.
+    caller: Option<(u32, PathBuf)>,
+    /// What belongs to whom when a container is made.
+    owner: Option<(&'static str, u32)>,
     canary: host::Canary,
     mounted: Vec<host::Mounted>,
 }
@@ -65,6 +69,8 @@ impl Bundle {
             globals: vec![],
             flags: vec![],
             stdin: None,
+            caller: None,
+            owner: None,
             canary: host::Canary::take(),
             mounted: vec![],
         }
@@ -133,12 +139,27 @@ impl Bundle {
     }
 
     /// A user namespace whose root is host id 100000, and a rootfs that belongs to it.
-    pub fn in_user_namespace(self) -> Bundle {
+    pub fn in_user_namespace(mut self) -> Bundle {
+        self.owner = Some(("rootfs", 100000));
         let map = json!([{"containerID": 0, "hostID": 100000, "size": 65536}]);
         host::chown_tree(&self.rootfs(), 100000);
         self.push("/linux/namespaces", json!({"type": "user"}))
             .set("/linux/uidMappings", map.clone())
             .set("/linux/gidMappings", map)
+    }
+
+    /// Calls as an ordinary user, who is root in the container, has no cgroup, and owns all of the bundle.
+    pub fn of_user(mut self, id: u32) -> Bundle {
+        let program = self.dir.join(binary().file_name().expect("a name"));
+        host::copy_program(&binary(), &program);
+        self.caller = Some((id, program));
+        self.owner = Some(("", id));
+        let map = json!([{"containerID": 0, "hostID": id, "size": 1}]);
+        self.push("/linux/namespaces", json!({"type": "user"}))
+            .set("/linux/uidMappings", map.clone())
+            .set("/linux/gidMappings", map)
+            .remove("/linux/cgroupsPath")
+            .remove("/linux/resources")
     }
 
     /// Gives a tree below the bundle to another owner.
@@ -220,7 +241,10 @@ impl Bundle {
         let mut all = vec!["--root".to_string(), root];
         all.extend(self.globals.clone());
         all.extend(args.iter().map(|a| a.to_string()));
-        let call = Call::new(&self.dir, all);
+        let mut call = Call::new(&self.dir, all);
+        if let Some((user, program)) = &self.caller {
+            call = call.program(program).as_user(*user);
+        }
         match &self.stdin {
             Some(text) => call.stdin(text),
             None => call,
@@ -241,6 +265,9 @@ impl Bundle {
     /// A call of `create` or `run` with the bundle and its flags; writes the config first.
     pub fn call_new(&self, verb: &str, more: &[&str]) -> Call {
         self.write_config();
+        if let Some((tree, user)) = self.owner {
+            self.give(tree, user);
+        }
         let dir = self.dir.display().to_string();
         let mut args = vec![verb, "--bundle", &dir];
         args.extend(self.flags.iter().map(String::as_str));

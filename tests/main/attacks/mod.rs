@@ -1,0 +1,9 @@
+//! Attacks of past advisories, T01 to T20, each as root, as root with a user namespace, and as an ordinary user.
+
+mod credentials; // T15, T17, T19: who the payload is
+mod descriptors; // T11: a descriptor of the host as the way out
+mod input; // T20: ids, paths and keys that lead elsewhere
+mod links; // T12, T16: links in the image where the runtime makes files
+mod nodes; // T13, T14: false devices
+mod typing; // T18: typing into the caller's terminal
+mod ways;
