@@ -1,1 +1,212 @@
-//! x
+//! T11: an open directory of the host, which the caller or the runtime has left open, as the way to the working directory or to
+//! the program. CVE-2024-21626.
+
+use super::ways::{Outside, each_way};
+use crate::support::{Bundle, Call, Output};
+use serde_json::json;
+use std::fs::{self, File};
+
+/// All that the caller leaves open, and those that a runtime itself has in use.
+const OPEN: std::ops::Range<i32> = 3..64;
+const USED: std::ops::Range<i32> = 3..10;
+
+/// Has the runtime inherit that directory as each of the numbers.
+fn with_open(call: Call, dir: &str) -> Call {
+    OPEN.fold(call, |call, number| {
+        call.fd(File::open(dir).expect("open"), number)
+    })
+}
+
+/// A few of the open ones, others each time; all of them with `COFFERDAM_TORTURE`.
+fn open_ones() -> impl Iterator<Item = i32> {
+    let all = std::env::var_os("COFFERDAM_TORTURE").is_some();
+    let (stride, offset) = if all {
+        (1, 0)
+    } else {
+        (8, std::process::id() as usize % 8)
+    };
+    OPEN.skip(offset).step_by(stride)
+}
+
+/// Every open number by its plain name, and some by the other names; each once more where only the runtime's own are open.
+fn tried<const N: usize>(names: fn(i32) -> [String; N]) -> impl Iterator<Item = (String, bool)> {
+    let plain = open_ones().map(move |number| (names(number)[0].clone(), true));
+    let others = [3, 7].into_iter().flat_map(names).map(|name| (name, true));
+    let own = USED.flat_map(move |number| names(number).into_iter().take(2));
+    plain.chain(others).chain(own.map(|name| (name, false)))
+}
+
+/// Names for the N-th descriptor of the process; the last one is a link of the image.
+fn directories(number: i32) -> [String; 5] {
+    let fd = format!("/proc/self/fd/{number}");
+    [
+        fd.clone(),
+        format!("{fd}/../../.."),
+        format!("/proc/1/fd/{number}"),
+        format!("/proc/thread-self/fd/{number}"),
+        format!("/w{number}"),
+    ]
+}
+
+fn with_links(c: Bundle) -> Bundle {
+    USED.fold(c, |c, number| {
+        c.link(&format!("/w{number}"), &format!("/proc/self/fd/{number}"))
+    })
+}
+
+/// Where the payload is, and what it sees of the host from there.
+fn questions(outside: &Outside) -> [String; 2] {
+    ["ls .".into(), format!("ls {}", outside.upwards())]
+}
+
+fn assert_inside(output: &Output, outside: &Outside, what: &str) {
+    if output.code() == 0 {
+        let [here, above] = questions(outside).map(|question| output.answer(&question));
+        let inside = !here.contains("secret") && above == "ENOENT";
+        assert!(inside, "{what}: {here}; {above}");
+    }
+    assert!(
+        !output.stdout().contains("secret"),
+        "{what}: {}",
+        output.describe()
+    );
+}
+
+#[test]
+fn t11_no_descriptor_is_the_working_directory() {
+    for c in each_way!() {
+        let outside = Outside::new(&c, &["secret"]);
+        let mut c = with_links(c).asks(&questions(&outside).each_ref().map(String::as_str));
+        for (cwd, open) in tried(directories) {
+            c = c.set("/process/cwd", json!(cwd));
+            let call = c.call_new("run", &[]);
+            let call = if open {
+                with_open(call, &outside.dir)
+            } else {
+                call
+            };
+            assert_inside(&call.finish(), &outside, &cwd);
+        }
+        outside.assert_untouched("the working directory");
+    }
+}
+
+#[test]
+fn t11_no_descriptor_is_the_working_directory_of_exec() {
+    for c in each_way!() {
+        let outside = Outside::new(&c, &["secret"]);
+        let c = with_links(c).asks(&["pause"]);
+        c.up();
+        let words = questions(&outside).join(" ; ");
+        for (cwd, open) in tried(directories) {
+            let args = ["exec", "--cwd", &cwd, &c.id, "/payload"];
+            let args: Vec<&str> = args.into_iter().chain(words.split(' ')).collect();
+            let call = c.call(&args);
+            let call = if open {
+                with_open(call, &outside.dir)
+            } else {
+                call
+            };
+            assert_inside(&call.finish(), &outside, &cwd);
+        }
+        outside.assert_untouched("the working directory");
+    }
+}
+
+/// Programs by way of the N-th descriptor; where that is the root of the host, they are there.
+fn programs(number: i32) -> [String; 6] {
+    let fd = format!("/proc/self/fd/{number}");
+    [
+        format!("{fd}/bin/true"),
+        format!("{fd}/../../../../../../../bin/true"),
+        fd,
+        format!("/proc/1/fd/{number}/bin/true"),
+        format!("/w{number}/bin/true"),
+        format!("/proc/self/cwd/proc/self/fd/{number}/bin/true"),
+    ]
+}
+
+/// The image has no such file, so every one of them must fail.
+#[test]
+fn t11_no_descriptor_leads_to_the_program() {
+    for c in each_way!() {
+        let mut c = with_links(c);
+        let up = ("/proc/self/cwd/../../../bin/true".to_string(), true);
+        for (program, open) in tried(programs).chain([up]) {
+            c = c.set("/process/args", json!([program]));
+            let call = c.call_new("run", &[]);
+            let output = if open { with_open(call, "/") } else { call }.finish();
+            assert_ne!(output.code(), 0, "{program}: {}", output.describe());
+        }
+    }
+}
+
+#[test]
+fn t11_no_descriptor_leads_to_the_program_of_exec() {
+    for c in each_way!() {
+        let c = with_links(c).asks(&["pause"]);
+        c.up();
+        for (program, open) in tried(programs) {
+            let call = c.call(&["exec", &c.id, &program]);
+            let output = if open { with_open(call, "/") } else { call }.finish();
+            assert_ne!(output.code(), 0, "{program}: {}", output.describe());
+        }
+    }
+}
+
+/// What the waiting process has open: kinds, and directories by their paths.
+fn open_files(pid: i32) -> Vec<(i32, String)> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd"))
+        .expect("open files")
+        .flatten();
+    let mut all: Vec<(i32, String)> = entries
+        .map(|entry| {
+            let number = entry
+                .file_name()
+                .to_string_lossy()
+                .parse()
+                .expect("a number");
+            let target = fs::read_link(entry.path())
+                .expect("a target")
+                .display()
+                .to_string();
+            let is_dir = fs::metadata(entry.path()).is_ok_and(|meta| meta.is_dir());
+            (
+                number,
+                if is_dir {
+                    format!("directory {target}")
+                } else {
+                    target
+                },
+            )
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn t11_nothing_of_the_host_is_open_while_created() {
+    for c in each_way!() {
+        let c = c.asks(&["report", "pause"]);
+        let outside = Outside::new(&c, &["kept"]);
+        for preserved in [0, 1] {
+            let flag = format!("--preserve-fds={preserved}");
+            let kept = format!("{}/kept", outside.dir);
+            let call = with_open(c.call_new("create", &[&flag]), &outside.dir);
+            let output = call.fd(File::open(&kept).expect("open"), 3).finish().ok();
+            let own = open_files(c.pid());
+            for (number, target) in own.iter().filter(|(number, _)| *number > 2) {
+                let kinds = ["pipe:", "socket:", "anon_inode:", "/memfd:"];
+                let harmless = kinds.iter().any(|kind| target.starts_with(kind));
+                let asked_for = *number < 3 + preserved && *target == kept;
+                assert!(harmless || asked_for, "{own:?}");
+            }
+            c.start().ok();
+            output.wait_for("report => ");
+            let count = output.report()["fds"].as_object().expect("files").len();
+            assert_eq!(count as i32, 3 + preserved, "{}", output.describe());
+            c.delete(&["--force"]).ok();
+        }
+    }
+}
