@@ -113,12 +113,13 @@ fn set_up(plan: &Plan, channel: &ChildEnd, mut materials: Materials) -> Result<e
     };
 
     console::take_over_stdio(terminal, plan.process.identity.uid)?;
-    let ready = exec::prepare(plan)?;
-    process::set_parent_death_signal(libc::SIGKILL)?;
-    // The parent's own descriptors came along; a waiting container holds none of the host.
+    // The parent's own descriptors came along, and some of the caller. No path of the container may lead through them,
+    // and a waiting one holds none of the host.
     let keep = [Some(channel.as_fd()), gate.map(AsFd::as_fd)];
     let keep: Vec<BorrowedFd> = keep.into_iter().flatten().collect();
     exec::close_all_but(&keep, plan.process.preserve_fds)?;
+    let ready = exec::prepare(plan)?;
+    process::set_parent_death_signal(libc::SIGKILL)?;
     timings::step(|| "find the program, prepare its identity".to_string());
     for piece in timings::pieces(LONGEST) {
         channel.send(Up::Timings(piece))?;

@@ -210,3 +210,19 @@ fn t11_nothing_of_the_host_is_open_while_created() {
         }
     }
 }
+
+/// Not only by exec at last, which has none of them: they do not even tell which files the host has.
+#[test]
+fn t11_files_behind_a_descriptor_are_not_looked_at() {
+    for c in each_way!() {
+        let mut said = vec![];
+        let mut c = c;
+        for name in ["true", "no-such-file"] {
+            let program = format!("/proc/self/fd/17/bin/{name}");
+            c = c.set("/process/args", json!([program]));
+            let output = with_open(c.call_new("create", &[]), "/").finish().fails();
+            said.push(output.stderr().replace(name, ""));
+        }
+        assert_eq!(said[0], said[1]);
+    }
+}
