@@ -5,5 +5,7 @@ mod descriptors; // T11: a descriptor of the host as the way out
 mod input; // T20: ids, paths and keys that lead elsewhere
 mod links; // T12, T16: links in the image where the runtime makes files
 mod nodes; // T13, T14: false devices
+mod post; // what holds after every attack
+mod proc; // T05, T06: false procfs
 mod typing; // T18: typing into the caller's terminal
 mod ways;
