@@ -152,8 +152,13 @@ fn is_refusal(error: &anyhow::Error) -> bool {
 impl Target {
     /// Lets this process's next child be born in the container's pid namespace. Without privilege over
     /// that only a process of the container's user namespace may ask for it: false.
+    ///
+    /// False too if the processes in there may have CAP_SYS_PTRACE over that child: it would be seen by them while its root
+    /// and its descriptors are still the host's (CVE-2016-9962).
     fn prepare(&self) -> bool {
-        self.flags & clone::NEWPID == 0 || clone::setns(&self.pidfd, clone::NEWPID).is_ok()
+        let seen = self.flags & clone::NEWPID != 0;
+        let own_user = self.flags & clone::NEWUSER != 0;
+        !seen || own_user && clone::setns(&self.pidfd, clone::NEWPID).is_ok()
     }
 
     /// Joins the user namespace alone, to act with its privilege before the others are joined.
@@ -386,7 +391,11 @@ fn relay(
     channel: ChildEnd,
     mut materials: Materials,
 ) -> ! {
-    match join_and_clone(plan, joins, materials.target.take()) {
+    let made = match materials.target.take() {
+        Some(target) => enter_and_clone(plan, target, &channel),
+        None => join_and_clone(plan, joins),
+    };
+    match made {
         Ok(Side::Child) => init::run(plan, channel, materials),
         Ok(Side::Parent { pid, pidfd }) => {
             let sent = channel.send(Up::Pid(pid, pidfd));
@@ -399,15 +408,15 @@ fn relay(
     }
 }
 
-fn join_and_clone(
-    plan: &Plan,
-    joins: Vec<(&Join, OwnedFd)>,
-    target: Option<Target>,
-) -> Result<Side> {
-    if let Some(target) = target {
-        target.enter()?;
-        return clone::clone3(clone::PARENT, None).context("make the process");
-    }
+/// Nothing of the host is left that the container could find in the process.
+fn enter_and_clone(plan: &Plan, target: Target, channel: &ChildEnd) -> Result<Side> {
+    target.enter()?;
+    drop(target);
+    init::close_all_but(&[channel.as_fd()], plan.process.preserve_fds)?;
+    clone::clone3(clone::PARENT, None).context("make the process")
+}
+
+fn join_and_clone(plan: &Plan, joins: Vec<(&Join, OwnedFd)>) -> Result<Side> {
     let offsets = &plan.namespaces.time_offsets;
     let within = !offsets.is_empty() && plan.namespaces.joins(clone::NEWUSER);
     let clock = within.then(clone::open_time_offsets).transpose();

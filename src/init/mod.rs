@@ -34,6 +34,8 @@ use crate::sys::{clone, cred, named, net, path, process, socket};
 use crate::timings;
 use crate::trees::Trees;
 
+pub use exec::close_all_but;
+
 /// What the parent has opened for the child.
 pub struct Materials<'a> {
     /// For `Source::Opened`, by index.

@@ -3,6 +3,7 @@
 mod credentials; // T15, T17, T19: who the payload is
 mod descriptors; // T11: a descriptor of the host as the way out
 mod input; // T20: ids, paths and keys that lead elsewhere
+mod joining; // T03, T04: the runtime, seen from inside
 mod links; // T12, T16: links in the image where the runtime makes files
 mod nodes; // T13, T14: false devices
 mod post; // what holds after every attack

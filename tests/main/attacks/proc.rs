@@ -30,7 +30,10 @@ fn t05_a_sysctl_is_not_written_into_a_fake_proc() {
         let mut world = World::new(&c);
         let question = format!("read {SYSCTL}");
         c = c.asks(&[&question]);
-        assert_eq!(attack(&c, &mut world, "the real one").answer(&question), "1");
+        assert_eq!(
+            attack(&c, &mut world, "the real one").answer(&question),
+            "1"
+        );
         c = c
             .without("/mounts", "destination", "/proc")
             .file(SYSCTL, "UNTOUCHED");
@@ -78,7 +81,14 @@ fn t05_proc_is_procfs_however_it_is_spelled() {
         let mut c = c.link("/plink", "proc").folder("/x");
         let mut world = World::new(&c);
         let base = c.spec.clone();
-        let targets = ["/proc", "/proc/", "//proc", "/./proc", "/x/../proc", "/plink"];
+        let targets = [
+            "/proc",
+            "/proc/",
+            "//proc",
+            "/./proc",
+            "/x/../proc",
+            "/plink",
+        ];
         for (target, kind) in targets
             .iter()
             .flat_map(|target| [(target, "tmpfs"), (target, "bind")])
@@ -116,7 +126,11 @@ fn t05_nothing_is_mounted_below_proc() {
             ("bind", &outside, "/proc/self/attr/exec"),
             ("bind", &outside, "/proc/self/attr/apparmor/exec"),
             ("bind", &outside, "/proc/self/oom_score_adj"),
-            ("bind", "/proc/sys/kernel/core_pattern", "/proc/self/attr/exec"),
+            (
+                "bind",
+                "/proc/sys/kernel/core_pattern",
+                "/proc/self/attr/exec",
+            ),
         ];
         for (kind, source, target) in cases {
             c.spec = base.clone();
@@ -132,7 +146,10 @@ fn t05_nothing_is_mounted_below_proc() {
 fn t05_a_label_is_not_written_into_a_fake_proc() {
     let profiles = Path::new("/sys/kernel/security/apparmor/profiles");
     if !profiles.exists() {
-        say_skipped(module_path!(), "the label of T05: this kernel has no AppArmor");
+        say_skipped(
+            module_path!(),
+            "the label of T05: this kernel has no AppArmor",
+        );
     }
     let apparmor = profiles.exists();
     for c in each_way!() {
@@ -189,8 +206,10 @@ fn t06_a_link_on_the_way_to_proc_takes_no_mask_off() {
             c = mounted_at(c, target);
             let output = attack(&c, &mut world, target);
             if output.code() == 0 {
-                assert_eq!(output.answer(questions[0]), "", "{target}");
-                assert_eq!(output.answer(questions[1]), "EROFS", "{target}");
+                let answers = questions.map(|question| output.answer(question));
+                let masked = answers == ["", "EROFS"];
+                let elsewhere = answers == ["ENOENT", "ENOENT"];
+                assert!(masked || elsewhere, "{target}: {answers:?}");
             }
         }
     }
@@ -207,7 +226,9 @@ fn t06_proc_does_not_land_in_a_volume() {
             .link("/proc", "/volume/proc")
             .folder("/volume")
             .asks(&["stat /payload"]);
-        let mut mounts = vec![json!({"destination": "/volume", "type": "bind", "source": volume, "options": ["rbind"]})];
+        let mut mounts = vec![
+            json!({"destination": "/volume", "type": "bind", "source": volume, "options": ["rbind"]}),
+        ];
         mounts.extend(c.spec["mounts"].as_array().expect("mounts").clone());
         c = c.set("/mounts", json!(mounts));
         attack(&c, &mut world, "a volume").fails();

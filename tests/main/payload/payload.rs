@@ -5,6 +5,7 @@
 
 #![no_main]
 
+mod prowl;
 mod report;
 
 use std::ffi::{CString, c_char, c_int, c_long, c_ulong, c_void};
@@ -56,6 +57,7 @@ fn answer(command: &str, args: &[&str]) -> String {
     let arg = |i: usize| args.get(i).copied().unwrap_or("");
     match command {
         "report" => report::report(),
+        "prowl" => prowl::prowl(arg(0)),
         "read" => fs::read(arg(0)).map_or_else(|e| name(&e), |b| text(&b)),
         "write" => done(
             fs::OpenOptions::new()
