@@ -1,6 +1,7 @@
 //! T15, T17, T19: the payload is who it was to be, with no capability that nobody listed, and confined as its container is.
 //! CVE-2026-30892.
 
+use super::post::World;
 use super::ways::each_way;
 use crate::support::{Bundle, Output, Runtime, runtime};
 use serde_json::{Value, json};
@@ -35,6 +36,7 @@ fn exec_file(c: &Bundle, field: &str, value: Option<Value>) -> Output {
 #[test]
 fn t15_exec_runs_as_the_user_that_was_named() {
     for c in each_way!() {
+        let mut world = World::new(&c);
         let maps = c.spec.pointer("/linux/uidMappings").cloned();
         let only_root = maps.is_some_and(|maps| maps[0]["size"] == 1);
         let c = up(c.file(
@@ -67,12 +69,14 @@ fn t15_exec_runs_as_the_user_that_was_named() {
             );
             assert_eq!(report["groups"], json!([]), "{user}");
         }
+        world.assert_after(&c, "afterwards");
     }
 }
 
 #[test]
 fn t15_a_process_file_runs_as_its_user() {
     for c in each_way!() {
+        let mut world = World::new(&c);
         let maps = c.spec.pointer("/linux/uidMappings").cloned();
         let only_root = maps.is_some_and(|maps| maps[0]["size"] == 1);
         let c = up(c);
@@ -87,6 +91,7 @@ fn t15_a_process_file_runs_as_its_user() {
             let ids = (&report["uid"], &report["euid"], &report["gid"]);
             assert_eq!(ids, (&json!(uid), &json!(uid), &json!(gid)));
         }
+        world.assert_after(&c, "afterwards");
     }
 }
 
@@ -181,6 +186,7 @@ fn judge(given: &Option<Value>, output: Output) {
 #[test]
 fn t17_no_capability_is_there_that_was_not_listed() {
     for mut c in each_way!() {
+        let mut world = World::new(&c);
         for given in matrix() {
             c = c.remove("/process/capabilities");
             if let Some(sets) = &given {
@@ -188,12 +194,14 @@ fn t17_no_capability_is_there_that_was_not_listed() {
             }
             judge(&given, c.run());
         }
+        world.assert_after(&c, "afterwards");
     }
 }
 
 #[test]
 fn t17_exec_has_what_its_container_has() {
     for mut c in each_way!() {
+        let mut world = World::new(&c);
         for given in matrix() {
             c = c.asks(&["pause"]).remove("/process/capabilities");
             if let Some(sets) = &given {
@@ -208,17 +216,20 @@ fn t17_exec_has_what_its_container_has() {
             judge(&given, same);
             c.delete(&["--force"]).ok();
         }
+        world.assert_after(&c, "afterwards");
     }
 }
 
 #[test]
 fn t17_a_process_file_has_what_it_lists() {
     for c in each_way!() {
+        let mut world = World::new(&c);
         let c = up(c.caps(&["CAP_KILL", "CAP_CHOWN"]));
         for given in matrix().into_iter().flatten() {
             let output = exec_file(&c, "capabilities", Some(given.clone()));
             judge(&Some(given), output);
         }
+        world.assert_after(&c, "afterwards");
     }
 }
 
@@ -243,6 +254,7 @@ fn confinement(output: Output) -> (String, String) {
 #[test]
 fn t19_exec_is_confined_as_its_container_is() {
     for c in each_way!() {
+        let mut world = World::new(&c);
         let c = up(confined(c));
         let all = ("1".to_string(), "2".to_string());
         assert_eq!(confinement(exec(&c, &[])), all);
@@ -251,12 +263,14 @@ fn t19_exec_is_confined_as_its_container_is() {
             confinement(exec(&c, &["--user", "0", "--cap", "CAP_SYS_ADMIN"])),
             all
         );
+        world.assert_after(&c, "afterwards");
     }
 }
 
 #[test]
 fn t19_a_process_file_does_not_lift_what_confines_its_container() {
     for c in each_way!() {
+        let mut world = World::new(&c);
         let c = up(confined(c));
         for value in [
             None,
@@ -267,12 +281,14 @@ fn t19_a_process_file_does_not_lift_what_confines_its_container() {
             let seen = confinement(exec_file(&c, "noNewPrivileges", value.clone()));
             assert_eq!(seen, ("1".to_string(), "2".to_string()), "{value:?}");
         }
+        world.assert_after(&c, "afterwards");
     }
 }
 
 #[test]
 fn t19_exec_can_confine_itself_more_than_its_container() {
     for c in each_way!() {
+        let mut world = World::new(&c);
         let c = up(c.set("/process/noNewPrivileges", json!(false)));
         let privileges = |output: Output| confinement(output).0;
         assert_eq!(privileges(exec(&c, &[])), "0");
@@ -282,6 +298,7 @@ fn t19_exec_can_confine_itself_more_than_its_container() {
             "1"
         );
         assert_eq!(privileges(exec_file(&c, "noNewPrivileges", None)), "0");
+        world.assert_after(&c, "afterwards");
     }
 }
 
@@ -289,10 +306,12 @@ fn t19_exec_can_confine_itself_more_than_its_container() {
 #[test]
 fn t19_a_flag_does_not_lift_what_confines_its_container() {
     for c in each_way!() {
+        let mut world = World::new(&c);
         let c = up(confined(c));
         let output = exec(&c, &["--no-new-privs=false"]);
         if output.code() == 0 || runtime() == Runtime::Cofferdam {
             assert_eq!(confinement(output).0, "1");
         }
+        world.assert_after(&c, "afterwards");
     }
 }

@@ -1,7 +1,8 @@
 //! T11: an open directory of the host, which the caller or the runtime has left open, as the way to the working directory or to
 //! the program. CVE-2024-21626.
 
-use super::ways::{Outside, each_way};
+use super::post::World;
+use super::ways::each_way;
 use crate::support::{Bundle, Call, Output};
 use serde_json::json;
 use std::fs::{self, File};
@@ -55,13 +56,13 @@ fn with_links(c: Bundle) -> Bundle {
 }
 
 /// Where the payload is, and what it sees of the host from there.
-fn questions(outside: &Outside) -> [String; 2] {
-    ["ls .".into(), format!("ls {}", outside.upwards())]
+fn questions(world: &World) -> [String; 2] {
+    ["ls .".into(), format!("ls {}", world.outside.upwards())]
 }
 
-fn assert_inside(output: &Output, outside: &Outside, what: &str) {
+fn assert_inside(output: &Output, world: &World, what: &str) {
     if output.code() == 0 {
-        let [here, above] = questions(outside).map(|question| output.answer(&question));
+        let [here, above] = questions(world).map(|question| output.answer(&question));
         let inside = !here.contains("secret") && above == "ENOENT";
         assert!(inside, "{what}: {here}; {above}");
     }
@@ -75,41 +76,41 @@ fn assert_inside(output: &Output, outside: &Outside, what: &str) {
 #[test]
 fn t11_no_descriptor_is_the_working_directory() {
     for c in each_way!() {
-        let outside = Outside::new(&c, &["secret"]);
-        let mut c = with_links(c).asks(&questions(&outside).each_ref().map(String::as_str));
+        let mut world = World::with(&c, &["secret"]);
+        let mut c = with_links(c).asks(&questions(&world).each_ref().map(String::as_str));
         for (cwd, open) in tried(directories) {
             c = c.set("/process/cwd", json!(cwd));
             let call = c.call_new("run", &[]);
             let call = if open {
-                with_open(call, &outside.dir)
+                with_open(call, &world.outside.dir)
             } else {
                 call
             };
-            assert_inside(&call.finish(), &outside, &cwd);
+            assert_inside(&call.finish(), &world, &cwd);
         }
-        outside.assert_untouched("the working directory");
+        world.assert_after(&c, "afterwards");
     }
 }
 
 #[test]
 fn t11_no_descriptor_is_the_working_directory_of_exec() {
     for c in each_way!() {
-        let outside = Outside::new(&c, &["secret"]);
+        let mut world = World::with(&c, &["secret"]);
         let c = with_links(c).asks(&["pause"]);
         c.up();
-        let words = questions(&outside).join(" ; ");
+        let words = questions(&world).join(" ; ");
         for (cwd, open) in tried(directories) {
             let args = ["exec", "--cwd", &cwd, &c.id, "/payload"];
             let args: Vec<&str> = args.into_iter().chain(words.split(' ')).collect();
             let call = c.call(&args);
             let call = if open {
-                with_open(call, &outside.dir)
+                with_open(call, &world.outside.dir)
             } else {
                 call
             };
-            assert_inside(&call.finish(), &outside, &cwd);
+            assert_inside(&call.finish(), &world, &cwd);
         }
-        outside.assert_untouched("the working directory");
+        world.assert_after(&c, "afterwards");
     }
 }
 
@@ -130,6 +131,7 @@ fn programs(number: i32) -> [String; 6] {
 #[test]
 fn t11_no_descriptor_leads_to_the_program() {
     for c in each_way!() {
+        let mut world = World::new(&c);
         let mut c = with_links(c);
         let up = ("/proc/self/cwd/../../../bin/true".to_string(), true);
         for (program, open) in tried(programs).chain([up]) {
@@ -138,12 +140,14 @@ fn t11_no_descriptor_leads_to_the_program() {
             let output = if open { with_open(call, "/") } else { call }.finish();
             assert_ne!(output.code(), 0, "{program}: {}", output.describe());
         }
+        world.assert_after(&c, "afterwards");
     }
 }
 
 #[test]
 fn t11_no_descriptor_leads_to_the_program_of_exec() {
     for c in each_way!() {
+        let mut world = World::new(&c);
         let c = with_links(c).asks(&["pause"]);
         c.up();
         for (program, open) in tried(programs) {
@@ -151,6 +155,7 @@ fn t11_no_descriptor_leads_to_the_program_of_exec() {
             let output = if open { with_open(call, "/") } else { call }.finish();
             assert_ne!(output.code(), 0, "{program}: {}", output.describe());
         }
+        world.assert_after(&c, "afterwards");
     }
 }
 
@@ -189,11 +194,12 @@ fn open_files(pid: i32) -> Vec<(i32, String)> {
 fn t11_nothing_of_the_host_is_open_while_created() {
     for c in each_way!() {
         let c = c.asks(&["report", "pause"]);
-        let outside = Outside::new(&c, &["kept"]);
+        let mut world = World::new(&c);
+        let kept = c.path("kept");
+        fs::write(&kept, "text").expect("write");
         for preserved in [0, 1] {
             let flag = format!("--preserve-fds={preserved}");
-            let kept = format!("{}/kept", outside.dir);
-            let call = with_open(c.call_new("create", &[&flag]), &outside.dir);
+            let call = with_open(c.call_new("create", &[&flag]), &world.outside.dir);
             let output = call.fd(File::open(&kept).expect("open"), 3).finish().ok();
             let own = open_files(c.pid());
             for (number, target) in own.iter().filter(|(number, _)| *number > 2) {
@@ -208,6 +214,7 @@ fn t11_nothing_of_the_host_is_open_while_created() {
             assert_eq!(count as i32, 3 + preserved, "{}", output.describe());
             c.delete(&["--force"]).ok();
         }
+        world.assert_after(&c, "afterwards");
     }
 }
 
@@ -215,6 +222,7 @@ fn t11_nothing_of_the_host_is_open_while_created() {
 #[test]
 fn t11_files_behind_a_descriptor_are_not_looked_at() {
     for c in each_way!() {
+        let mut world = World::new(&c);
         let mut said = vec![];
         let mut c = c;
         for name in ["true", "no-such-file"] {
@@ -224,5 +232,6 @@ fn t11_files_behind_a_descriptor_are_not_looked_at() {
             said.push(output.stderr().replace(name, ""));
         }
         assert_eq!(said[0], said[1]);
+        world.assert_after(&c, "afterwards");
     }
 }

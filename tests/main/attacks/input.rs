@@ -1,6 +1,7 @@
 //! T20: ids, paths and keys that lead elsewhere: to another directory, to another cgroup, to a setting or a file of the host.
 
-use super::ways::{Outside, each_way};
+use super::post::World;
+use super::ways::each_way;
 use crate::support::{Bundle, Call, Runtime, cgroup_root, runtime};
 use serde_json::json;
 use std::ffi::{OsStr, OsString};
@@ -40,16 +41,16 @@ fn call(c: &Bundle, verb: &[&str], id: &OsStr) -> Call {
 }
 
 /// A running container, and next to the root of states what must stay.
-fn beside_a_container(c: Bundle) -> (Bundle, Outside) {
-    let outside = Outside::new(&c, &["state", "state.json", "status", "config.json"]);
+fn beside_a_container(c: Bundle) -> (Bundle, World) {
+    let world = World::with(&c, &["state", "state.json", "status", "config.json"]);
     let c = c.asks(&["pause"]);
     c.up();
-    (c, outside)
+    (c, world)
 }
 
 #[test]
 fn t20_no_verb_takes_an_id_that_leads_out() {
-    let (c, outside) = beside_a_container(bundle!());
+    let (c, mut world) = beside_a_container(bundle!());
     let long = "x".repeat(300);
     let of = |dir: &str| format!("{}/{dir}", c.id);
     let ids = [
@@ -79,7 +80,7 @@ fn t20_no_verb_takes_an_id_that_leads_out() {
                 "{id:?}: {}",
                 output.describe()
             );
-            outside.assert_untouched(&output.describe());
+            world.assert_untouched(&output.describe());
         }
     }
     assert_eq!(c.status(), "running");
@@ -89,12 +90,13 @@ fn t20_no_verb_takes_an_id_that_leads_out() {
         .map(|e| e.file_name())
         .collect();
     assert_eq!(states, [OsStr::new(&c.id)]);
+    world.assert_after(&c, "afterwards");
 }
 
 /// A dash in front makes it a flag, or a name as any other; never another container's or another directory.
 #[test]
 fn t20_an_id_with_a_dash_in_front_is_a_flag_or_a_name() {
-    let (c, outside) = beside_a_container(bundle!());
+    let (c, mut world) = beside_a_container(bundle!());
     for id in ["-x", "--force", "--root=/tmp", "--", "-"] {
         for verb in VERBS {
             if !matches!(verb[0], "create" | "run") {
@@ -103,7 +105,7 @@ fn t20_an_id_with_a_dash_in_front_is_a_flag_or_a_name() {
                 assert!(output.code() != 0 || nothing, "{id}: {}", output.describe());
             }
         }
-        outside.assert_untouched(id);
+        world.assert_untouched(id);
     }
     let mut other = Bundle::new("other").asks(&["exit 0"]);
     let own = std::mem::replace(&mut other.id, "-x".into());
@@ -114,11 +116,13 @@ fn t20_an_id_with_a_dash_in_front_is_a_flag_or_a_name() {
     assert!(!other.state_root().join("-x").exists());
     other.id = own;
     assert_eq!(c.status(), "running");
+    world.assert_after(&c, "afterwards");
 }
 
 #[test]
 fn t20_a_cgroup_path_leads_nowhere_else() {
     for mut c in each_way!() {
+        let mut world = World::new(&c);
         // An ordinary user has no cgroup to give.
         let owns = c.spec.pointer("/linux/cgroupsPath").is_some();
         for path in [
@@ -138,6 +142,7 @@ fn t20_a_cgroup_path_leads_nowhere_else() {
                 assert!(!cgroup_root().join(name).exists(), "{path} (own: {owns})");
             }
         }
+        world.assert_after(&c, "afterwards");
     }
 }
 
@@ -163,12 +168,14 @@ const KEYS: [&str; 16] = [
 #[test]
 fn t20_sysctl_keys_lead_to_no_setting_of_the_host() {
     for mut c in each_way!() {
+        let mut world = World::new(&c);
         let value = fs::read_to_string("/proc/sys/kernel/core_pattern").expect("read");
         for key in KEYS {
             c = c.set("/linux/sysctl", json!({key: value.trim_end()}));
             c.create().fails_naming("linux.sysctl");
             c.assert_gone();
         }
+        world.assert_after(&c, "afterwards");
     }
 }
 
@@ -182,6 +189,7 @@ fn t20_settings_without_their_namespace_are_those_of_the_host() {
         ("user", "user.max_net_namespaces"),
     ] {
         for mut c in each_way!() {
+            let mut world = World::new(&c);
             let path = format!("/proc/sys/{}", key.replace('.', "/"));
             let value = fs::read_to_string(path).expect("read");
             let namespaces = c.spec["linux"]["namespaces"]
@@ -196,6 +204,7 @@ fn t20_settings_without_their_namespace_are_those_of_the_host() {
                 .set("/linux/sysctl", json!({key: value.trim_end()}));
             c.create().fails();
             c.assert_gone();
+            world.assert_after(&c, "afterwards");
         }
     }
 }
@@ -204,14 +213,14 @@ fn t20_settings_without_their_namespace_are_those_of_the_host() {
 #[test]
 fn t20_a_pid_file_is_not_written_through_a_link() {
     for c in each_way!() {
-        let outside = Outside::new(&c, &["there"]);
+        let mut world = World::with(&c, &["there"]);
         let c = c.asks(&["pause"]);
         let (file, exec_file) = (c.path("pid"), c.path("exec.pid"));
         for file in [&file, &exec_file] {
-            symlink(format!("{}/there", outside.dir), file).expect("symlink");
+            symlink(format!("{}/there", world.outside.dir), file).expect("symlink");
         }
         c.call_new("create", &["--pid-file", &file]).finish();
-        outside.assert_untouched("the pid file of create");
+        world.assert_untouched("the pid file of create");
         if c.start().code() == 0 {
             let args = [
                 "exec",
@@ -223,17 +232,18 @@ fn t20_a_pid_file_is_not_written_through_a_link() {
                 "pause",
             ];
             c.call(&args).finish();
-            outside.assert_untouched("the pid file of exec");
+            world.assert_untouched("the pid file of exec");
         }
         c.delete(&["--force"]).ok();
-        for target in [format!("{}/missing", outside.dir), c.path("dangling")] {
+        for target in [format!("{}/missing", world.outside.dir), c.path("dangling")] {
             fs::remove_file(&file).expect("remove");
             symlink(target, &file).expect("symlink");
             c.call_new("create", &["--pid-file", &file]).finish();
-            outside.assert_untouched("a pid file that leads nowhere");
+            world.assert_untouched("a pid file that leads nowhere");
             assert!(!fs::exists(c.path("dangling")).expect("stat"));
             c.delete(&["--force"]).ok();
         }
+        world.assert_after(&c, "afterwards");
     }
 }
 
@@ -241,7 +251,7 @@ fn t20_a_pid_file_is_not_written_through_a_link() {
 #[test]
 fn t20_names_beside_the_pid_file_are_not_followed() {
     let c = bundle!().asks(&["pause"]);
-    let outside = Outside::new(&c, &["there"]);
+    let mut world = World::with(&c, &["there"]);
     c.create().ok();
     let next = c.pid();
     c.delete(&["--force"]).ok();
@@ -253,7 +263,7 @@ fn t20_names_beside_the_pid_file_are_not_followed() {
             format!("pid.{pid}"),
         ] {
             symlink(
-                format!("{}/there", outside.dir),
+                format!("{}/there", world.outside.dir),
                 c.path(&format!("pids/{name}")),
             )
             .expect("symlink");
@@ -261,14 +271,14 @@ fn t20_names_beside_the_pid_file_are_not_followed() {
     }
     for name in [".pid.tmp", "pid.tmp", ".pid", "pid~"] {
         symlink(
-            format!("{}/there", outside.dir),
+            format!("{}/there", world.outside.dir),
             c.path(&format!("pids/{name}")),
         )
         .expect("symlink");
     }
     c.call_new("create", &["--pid-file", &c.path("pids/pid")])
         .finish();
-    outside.assert_untouched("the pid file");
+    world.assert_after(&c, "the pid file");
 }
 
 /// Who may change a directory may put a link there to a socket of somebody else. Nothing but a socket takes the terminal, and
@@ -276,11 +286,11 @@ fn t20_names_beside_the_pid_file_are_not_followed() {
 #[test]
 fn t20_a_console_socket_that_is_none_is_left_alone() {
     for c in each_way!() {
-        let outside = Outside::new(&c, &["there"]);
+        let mut world = World::with(&c, &["there"]);
         let c = c.set("/process/terminal", json!(true)).asks(&["pause"]);
         for target in [
-            format!("{}/there", outside.dir),
-            format!("{}/missing", outside.dir),
+            format!("{}/there", world.outside.dir),
+            format!("{}/missing", world.outside.dir),
             "/dev/null".into(),
         ] {
             let path = c.path("console.sock");
@@ -291,8 +301,9 @@ fn t20_a_console_socket_that_is_none_is_left_alone() {
                 let flags = [&["--console-socket", path.as_str()], more].concat();
                 c.call_new(verb, &flags).finish().fails();
                 c.assert_gone();
-                outside.assert_untouched(&target);
+                world.assert_untouched(&target);
             }
         }
+        world.assert_after(&c, "afterwards");
     }
 }

@@ -1,7 +1,8 @@
 //! T12, T16: links of the image at each place where a runtime makes something, to a directory of the host.
 //! CVE-2025-24965, CVE-2026-41579, CVE-2026-47766, CVE-2026-87766.
 
-use super::ways::{Outside, each_way, run_and_start};
+use super::post::World;
+use super::ways::{each_way, run_and_start};
 use crate::support::terminal::{Terminal, listen};
 use crate::support::{Bundle, Runtime, runtime};
 use serde_json::json;
@@ -33,11 +34,11 @@ fn with_a_device(c: Bundle) -> Bundle {
 #[test]
 fn t16_a_link_at_dev_changes_nothing_on_the_host() {
     for mut c in each_way!() {
-        let outside = Outside::new(&c, &["ptmx"]);
+        let mut world = World::with(&c, &["ptmx"]);
         let base = c.spec.clone();
         for target in [
-            outside.dir.clone(),
-            outside.upwards(),
+            world.outside.dir.clone(),
+            world.outside.upwards(),
             "/first".into(),
             "first/../second".into(),
         ] {
@@ -45,57 +46,59 @@ fn t16_a_link_at_dev_changes_nothing_on_the_host() {
                 c.spec = base.clone();
                 c = c.asks(&["exit 0"]).folder("/first");
                 c = c
-                    .link("/second", &outside.upwards())
-                    .link("/first", &outside.dir)
+                    .link("/second", &world.outside.upwards())
+                    .link("/first", &world.outside.dir)
                     .link("/dev", &target);
                 if !with_mounts {
                     c = without_dev(c);
                 }
                 run_and_start(&c);
-                outside.assert_untouched(&format!("/dev -> {target}, its mounts: {with_mounts}"));
+                world.assert_untouched(&format!("/dev -> {target}, its mounts: {with_mounts}"));
             }
         }
+        world.assert_after(&c, "afterwards");
     }
 }
 
 #[test]
 fn t16_a_device_behind_a_link_at_dev_is_not_made_on_the_host() {
     for mut c in each_way!() {
-        let outside = Outside::new(&c, &["ptmx", "fuse"]);
+        let mut world = World::with(&c, &["ptmx", "fuse"]);
         c = with_a_device(without_dev(c)).asks(&["exit 0"]);
-        for target in [outside.dir.clone(), outside.upwards()] {
+        for target in [world.outside.dir.clone(), world.outside.upwards()] {
             c = c.link("/dev", &target);
             run_and_start(&c);
-            outside.assert_untouched(&target);
+            world.assert_untouched(&target);
         }
+        world.assert_after(&c, "afterwards");
     }
 }
 
 #[test]
 fn t16_a_link_below_dev_changes_nothing_on_the_host() {
     for mut c in each_way!() {
-        let outside = Outside::new(&c, &["ptmx"]);
+        let mut world = World::with(&c, &["ptmx"]);
         let base = c.spec.clone();
-        for (name, target) in ["pts", "shm", "mqueue"]
-            .iter()
-            .flat_map(|name| [(name, outside.dir.clone()), (name, outside.upwards())])
-        {
+        let targets = [world.outside.dir.clone(), world.outside.upwards()];
+        let names = ["pts", "shm", "mqueue"].iter();
+        for (name, target) in names.flat_map(|name| targets.each_ref().map(|to| (name, to))) {
             let _ = fs::remove_dir_all(c.rootfs().join("dev"));
             for with_mounts in [true, false] {
                 c.spec = base.clone();
                 c = c
                     .asks(&["exit 0"])
                     .folder("/dev")
-                    .link(&format!("/dev/{name}"), &target);
+                    .link(&format!("/dev/{name}"), target);
                 c = match with_mounts {
                     true => c.without("/mounts", "destination", "/dev"),
                     false => without_dev(c),
                 };
                 run_and_start(&c);
-                outside
-                    .assert_untouched(&format!("/dev/{name} -> {target}, mounts: {with_mounts}"));
+                let what = format!("/dev/{name} -> {target}, its mounts: {with_mounts}");
+                world.assert_untouched(&what);
             }
         }
+        world.assert_after(&c, "afterwards");
     }
 }
 
@@ -103,7 +106,7 @@ fn t16_a_link_below_dev_changes_nothing_on_the_host() {
 fn t12_links_in_the_place_of_devices_lead_nowhere() {
     for mut c in each_way!() {
         // Every second one is there.
-        let outside = Outside::new(
+        let mut world = World::with(
             &c,
             &[
                 "null", "full", "urandom", "console", "fd", "stdout", "core", "fuse",
@@ -111,29 +114,33 @@ fn t12_links_in_the_place_of_devices_lead_nowhere() {
         );
         c = with_a_device(without_dev(c)).asks(&["exit 0"]);
         for name in NODES.iter().chain(&["fuse"]) {
-            for target in [&outside.dir, &outside.upwards()] {
+            for target in [world.outside.dir.clone(), world.outside.upwards()] {
                 let _ = fs::remove_dir_all(c.rootfs().join("dev"));
                 c = c
                     .folder("/dev")
                     .link(&format!("/dev/{name}"), &format!("{target}/{name}"));
                 c.run();
-                outside.assert_untouched(&format!("/dev/{name} -> {target}"));
+                world.assert_untouched(&format!("/dev/{name} -> {target}"));
             }
         }
         let _ = fs::remove_dir_all(c.rootfs().join("dev"));
         c = c.folder("/dev");
         for name in NODES {
-            c = c.link(&format!("/dev/{name}"), &format!("{}/{name}", outside.dir));
+            c = c.link(
+                &format!("/dev/{name}"),
+                &format!("{}/{name}", world.outside.dir),
+            );
         }
         run_and_start(&c);
-        outside.assert_untouched("all at once");
+        world.assert_untouched("all at once");
+        world.assert_after(&c, "afterwards");
     }
 }
 
 #[test]
 fn t12_a_link_in_the_place_of_the_console_leads_nowhere() {
     for mut c in each_way!() {
-        let outside = Outside::new(&c, &["there"]);
+        let mut world = World::with(&c, &["there"]);
         let devpts = c.spec["mounts"][2].clone();
         c = without_dev(c)
             .push("/mounts", devpts)
@@ -146,16 +153,17 @@ fn t12_a_link_in_the_place_of_the_console_leads_nowhere() {
             c.give("console.sock", super::ways::USER);
         }
         for target in
-            ["there", "missing", "new/missing"].map(|name| format!("{}/{name}", outside.dir))
+            ["there", "missing", "new/missing"].map(|name| format!("{}/{name}", world.outside.dir))
         {
             c = c.link("/dev/console", &target);
             c.call_new("create", &[&flag]).finish();
             c.delete(&["--force"]).ok();
-            outside.assert_untouched(&target);
+            world.assert_untouched(&target);
             let (_terminal, slave) = Terminal::pair(80, 24);
             c.call_new("run", &[]).on_terminal(slave).finish();
-            outside.assert_untouched(&target);
+            world.assert_untouched(&target);
         }
+        world.assert_after(&c, "afterwards");
     }
 }
 
@@ -183,15 +191,15 @@ fn t12_links_on_the_way_to_what_is_made_lead_nowhere() {
         "/up",
     ];
     for c in each_way!() {
-        let outside = Outside::new(&c, &["there"]);
+        let mut world = World::with(&c, &["there"]);
         let source = c.path("source");
         fs::write(&source, "text").expect("write");
         let mut c = c
             .asks(&["exit 0"])
-            .link("/evil", &outside.dir)
-            .link("/up", &outside.upwards())
-            .link("/file", &format!("{}/there", outside.dir))
-            .link("/new", &format!("{}/new", outside.dir));
+            .link("/evil", &world.outside.dir)
+            .link("/up", &world.outside.upwards())
+            .link("/file", &format!("{}/there", world.outside.dir))
+            .link("/new", &format!("{}/new", world.outside.dir));
         let base = c.spec.clone();
         for (kind, target) in kinds
             .iter()
@@ -200,8 +208,9 @@ fn t12_links_on_the_way_to_what_is_made_lead_nowhere() {
             c.spec = base.clone();
             c = kind(c, &source, target);
             c.run();
-            outside.assert_untouched(target);
+            world.assert_untouched(target);
         }
+        world.assert_after(&c, "afterwards");
     }
 }
 
@@ -209,11 +218,11 @@ fn t12_links_on_the_way_to_what_is_made_lead_nowhere() {
 #[test]
 fn t12_links_in_a_running_container_lead_nowhere() {
     for c in each_way!() {
-        let outside = Outside::new(&c, &["there"]);
+        let mut world = World::with(&c, &["there"]);
         let c = c
             .asks(&["pause"])
-            .link("/evil", &outside.dir)
-            .link("/up", &outside.upwards());
+            .link("/evil", &world.outside.dir)
+            .link("/up", &world.outside.upwards());
         c.up();
         for cwd in ["/evil", "/evil/new", "/up", "/up/new"] {
             let args = ["exec", "--cwd", cwd, &c.id, "/payload", "ls", "."];
@@ -223,7 +232,7 @@ fn t12_links_in_a_running_container_lead_nowhere() {
                 "{cwd}: {}",
                 output.describe()
             );
-            outside.assert_untouched(cwd);
+            world.assert_untouched(cwd);
         }
         if runtime() != Runtime::Cofferdam {
             continue;
@@ -232,8 +241,9 @@ fn t12_links_in_a_running_container_lead_nowhere() {
             for more in [&["-t", "tmpfs"][..], &["/tmp"], &["/bin/sh"]] {
                 let args = [&["mounts", "add", &c.id], more, &[to]].concat();
                 c.call(&args).finish();
-                outside.assert_untouched(to);
+                world.assert_untouched(to);
             }
         }
+        world.assert_after(&c, "afterwards");
     }
 }

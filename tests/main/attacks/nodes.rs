@@ -1,7 +1,8 @@
 //! T13, T14: something else in the place of /dev/null, of the multiplexer of terminals, of a terminal, of the console.
 //! CVE-2025-31133, CVE-2025-62161, CVE-2025-52565.
 
-use super::ways::{Outside, each_way};
+use super::post::{World, attack};
+use super::ways::each_way;
 use crate::support::terminal::{Terminal, listen, receive};
 use crate::support::{Bundle, node};
 use serde_json::{Value, json};
@@ -24,6 +25,7 @@ fn masks_with(c: Bundle, make: fn(&str)) {
     let c = dev_of_the_host(c)
         .file("/etc/tomask", "SECRET")
         .file("/etc/canary", "CANARY");
+    let mut world = World::new(&c);
     make(&c.path("dev/null"));
     let c = c
         .set(
@@ -38,7 +40,7 @@ fn masks_with(c: Bundle, make: fn(&str)) {
     ];
     let of_proc = ["stat /proc/kcore", "stat /proc/timer_list"];
     let c = c.asks(&[&questions[..], &of_proc].concat());
-    let output = c.run();
+    let output = attack(&c, &mut world, "a mask");
     if output.code() == 0 {
         for question in [
             "stat /etc/tomask",
@@ -111,6 +113,7 @@ fn t13_a_false_null_does_not_take_the_streams() {
     ];
     for kind in kinds {
         for c in each_way!() {
+            let mut world = World::new(&c);
             let c = dev_of_the_host(c)
                 .file("/etc/canary", "CANARY")
                 .remove("/linux/maskedPaths");
@@ -128,6 +131,7 @@ fn t13_a_false_null_does_not_take_the_streams() {
                 fs::read_to_string(c.rootfs().join("etc/canary")).expect("read"),
                 "CANARY"
             );
+            world.assert_after(&c, "afterwards");
         }
     }
 }
@@ -204,6 +208,7 @@ fn socket(c: &Bundle) -> (std::os::unix::net::UnixListener, String) {
 #[test]
 fn t14_a_link_in_the_place_of_a_terminal_is_not_opened() {
     for c in each_way!() {
+        let mut world = World::new(&c);
         let c = with_false_terminals(c)
             .set("/process/terminal", json!(true))
             .asks(&["pause"]);
@@ -221,6 +226,7 @@ fn t14_a_link_in_the_place_of_a_terminal_is_not_opened() {
         let c = c.asks(&["exit 0"]);
         c.call_new("run", &[]).on_terminal(slave).finish();
         canary.assert_not_opened();
+        world.assert_after(&c, "afterwards");
     }
 }
 
@@ -256,12 +262,12 @@ fn t14_a_terminal_for_exec_is_the_true_one() {
 
 /// With this at /dev/console when the terminal comes.
 fn console_is(c: Bundle, make: fn(&str, &str), options: Value) {
-    let outside = Outside::new(&c, &["console"]);
+    let mut world = World::with(&c, &["console"]);
     let c = dev_of_the_host(c).set("/process/terminal", json!(true));
     let c = c.set("/mounts/1/options", options);
     node(&c.path("dev/null"), libc::S_IFCHR, 1, 3);
     symlink("pts/ptmx", c.path("dev/ptmx")).expect("symlink");
-    make(&c.path("dev/console"), &outside.dir);
+    make(&c.path("dev/console"), &world.outside.dir);
     let c = c.asks(&["lstat /dev/console"]);
     let (mut terminal, slave) = Terminal::pair(80, 24);
     let keep = slave.try_clone().expect("duplicate");
@@ -271,7 +277,7 @@ fn console_is(c: Bundle, make: fn(&str, &str), options: Value) {
         assert!(console.starts_with("char 136:"), "{console}");
     }
     drop(keep);
-    outside.assert_untouched("the console");
+    world.assert_after(&c, "the console");
 }
 
 #[test]

@@ -20,7 +20,12 @@ pub struct World {
 
 impl World {
     pub fn new(c: &Bundle) -> World {
-        let outside = Outside::new(c, &["ptmx"]);
+        World::with(c, &["ptmx"])
+    }
+
+    /// With these files in the directory outside.
+    pub fn with(c: &Bundle, files: &[&str]) -> World {
+        let outside = Outside::new(c, files);
         World {
             watch: Watch::new(&outside.dir),
             outside,
@@ -38,6 +43,14 @@ impl World {
         self.assert_after(c, what);
     }
 
+    /// In between: the directory outside is as it was, and nobody has opened a file of it.
+    pub fn assert_untouched(&mut self, what: &str) {
+        assert_eq!(self.watch.opened(), [""; 0], "{what}: opened on the host");
+        self.outside.assert_untouched(what);
+        // By this very look.
+        self.watch.opened();
+    }
+
     /// After any number of calls.
     pub fn assert_after(&mut self, c: &Bundle, what: &str) {
         c.delete(&["--force"]).ok();
@@ -45,9 +58,7 @@ impl World {
         let state = fs::read_dir(c.state_root()).into_iter().flatten();
         let litter: Vec<_> = state.flatten().map(|entry| entry.file_name()).collect();
         assert!(litter.is_empty(), "{what}: left in --root: {litter:?}");
-        assert_eq!(self.watch.opened(), [""; 0], "{what}: opened on the host");
-        self.outside.assert_untouched(what);
-        self.watch.opened();
+        self.assert_untouched(what);
         assert_eq!(mounts(c), self.mounts, "{what}: mounts of the host");
         let same = programs(c) == self.programs;
         assert!(same, "{what}: the runtime's binary is another one");

@@ -1,5 +1,6 @@
 //! T18: no process of a container types into the terminal of its caller, or takes it over. CVE-2017-5226, CVE-2016-10124.
 
+use super::post::World;
 use super::ways::each_way;
 use crate::support::terminal::{Terminal, listen, receive};
 use crate::support::{Bundle, Call, wait_until};
@@ -49,14 +50,17 @@ fn on_a_terminal(call: impl FnOnce(OwnedFd) -> Call) {
 #[test]
 fn t18_run_leaves_the_terminal_of_its_caller_alone() {
     for c in each_way!() {
+        let mut world = World::new(&c);
         let c = c.asks(&questions().iter().map(String::as_str).collect::<Vec<_>>());
         on_a_terminal(|slave| c.call_new("run", &[]).on_terminal(slave));
+        world.assert_after(&c, "afterwards");
     }
 }
 
 #[test]
 fn t18_exec_leaves_the_terminal_of_its_caller_alone() {
     for c in each_way!() {
+        let mut world = World::new(&c);
         let c = c.asks(&["pause"]);
         c.up();
         let words = questions().join(" ; ");
@@ -65,6 +69,7 @@ fn t18_exec_leaves_the_terminal_of_its_caller_alone() {
             .chain(words.split(' '));
         let args: Vec<&str> = args.collect();
         on_a_terminal(|slave| c.call(&args).on_terminal(slave));
+        world.assert_after(&c, "afterwards");
     }
 }
 
@@ -81,6 +86,7 @@ fn assert_own(pid: i32) {
 #[test]
 fn t18_a_terminal_of_a_container_is_its_own() {
     for c in each_way!() {
+        let mut world = World::new(&c);
         let c = c
             .set("/process/terminal", json!(true))
             .asks(&["report", "pause"]);
@@ -92,12 +98,14 @@ fn t18_a_terminal_of_a_container_is_its_own() {
         let report: Value = serde_json::from_str(&terminal.answer("report")).expect("JSON");
         assert_ne!(report["tty_nr"], 0);
         assert_own(c.pid());
+        world.assert_after(&c, "afterwards");
     }
 }
 
 #[test]
 fn t18_a_terminal_of_exec_is_the_containers() {
     for c in each_way!() {
+        let mut world = World::new(&c);
         let c = c.asks(&["pause"]);
         c.up();
         let (listener, flag) = socket(&c);
@@ -121,6 +129,7 @@ fn t18_a_terminal_of_exec_is_the_containers() {
             .parse()
             .expect("a number");
         assert_own(pid);
+        world.assert_after(&c, "afterwards");
     }
 }
 
@@ -128,6 +137,7 @@ fn t18_a_terminal_of_exec_is_the_containers() {
 #[test]
 fn t18_what_is_typed_inside_does_not_come_out() {
     for c in each_way!() {
+        let mut world = World::new(&c);
         let c = c
             .set("/process/terminal", json!(true))
             .asks(&["ioctl 0 0x5412", "exit 0"]);
@@ -141,6 +151,7 @@ fn t18_what_is_typed_inside_does_not_come_out() {
             own, 0,
             "{own} bytes were typed into the terminal of the caller"
         );
+        world.assert_after(&c, "afterwards");
     }
 }
 
