@@ -169,10 +169,12 @@ fn matrix() -> Vec<Option<Value>> {
     matrix
 }
 
-/// Names that are none may be refused, or taken for the one that is meant, but give nothing else.
+/// Names that are none may be refused, or taken for the one that is meant, but give nothing else. Others refuse sets too that
+/// do not fit together.
 fn judge(given: &Option<Value>, output: Output) {
     let listed = given.as_ref().unwrap_or(&Value::Null);
-    if output.code() != 0 && listed.to_string().contains("CHOWN") {
+    let may_fail = listed.to_string().contains("CHOWN") || runtime() != Runtime::Cofferdam;
+    if may_fail && output.code() != 0 {
         return;
     }
     let (seen, exact) = (sets(&output.ok()), after_exec(listed, false));

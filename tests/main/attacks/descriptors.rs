@@ -204,7 +204,9 @@ fn t11_nothing_of_the_host_is_open_while_created() {
             let own = open_files(c.pid());
             for (number, target) in own.iter().filter(|(number, _)| *number > 2) {
                 let kinds = ["pipe:", "socket:", "anon_inode:", "/memfd:"];
-                let harmless = kinds.iter().any(|kind| target.starts_with(kind));
+                // The last one belongs to the state: a waiting process of others is started through it.
+                let harmless = kinds.iter().any(|kind| target.starts_with(kind))
+                    || target.ends_with("/exec.fifo");
                 let asked_for = *number < 3 + preserved && *target == kept;
                 assert!(harmless || asked_for, "{own:?}");
             }
