@@ -15,6 +15,10 @@ use crate::plan::namespaces::{IdMap, Namespaces, is_single};
 use crate::sys::clone::{self, Side};
 use crate::sys::{self, process};
 
+/// user_namespaces(7).
+const MOST_LINES: usize = 340;
+const PAGE: usize = 4096;
+
 /// Writes the maps of a new user namespace, whose first process is `pid`.
 pub fn write(pid: i32, host: &Host, uids: &[IdMap], gids: &[IdMap]) -> Result<()> {
     if host.euid == 0 {
@@ -146,7 +150,14 @@ fn read_map(pid: i32, file: &str) -> Result<Vec<IdMap>> {
 fn write_map(pid: i32, file: &str, maps: &[IdMap]) -> Result<()> {
     // The kernel takes a map in one write only.
     let line = |map: &IdMap| format!("{} {} {}\n", map.container, map.host, map.size);
-    write_file(pid, file, &maps.iter().map(line).collect::<String>())
+    let text: String = maps.iter().map(line).collect();
+    ensure!(
+        maps.len() <= MOST_LINES && text.len() < PAGE,
+        "{file}: {} lines of {} bytes: the kernel takes at most {MOST_LINES} lines of less than {PAGE} bytes; merge ranges",
+        maps.len(),
+        text.len()
+    );
+    write_file(pid, file, &text)
 }
 
 fn write_file(pid: i32, file: &str, text: &str) -> Result<()> {

@@ -1,12 +1,16 @@
 //! Attacks of past advisories, T01 to T20, each as root, as root with a user namespace, and as an ordinary user.
 
 mod credentials; // T15, T17, T19: who the payload is
+mod delegated; // T10: cgroups of an ordinary user
 mod descriptors; // T11: a descriptor of the host as the way out
 mod input; // T20: ids, paths and keys that lead elsewhere
 mod joining; // T03, T04: the runtime, seen from inside
 mod links; // T12, T16: links in the image where the runtime makes files
+mod masks; // T01: what is hidden or read-only
 mod nodes; // T13, T14: false devices
 mod post; // what holds after every attack
 mod proc; // T05, T06: false procfs
+mod sizes; // T08: values longer than their counters
 mod typing; // T18: typing into the caller's terminal
+mod users; // T02, T09: numbers as users, capabilities that pass on
 mod ways;
