@@ -10,6 +10,7 @@ mod masks; // T01: what is hidden or read-only
 mod nodes; // T13, T14: false devices
 mod post; // what holds after every attack
 mod proc; // T05, T06: false procfs
+mod races; // T05, T07: links that come and go
 mod sizes; // T08: values longer than their counters
 mod typing; // T18: typing into the caller's terminal
 mod users; // T02, T09: numbers as users, capabilities that pass on
