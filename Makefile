@@ -75,9 +75,9 @@ test-cli: setup ## run the black-box tests on the program that $RUNTIME names, b
 	@$(call install_packages,$(TEST_PACKAGES))
 	cargo test --locked --test main
 
-torture: setup ## kill the program before each of its system calls, not only before some
+torture: setup ## kill the program before each of its system calls, and run the races for minutes
 	@$(call install_packages,$(TEST_PACKAGES))
-	COFFERDAM_TORTURE=1 cargo test --locked --test main killed::
+	COFFERDAM_TORTURE=1 cargo test --locked --test main -- killed:: attacks::races attacks::joining
 
 oracle: setup ## prove the black-box tests: run them on runc and crun
 	@$(call install_packages,$(TEST_PACKAGES) $(ORACLES))

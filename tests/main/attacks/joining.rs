@@ -4,7 +4,7 @@
 use super::post::World;
 use super::ways::each_way;
 use crate::support::terminal::{Terminal, listen, receive};
-use crate::support::{Bundle, Call, binary, copy_program};
+use crate::support::{Bundle, Call, binary, copy_program, has_controller};
 use serde_json::json;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -131,7 +131,19 @@ fn t04_a_program_that_joins_cannot_be_overwritten() {
                 }
             }
         });
-        assert!(!answer.contains("overwritten"), "{answer}");
+        assert!(!answer.contains("program overwritten"), "{answer}");
+    }
+}
+
+/// What the runtime keeps its program in is not taken from what the container may have.
+#[test]
+fn t04_the_copy_of_the_program_is_not_in_the_memory_of_the_container() {
+    needs!(has_controller("memory"), "needs the memory controller");
+    for c in each_way!() {
+        if c.spec["linux"].get("cgroupsPath").is_some() {
+            let c = c.set("/linux/resources/memory", json!({"limit": 6 << 20}));
+            c.run().ok();
+        }
     }
 }
 

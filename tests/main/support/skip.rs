@@ -106,7 +106,10 @@ fn differences() -> Vec<(&'static str, &'static str, &'static str)> {
 #[test]
 fn every_difference_names_one_test() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/main");
-    let files = std::fs::read_dir(folder).expect("read tests").flatten();
+    let folders = [folder.join("attacks"), folder];
+    let files = folders
+        .iter()
+        .flat_map(|folder| std::fs::read_dir(folder).expect("read tests").flatten());
     let text: String = files
         .filter_map(|f| std::fs::read_to_string(f.path()).ok())
         .collect();
