@@ -171,7 +171,9 @@ pub fn resources(value: &Value) -> Result<LinuxResources> {
 
 /// A directory of its own, not a link that someone could turn.
 fn check_directory(dir: &Path) -> Result<()> {
-    let meta = sys::io(std::fs::symlink_metadata(dir))?;
+    // A slash or a dot at the end would follow it (path_resolution(7)).
+    let plain: PathBuf = dir.components().collect();
+    let meta = sys::io(std::fs::symlink_metadata(plain))?;
     ensure!(
         !meta.is_symlink(),
         "is a symbolic link; give the directory itself"

@@ -1,6 +1,6 @@
 //! T20: ids, paths and keys that lead elsewhere: to another directory, to another cgroup, to a setting or a file of the host.
 
-use super::post::World;
+use super::post::{World, attack};
 use super::ways::each_way;
 use crate::support::{Bundle, Call, Runtime, cgroup_root, runtime};
 use serde_json::json;
@@ -305,5 +305,49 @@ fn t20_a_console_socket_that_is_none_is_left_alone() {
             }
         }
         world.assert_after(&c, "afterwards");
+    }
+}
+
+/// Whoever may change the bundle's directory would choose the root of the host as well.
+#[test]
+fn t20_the_root_of_a_container_is_no_link() {
+    for mut c in each_way!() {
+        let mut world = World::new(&c);
+        let link = c.path("link");
+        for target in [
+            "/",
+            "rootfs",
+            &c.path("rootfs"),
+            &world.outside.dir.clone(),
+            "missing",
+        ] {
+            let _ = fs::remove_file(&link);
+            symlink(target, &link).expect("symlink");
+            for path in ["link", "link/", "link/.", "./link", "rootfs/../link", &link] {
+                c = c.asks(&["ls /"]).set("/root/path", json!(path));
+                let output = attack(&c, &mut world, &format!("{path} -> {target}"));
+                let inside = || output.answer("ls /").contains("payload");
+                assert!(output.code() != 0 || inside(), "{}", output.describe());
+                let to_host = target == "/" || target == world.outside.dir;
+                assert!(!to_host || output.code() != 0, "{}", output.describe());
+            }
+        }
+    }
+}
+
+#[test]
+fn t20_a_listener_that_is_no_socket_is_left_alone() {
+    for mut c in each_way!() {
+        let mut world = World::with(&c, &["there"]);
+        let path = c.path("agent");
+        let rules = json!([{"names": ["getpriority"], "action": "SCMP_ACT_NOTIFY"}]);
+        let filter =
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules, "listenerPath": path});
+        c = c.set("/linux/seccomp", filter).asks(&["report"]);
+        for target in ["there", "missing"].map(|name| format!("{}/{name}", world.outside.dir)) {
+            let _ = fs::remove_file(&path);
+            symlink(&target, &path).expect("symlink");
+            attack(&c, &mut world, &target).fails();
+        }
     }
 }
