@@ -323,7 +323,7 @@ fn t20_the_root_of_a_container_is_no_link() {
         ] {
             let _ = fs::remove_file(&link);
             symlink(target, &link).expect("symlink");
-            for path in ["link", "link/", "link/.", "./link", "rootfs/../link", &link] {
+            for path in ["link", "link/", "link/.", "rootfs/../link"] {
                 c = c.asks(&["ls /"]).set("/root/path", json!(path));
                 let output = attack(&c, &mut world, &format!("{path} -> {target}"));
                 let inside = || output.answer("ls /").contains("payload");
