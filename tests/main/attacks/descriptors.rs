@@ -3,7 +3,7 @@
 
 use super::post::World;
 use super::ways::each_way;
-use crate::support::{Bundle, Call, Output};
+use crate::support::{Bundle, Call, Output, copy_program};
 use serde_json::json;
 use std::fs::{self, File};
 
@@ -114,12 +114,19 @@ fn t11_no_descriptor_is_the_working_directory_of_exec() {
     }
 }
 
-/// Programs by way of the N-th descriptor; where that is the root of the host, they are there.
+/// A directory of the host with a program that needs nothing else.
+fn with_program(c: &Bundle) -> String {
+    fs::create_dir_all(c.path("host/bin")).expect("mkdir");
+    copy_program(&c.rootfs().join("payload"), &c.dir.join("host/bin/true"));
+    c.path("host")
+}
+
+/// Programs by way of the N-th descriptor, where that is such a directory.
 fn programs(number: i32) -> [String; 6] {
     let fd = format!("/proc/self/fd/{number}");
     [
         format!("{fd}/bin/true"),
-        format!("{fd}/../../../../../../../bin/true"),
+        format!("{fd}/../host/bin/true"),
         fd,
         format!("/proc/1/fd/{number}/bin/true"),
         format!("/w{number}/bin/true"),
@@ -132,12 +139,13 @@ fn programs(number: i32) -> [String; 6] {
 fn t11_no_descriptor_leads_to_the_program() {
     for c in each_way!() {
         let mut world = World::new(&c);
+        let host = with_program(&c);
         let mut c = with_links(c);
-        let up = ("/proc/self/cwd/../../../bin/true".to_string(), true);
-        for (program, open) in tried(programs).chain([up]) {
+        let up = format!("/proc/self/cwd/../../../../../../../..{host}/bin/true");
+        for (program, open) in tried(programs).chain([(up, true)]) {
             c = c.set("/process/args", json!([program]));
             let call = c.call_new("run", &[]);
-            let output = if open { with_open(call, "/") } else { call }.finish();
+            let output = if open { with_open(call, &host) } else { call }.finish();
             assert_ne!(output.code(), 0, "{program}: {}", output.describe());
         }
         world.assert_after(&c, "afterwards");
@@ -148,11 +156,12 @@ fn t11_no_descriptor_leads_to_the_program() {
 fn t11_no_descriptor_leads_to_the_program_of_exec() {
     for c in each_way!() {
         let mut world = World::new(&c);
+        let host = with_program(&c);
         let c = with_links(c).asks(&["pause"]);
         c.up();
         for (program, open) in tried(programs) {
             let call = c.call(&["exec", &c.id, &program]);
-            let output = if open { with_open(call, "/") } else { call }.finish();
+            let output = if open { with_open(call, &host) } else { call }.finish();
             assert_ne!(output.code(), 0, "{program}: {}", output.describe());
         }
         world.assert_after(&c, "afterwards");
@@ -225,12 +234,12 @@ fn t11_nothing_of_the_host_is_open_while_created() {
 fn t11_files_behind_a_descriptor_are_not_looked_at() {
     for c in each_way!() {
         let mut world = World::new(&c);
-        let mut said = vec![];
-        let mut c = c;
+        let host = with_program(&c);
+        let (mut c, mut said) = (c, vec![]);
         for name in ["true", "no-such-file"] {
             let program = format!("/proc/self/fd/17/bin/{name}");
             c = c.set("/process/args", json!([program]));
-            let output = with_open(c.call_new("create", &[]), "/").finish().fails();
+            let output = with_open(c.call_new("create", &[]), &host).finish().fails();
             said.push(output.stderr().replace(name, ""));
         }
         assert_eq!(said[0], said[1]);
