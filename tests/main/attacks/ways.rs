@@ -21,8 +21,11 @@ pub(crate) use each_way;
 
 pub const USER: u32 = 23456;
 
+/// What makes a bundle one of that way.
+type Change = fn(Bundle) -> Bundle;
+
 pub fn each(test: &'static str) -> impl Iterator<Item = Bundle> {
-    let ways: [(&str, fn(Bundle) -> Bundle); 3] = [
+    let ways: [(&str, Change); 3] = [
         ("as root", |c| c),
         ("as root, in a user namespace", Bundle::in_user_namespace),
         ("as an ordinary user", |c| c.of_user(USER)),

@@ -45,7 +45,7 @@ impl Call {
     }
 
     /// Calls as this ordinary user, who can do nothing but with the own files.
-    pub fn as_user(mut self, id: u32) -> Call {
+    pub fn by_user(mut self, id: u32) -> Call {
         self.user = Some(id);
         self
     }

@@ -243,7 +243,7 @@ impl Bundle {
         all.extend(args.iter().map(|a| a.to_string()));
         let mut call = Call::new(&self.dir, all);
         if let Some((user, program)) = &self.caller {
-            call = call.program(program).as_user(*user);
+            call = call.program(program).by_user(*user);
         }
         match &self.stdin {
             Some(text) => call.stdin(text),
