@@ -175,7 +175,7 @@ impl Store {
 
     /// All of them by name; one that vanishes meanwhile is left out.
     pub fn list(&self) -> Result<Vec<Container>> {
-        let entries = match std::fs::read_dir(&self.root) {
+        let entries = match sys::read_dir(&self.root) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             entries => sys::io(entries).with_context(|| format!("--root: read {:?}", self.root))?,
         };
@@ -438,7 +438,7 @@ fn read_records(file: &Path) -> Result<Vec<u8>> {
 
 /// Another runtime's directories may be below the same root; they are not touched.
 fn check_own(dir: &Path) -> Result<()> {
-    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let entries = sys::read_dir(dir).into_iter().flatten().flatten();
     let foreign = entries
         .map(|entry| entry.file_name())
         .find(|name| !NAMES.iter().any(|own| name == own));

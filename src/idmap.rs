@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
 
 use crate::channel::Up;
 use crate::fault::Coded;
@@ -56,7 +58,7 @@ pub fn namespace(host: &Host, uids: &[IdMap], gids: &[IdMap]) -> Result<OwnedFd>
                 sys::io(File::open(&path)).with_context(|| format!("open {path}"))
             });
             drop(parent);
-            nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None).ok();
+            sys::again(|| waitpid(Pid::from_raw(pid), None)).ok();
             opened.map(OwnedFd::from)
         }
     }
@@ -126,7 +128,7 @@ fn maps_of(namespace: &OwnedFd) -> Result<(Vec<IdMap>, Vec<IdMap>)> {
                 other => other.and_then(|_| bail!("the user namespace cannot be joined")),
             };
             drop(parent);
-            nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None).ok();
+            sys::again(|| waitpid(Pid::from_raw(pid), None)).ok();
             maps
         }
     }

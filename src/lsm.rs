@@ -8,7 +8,7 @@ use nix::fcntl::readlinkat;
 use nix::unistd::write;
 
 use crate::plan::process::Labels;
-use crate::sys::{named, path};
+use crate::sys::{again, named, path};
 
 /// A label for a module that is not there would be a promise not kept.
 pub fn check(labels: &Labels, mount_label: Option<&str>) -> Result<()> {
@@ -59,5 +59,8 @@ fn write_attribute(proc: &std::os::fd::OwnedFd, attribute: &str, text: &str) -> 
     let file = Path::new(&own).join("attr").join(attribute);
     let open = path::open_strict(proc, &file, libc::O_WRONLY)
         .with_context(|| format!("`/proc/self/attr/{attribute}`"))?;
-    named(write(&open, text.as_bytes()), || format!("write({text:?})")).map(drop)
+    named(again(|| write(&open, text.as_bytes())), || {
+        format!("write({text:?})")
+    })
+    .map(drop)
 }

@@ -16,7 +16,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::cgroup::Cgroup;
 use crate::channel::{ParentEnd, Up};
-use crate::sys::{self, named, process};
+use crate::sys::{self, again, named, process};
 
 /// A silence after which init is looked at.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -168,7 +168,7 @@ fn left(deadline: Option<Instant>) -> PollTimeout {
 
 fn is_ready(fd: BorrowedFd) -> bool {
     let mut polled = [PollFd::new(fd, PollFlags::POLLIN)];
-    poll(&mut polled, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+    again(|| poll(&mut polled, PollTimeout::ZERO)).is_ok_and(|ready| ready > 0)
 }
 
 /// Whether a process that was killed ends in time. No signal disturbs this.

@@ -108,7 +108,7 @@ fn missing<'a>(directory: &Path, file: &str, wanted: &[&'a str]) -> Result<Vec<&
 
 /// A kernel without huge pages has no such directory, and lacks the controller too.
 fn check_page_size((size, field): (&str, &str), directory: &Path) -> Result<()> {
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let entries = sys::read_dir(directory).into_iter().flatten().flatten();
     let sizes: Vec<String> = entries
         .filter_map(|entry| page_size(entry.file_name().to_str()?))
         .collect();

@@ -439,7 +439,7 @@ fn check_path(mount: &Path, path: &Path) -> Result<()> {
 fn open_directory(directory: &Path) -> Result<OwnedFd> {
     let flags =
         nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_DIRECTORY | nix::fcntl::OFlag::O_CLOEXEC;
-    let opened = nix::fcntl::open(directory, flags, Mode::empty());
+    let opened = sys::again(|| nix::fcntl::open(directory, flags, Mode::empty()));
     named(opened, || format!("open({directory:?})"))
 }
 

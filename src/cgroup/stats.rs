@@ -152,7 +152,7 @@ impl Cgroup {
 
     fn hugetlb(&self) -> Result<BTreeMap<String, Hugetlb>> {
         let mut found = BTreeMap::new();
-        let entries = std::fs::read_dir(&self.path).into_iter().flatten();
+        let entries = sys::read_dir(&self.path).into_iter().flatten();
         for entry in entries.flatten() {
             let file = entry.file_name();
             let Some(size) = file.to_str().and_then(page_size) else {

@@ -111,10 +111,7 @@ pub fn below(directory: &Path) -> Vec<PathBuf> {
     let mut next = Some(directory.to_path_buf());
     let mut seen = 0;
     while let Some(directory) = next {
-        let entries = std::fs::read_dir(&directory)
-            .into_iter()
-            .flatten()
-            .flatten();
+        let entries = sys::read_dir(&directory).into_iter().flatten().flatten();
         let is_dir = |entry: &std::fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
         found.extend(entries.filter(is_dir).map(|entry| entry.path()));
         next = found.get(seen).cloned();

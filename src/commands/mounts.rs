@@ -30,7 +30,7 @@ use crate::plan::mounts::{self, Mounts, clean};
 use crate::plan::namespaces::{IdMap, Namespaces};
 use crate::plan::step::{Step, Tree};
 use crate::sys::clone::{self, Side};
-use crate::sys::{self, named, process, tty};
+use crate::sys::{self, again, named, process, tty};
 use crate::{log, selfexe, trees};
 
 pub fn run(args: &flags::Mounts, store: &Store) -> Result<i32> {
@@ -262,9 +262,10 @@ fn open(container: &Container) -> Result<(Target, Site)> {
     );
     let flag = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let path = format!("/proc/{pid}/root");
-    let root = named(nix::fcntl::open(path.as_str(), flag, Mode::empty()), || {
-        format!("open({path:?})")
-    })?;
+    let root = named(
+        again(|| nix::fcntl::open(path.as_str(), flag, Mode::empty())),
+        || format!("open({path:?})"),
+    )?;
     let record = OpenOptions::new()
         .append(true)
         .create(true)

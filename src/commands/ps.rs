@@ -1,5 +1,6 @@
 //! `ps`: the processes of a container, by number or as ps(1) shows them.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -42,7 +43,10 @@ pub fn pids(container: &Container) -> Result<Vec<i32>> {
 fn in_pid_namespace_of(init: i32) -> Vec<i32> {
     let namespace = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
     let wanted = namespace(init);
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let entries = sys::read_dir(Path::new("/proc"))
+        .into_iter()
+        .flatten()
+        .flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     // One that ends meanwhile has no namespace any more.
     pids.filter(|pid| wanted.is_some() && namespace(*pid) == wanted)

@@ -17,7 +17,7 @@ use nix::unistd::{Uid, fchown};
 use super::rootfs::{Root, trusted_proc};
 use crate::channel::{ChildEnd, Up};
 use crate::plan::Plan;
-use crate::sys::{mount, named, path, process, tty};
+use crate::sys::{again, mount, named, path, process, tty};
 
 const DEVPTS: FsType = FsType(0x1cd1);
 
@@ -53,7 +53,8 @@ fn open_multiplexer(root: impl AsFd) -> Result<OwnedFd> {
     check(&found, makedev(5, 2))?;
     let name = format!("self/fd/{}", found.as_raw_fd());
     let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-    let opened = openat(trusted_proc()?, name.as_str(), flags, Mode::empty());
+    let proc = trusted_proc()?;
+    let opened = again(|| openat(&proc, name.as_str(), flags, Mode::empty()));
     named(opened, || "open(ptmx)".to_string())
 }
 

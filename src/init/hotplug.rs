@@ -14,7 +14,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use super::rootfs::{Root, trusted_proc};
 use super::steps;
 use crate::plan::step::Step;
-use crate::sys::{mount, named, path};
+use crate::sys::{again, mount, named, path};
 
 /// What is opened before anything is joined.
 pub struct Site {
@@ -94,7 +94,7 @@ impl Done {
         for mounted in &self.mounted {
             lines += &format!("{}\n", mount::id(mounted)?);
         }
-        let written = nix::unistd::write(record, lines.as_bytes());
+        let written = again(|| nix::unistd::write(record, lines.as_bytes()));
         named(written, || "write(record of mounts)".to_string()).map(drop)
     }
 

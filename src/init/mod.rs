@@ -30,7 +30,7 @@ use crate::plan::Plan;
 use crate::plan::hooks::Hook;
 use crate::plan::rootfs::Rootfs;
 use crate::plan::scheduling::Affinity;
-use crate::sys::{clone, cred, named, net, path, process, socket};
+use crate::sys::{again, clone, cred, named, net, path, process, socket};
 use crate::timings;
 use crate::trees::Trees;
 
@@ -294,6 +294,6 @@ fn use_procfs(plan: &Plan) -> Result<()> {
 
 fn write_sysctl(proc: &OwnedFd, file: &Path, value: &str) -> Result<()> {
     let file = path::open_strict(proc, file, libc::O_WRONLY)?;
-    let written = nix::unistd::write(&file, value.as_bytes());
+    let written = again(|| nix::unistd::write(&file, value.as_bytes()));
     named(written, || format!("write({value:?})")).map(drop)
 }

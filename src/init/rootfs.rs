@@ -13,7 +13,7 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use crate::plan::rootfs::{Overlay, Root as Plan, Rootfs};
 use crate::plan::step::{Propagation, Source};
 use crate::sys::mount::{self, Configuration};
-use crate::sys::{self, named};
+use crate::sys::{self, again, named};
 
 /// The root being furnished, and what the steps share.
 pub struct Root {
@@ -184,9 +184,10 @@ fn propagate(path: impl AsRef<Path>, propagation: Propagation) -> Result<()> {
 
 fn open(path: &Path) -> Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    named(nix::fcntl::open(path, flags, Mode::empty()), || {
-        format!("open({path:?})")
-    })
+    named(
+        again(|| nix::fcntl::open(path, flags, Mode::empty())),
+        || format!("open({path:?})"),
+    )
 }
 
 /// overlayfs over the layers, detached.

@@ -5,6 +5,7 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use anyhow::Result;
+use nix::errno::Errno;
 
 use super::{check, check_fd};
 
@@ -13,6 +14,7 @@ const BPF_PROG_ATTACH: libc::c_int = 8;
 const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
 const BPF_CGROUP_DEVICE: u32 = 6;
 const BPF_F_ALLOW_MULTI: u32 = 2;
+const RETRIES: usize = 16;
 
 /// `union bpf_attr` as words: larger than any kernel's own, with a zero tail as the kernel asks.
 type Attribute = [u64; 32];
@@ -24,7 +26,14 @@ pub fn load_device_program(program: &[u64]) -> Result<OwnedFd> {
     attribute[0] = pair(BPF_PROG_TYPE_CGROUP_DEVICE, program.len() as u32);
     attribute[1] = program.as_ptr() as u64;
     attribute[2] = license.as_ptr() as u64;
-    let result = bpf(BPF_PROG_LOAD, &mut attribute);
+    // The kernel gives up its check for a signal or a freeze, even one that nobody handles (kernel/bpf/verifier.c).
+    let mut result = bpf(BPF_PROG_LOAD, &mut attribute);
+    for _ in 1..RETRIES {
+        if result >= 0 || !matches!(Errno::last(), Errno::EAGAIN | Errno::EINTR) {
+            break;
+        }
+        result = bpf(BPF_PROG_LOAD, &mut attribute);
+    }
     check_fd(result, || {
         format!("bpf(load device program, {} instructions)", program.len())
     })

@@ -23,7 +23,8 @@ pub use entry::{arguments, execute_again, words};
 
 use std::ffi::{CString, OsStr};
 use std::fmt;
-use std::io::Read;
+use std::fs::ReadDir;
+use std::io::{ErrorKind, Read};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -80,6 +81,16 @@ pub fn named<T>(result: nix::Result<T>, call: impl FnOnce() -> String) -> Result
     })
 }
 
+/// signal(7): made again for as long as something interrupts it.
+pub fn again<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            other => return other,
+        }
+    }
+}
+
 /// The result of a file operation in the kernel's words, without the library's number behind them.
 pub fn io<T>(result: std::io::Result<T>) -> Result<T> {
     result.map_err(|error| match error.raw_os_error() {
@@ -90,6 +101,16 @@ pub fn io<T>(result: std::io::Result<T>) -> Result<T> {
         .into(),
         None => error.into(),
     })
+}
+
+/// A directory's entries; unlike the rest of the library, its own function gives up when a signal interrupts it.
+pub fn read_dir(path: &Path) -> std::io::Result<ReadDir> {
+    loop {
+        match std::fs::read_dir(path) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
 }
 
 /// All of a config or of a part of it. A device may have no end; and read without types a number takes sixteen times its text,

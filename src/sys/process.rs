@@ -1,7 +1,7 @@
 //! Processes: pidfds, exec, descriptors, and what exec hands on (signals, affinity, parent-death signal).
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::ptr::null;
@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::SigSet;
 
-use super::{check, check_fd};
+use super::{again, check, check_fd, named};
 use crate::plan::scheduling::Scheduler;
 
 pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
@@ -23,7 +23,7 @@ pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
 /// Whether the process has ended, however; it is not waited for.
 pub fn has_ended(pidfd: impl AsFd) -> bool {
     let mut polled = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-    poll(&mut polled, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+    again(|| poll(&mut polled, PollTimeout::ZERO)).is_ok_and(|ready| ready > 0)
 }
 
 /// Signals exactly the process that the pidfd refers to, whoever has its number now.
@@ -59,11 +59,12 @@ pub fn pidfd_getfd(pidfd: impl AsFd, number: RawFd) -> Result<OwnedFd> {
 pub fn exchange(fd: impl AsFd, question: &[u8], answer: &mut [u8]) -> Result<(), Errno> {
     let fd = fd.as_fd().as_raw_fd();
     // SAFETY: the pointer and the length describe one slice.
-    Errno::result(unsafe { libc::write(fd, question.as_ptr().cast(), question.len()) })?;
+    again(|| Errno::result(unsafe { libc::write(fd, question.as_ptr().cast(), question.len()) }))?;
     // SAFETY: the pointer and the length describe one slice.
-    let length = unsafe { libc::read(fd, answer.as_mut_ptr().cast(), answer.len()) };
+    let read =
+        || Errno::result(unsafe { libc::read(fd, answer.as_mut_ptr().cast(), answer.len()) });
     // The end of the file: whoever was asked is gone.
-    if Errno::result(length)? == 0 {
+    if again(read)? == 0 {
         Err(Errno::EPIPE)
     } else {
         Ok(())
@@ -317,8 +318,10 @@ pub fn set_domainname(name: &str) -> Result<()> {
 pub fn root_directory() -> Result<OwnedFd> {
     let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
     // SAFETY: the path is a NUL-terminated string.
-    let result = unsafe { libc::open(c"/".as_ptr(), flags) };
-    check_fd(result.into(), || "open(\"/\")".to_string())
+    let open = || Errno::result(unsafe { libc::open(c"/".as_ptr(), flags) });
+    let fd = named(again(open), || "open(\"/\")".to_string())?;
+    // SAFETY: the kernel has just returned this descriptor; nobody else knows its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// A descriptor of the caller's, by its number: a standard stream, or one to be handed on.

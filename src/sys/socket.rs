@@ -13,7 +13,7 @@ use nix::sys::socket::{
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
-use super::named;
+use super::{again, named};
 
 /// Sends one message with at most one descriptor.
 pub fn send(socket: impl AsFd, bytes: &[u8], fd: Option<BorrowedFd>) -> Result<()> {
@@ -24,7 +24,7 @@ pub fn send(socket: impl AsFd, bytes: &[u8], fd: Option<BorrowedFd>) -> Result<(
     let flags = MsgFlags::MSG_NOSIGNAL;
     let call = || format!("sendmsg(fd {to}, {} bytes)", bytes.len());
     named(
-        retry(|| sendmsg::<UnixAddr>(to, &parts, &rights, flags, None)),
+        again(|| sendmsg::<UnixAddr>(to, &parts, &rights, flags, None)),
         call,
     )
     .map(drop)
@@ -62,15 +62,6 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<(usize, Option<Ow
     Ok((message.bytes, fds.pop()))
 }
 
-fn retry<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
-    loop {
-        match call() {
-            Err(Errno::EINTR) => {}
-            other => return other,
-        }
-    }
-}
-
 /// Connects to a socket in the filesystem, however long its path is.
 pub fn connect_to(path: &Path, kind: SockType) -> Result<OwnedFd> {
     connect_with(unix_socket(kind)?, path)
@@ -89,7 +80,7 @@ pub fn connect_within(path: &Path, patience: Duration) -> Result<OwnedFd> {
 
 fn connect_with(socket: OwnedFd, path: &Path) -> Result<OwnedFd> {
     let (_directory, address) = address(path)?;
-    named(retry(|| connect(socket.as_raw_fd(), &address)), || {
+    named(again(|| connect(socket.as_raw_fd(), &address)), || {
         format!("connect({path:?})")
     })?;
     Ok(socket)
@@ -111,7 +102,7 @@ pub fn listen_at(path: &Path) -> Result<OwnedFd> {
 
 pub fn accept(listener: impl AsFd) -> Result<OwnedFd> {
     let fd = listener.as_fd().as_raw_fd();
-    let accepted = retry(|| nix::sys::socket::accept4(fd, SockFlag::SOCK_CLOEXEC));
+    let accepted = again(|| nix::sys::socket::accept4(fd, SockFlag::SOCK_CLOEXEC));
     let connection = named(accepted, || format!("accept(fd {fd})"))?;
     // SAFETY: the kernel has just made this descriptor for this process.
     Ok(unsafe { OwnedFd::from_raw_fd(connection) })
@@ -132,7 +123,7 @@ fn address(path: &Path) -> Result<(Option<OwnedFd>, UnixAddr)> {
         .zip(path.file_name())
         .context("socket path without a name")?;
     let flags = nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_CLOEXEC;
-    let opened = nix::fcntl::open(parent, flags, nix::sys::stat::Mode::empty());
+    let opened = again(|| nix::fcntl::open(parent, flags, nix::sys::stat::Mode::empty()));
     let directory = named(opened, || format!("open({parent:?})"))?;
     let short = format!("/proc/self/fd/{}", directory.as_raw_fd());
     let address = UnixAddr::new(&Path::new(&short).join(name));

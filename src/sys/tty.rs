@@ -5,9 +5,10 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use anyhow::Result;
+use nix::errno::Errno;
 use nix::pty::Winsize;
 
-use super::{check, check_fd};
+use super::{again, check, check_fd, named};
 
 /// The rows and columns of a terminal.
 pub fn window_size(terminal: impl AsFd) -> Result<Winsize> {
@@ -53,16 +54,12 @@ pub fn exit_code(pidfd: impl AsFd) -> Result<i32> {
     let fd = pidfd.as_fd().as_raw_fd();
     // SAFETY: siginfo_t is plain data, for which all zero is a value.
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
-    // SAFETY: the structure outlives the call.
-    let result = unsafe {
-        libc::waitid(
-            libc::P_PIDFD,
-            fd as libc::id_t,
-            &raw mut info,
-            libc::WEXITED,
-        )
+    let wait = || {
+        let (kind, id) = (libc::P_PIDFD, fd as libc::id_t);
+        // SAFETY: the structure outlives the call.
+        Errno::result(unsafe { libc::waitid(kind, id, &raw mut info, libc::WEXITED) })
     };
-    check(result.into(), || format!("waitid(P_PIDFD, {fd}, WEXITED)"))?;
+    named(again(wait), || format!("waitid(P_PIDFD, {fd}, WEXITED)"))?;
     // SAFETY: waitid has filled in the fields of a SIGCHLD.
     let status = unsafe { info.si_status() };
     let exited = info.si_code == libc::CLD_EXITED;

@@ -31,6 +31,7 @@ mod hooks; // six kinds, their order, their state, their failures
 mod hostile; // images, records and configs that mean harm
 mod hotplug; // mounts of a running container: added, removed, listed
 mod intel_rdt; // refused where the hardware or the mount is missing
+mod interrupted; // every call that a signal can interrupt is
 mod joined_user; // user namespaces by their path: maps and clock
 mod kill; // signals by name and number, to one and to all
 mod killed; // before each system call: nothing is left behind

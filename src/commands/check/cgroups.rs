@@ -159,7 +159,7 @@ fn start_in(path: &Path) -> Result<()> {
     let directory = sys::io(File::open(path)).with_context(|| format!("open {path:?}"))?;
     match clone::clone3(0, Some(directory.as_fd())) {
         Ok(Side::Child) => process::exit(0),
-        Ok(Side::Parent { pid, .. }) => waitpid(Pid::from_raw(pid), None)
+        Ok(Side::Parent { pid, .. }) => sys::again(|| waitpid(Pid::from_raw(pid), None))
             .map(drop)
             .map_err(Into::into),
         Err(error) => Err(error.context(format!("start a process in {}", path.display()))),

@@ -54,7 +54,7 @@ pub fn attempt(namespaces: u64, act: fn() -> Result<String>) -> Result<String, R
             drop(write);
             let mut text = String::new();
             let told = File::from(read).read_to_string(&mut text);
-            waitpid(Pid::from_raw(pid), None).ok();
+            sys::again(|| waitpid(Pid::from_raw(pid), None)).ok();
             sys::io(told).context("read from a trial")?;
             outcome(&text)
         }

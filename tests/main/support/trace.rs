@@ -1,5 +1,6 @@
 //! The runtime under ptrace(2): which system calls its processes make, and what is left when one of them is killed
-//! before its n-th, or that call fails. A program that a process becomes is no longer the runtime, and runs on untraced.
+//! before its n-th, or that call fails, or all that can be interrupted are. A program that a process becomes is no longer
+//! the runtime, and runs on untraced.
 
 use super::call::{Call, Output};
 use std::collections::BTreeMap;
@@ -21,6 +22,18 @@ pub enum Kind {
     Kill,
     /// The call is not made, and says this errno.
     Fail(i32),
+    /// The same, where only the calls of this number count.
+    FailOf(i64, i32),
+    /// Of all processes: what a signal may interrupt says EINTR once before it is made.
+    Interrupt,
+}
+
+impl Fault {
+    pub const INTERRUPT: Fault = Fault {
+        process: 0,
+        call: 0,
+        kind: Kind::Interrupt,
+    };
 }
 
 /// What one process of the runtime did.
@@ -32,6 +45,8 @@ pub struct Traced {
     pub execs: usize,
     /// By write(2) and its kin, to whatever.
     pub bytes: u64,
+    /// How many calls were interrupted, and whether the last one was.
+    pub interrupted: (usize, bool),
 }
 
 pub struct Trace {
@@ -50,7 +65,7 @@ pub fn trace(call: Call, fault: Option<Fault>) -> Trace {
     let mut tracer = Tracer {
         main,
         fault,
-        failing: None,
+        failing: BTreeMap::new(),
         order: vec![],
         known: BTreeMap::new(),
         processes: vec![],
@@ -93,8 +108,8 @@ enum Place {
 struct Tracer {
     main: i32,
     fault: Option<Fault>,
-    /// The errno that the process finds when its call returns.
-    failing: Option<i32>,
+    /// The errno that a process finds when its call returns.
+    failing: BTreeMap<i32, i32>,
     /// The processes in the order of their birth.
     order: Vec<i32>,
     /// Those that are traced.
@@ -153,7 +168,7 @@ impl Tracer {
     fn at_call(&mut self, pid: i32, place: Place) {
         if place == Place::InCall {
             self.known.insert(pid, Place::Outside);
-            if let Some(errno) = self.failing.take() {
+            if let Some(errno) = self.failing.remove(&pid) {
                 set_register(pid, RESULT, -i64::from(errno));
             }
             let written = self.of(pid).calls.last().copied();
@@ -165,28 +180,51 @@ impl Tracer {
         self.known.insert(pid, Place::InCall);
         let (count, number) = (self.of(pid).calls.len(), register(pid, NUMBER));
         self.of(pid).calls.push(number);
-        match self.due(pid, count) {
+        match self.due(pid, count, number) {
             None => self.go_on(pid, 0),
             Some(Kind::Kill) => {
                 self.reached = true;
                 // SAFETY: kill touches no memory.
                 unsafe { libc::kill(pid, libc::SIGKILL) };
             }
-            Some(Kind::Fail(errno)) => {
+            Some(Kind::Fail(errno) | Kind::FailOf(_, errno)) => {
                 self.reached = true;
-                if number != libc::SYS_exit_group {
-                    self.failing = Some(errno);
-                    set_register(pid, NUMBER, -1);
-                }
-                request(libc::PTRACE_SYSCALL, pid, 0);
+                self.fail(pid, number, errno);
             }
+            Some(Kind::Interrupt) => self.fail(pid, number, libc::EINTR),
         }
     }
 
-    fn due(&self, pid: i32, count: usize) -> Option<Kind> {
+    fn fail(&mut self, pid: i32, number: i64, errno: i32) {
+        if number != libc::SYS_exit_group {
+            self.failing.insert(pid, errno);
+            set_register(pid, NUMBER, -1);
+        }
+        request(libc::PTRACE_SYSCALL, pid, 0);
+    }
+
+    fn due(&mut self, pid: i32, count: usize, number: i64) -> Option<Kind> {
         let fault = self.fault.filter(|_| !self.reached)?;
+        if fault.kind == Kind::Interrupt {
+            return self.interrupts(pid, number).then_some(fault.kind);
+        }
+        let count = match fault.kind {
+            Kind::FailOf(counted, _) if counted != number => return None,
+            Kind::FailOf(..) => {
+                let before = &self.of(pid).calls[..count];
+                before.iter().filter(|call| **call == number).count()
+            }
+            _ => count,
+        };
         let is_due = self.order.get(fault.process) == Some(&pid) && fault.call == count;
         is_due.then_some(fault.kind)
+    }
+
+    fn interrupts(&mut self, pid: i32, number: i64) -> bool {
+        let (count, last) = self.of(pid).interrupted;
+        let now = !last && INTERRUPTIBLE.contains(&number);
+        self.of(pid).interrupted = (count + usize::from(now), now);
+        now
     }
 
     fn became_another(&mut self, pid: i32) {
@@ -273,6 +311,33 @@ const WRITES: [i64; 4] = [
     libc::SYS_pwrite64,
     libc::SYS_writev,
     libc::SYS_pwritev,
+];
+
+/// signal(7); but close(2), which closes in spite of it, and calls of which the kernel makes sure itself.
+const INTERRUPTIBLE: [i64; 23] = [
+    libc::SYS_read,
+    libc::SYS_readv,
+    libc::SYS_write,
+    libc::SYS_writev,
+    libc::SYS_open,
+    libc::SYS_openat,
+    libc::SYS_openat2,
+    libc::SYS_poll,
+    libc::SYS_ppoll,
+    libc::SYS_epoll_wait,
+    libc::SYS_epoll_pwait,
+    libc::SYS_wait4,
+    libc::SYS_waitid,
+    libc::SYS_connect,
+    libc::SYS_accept,
+    libc::SYS_accept4,
+    libc::SYS_sendmsg,
+    libc::SYS_recvmsg,
+    libc::SYS_sendto,
+    libc::SYS_recvfrom,
+    libc::SYS_getrandom,
+    libc::SYS_nanosleep,
+    libc::SYS_clock_nanosleep,
 ];
 
 const NUMBER: usize = std::mem::offset_of!(libc::user_regs_struct, orig_rax);
