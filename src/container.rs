@@ -237,6 +237,11 @@ impl Container {
     }
 
     pub fn cgroup(&self) -> Result<Option<Cgroup>> {
+        // Numbers of inodes begin anew with each boot: one with the path and the number would be another's.
+        let boot = &self.state.boot_id;
+        if !boot.is_empty() && *boot != boot_id()? {
+            return Ok(None);
+        }
         let Ok(link) = std::fs::read_link(self.dir.join(CGROUP)) else {
             return Ok(None);
         };

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 
 use crate::container::{Container, Report, Store};
 use crate::flags::{self, Format};
-use crate::host;
+use crate::{host, log};
 
 pub fn run(args: &flags::List, store: &Store) -> Result<i32> {
     let containers = store.list()?;
@@ -15,17 +15,24 @@ pub fn run(args: &flags::List, store: &Store) -> Result<i32> {
         super::print(&ids.collect::<String>())?;
         return Ok(0);
     }
-    // One that is removed meanwhile is left out.
-    let reports: Vec<Report> = containers
-        .iter()
-        .filter_map(|container| report(container).ok())
-        .collect();
+    let reports: Vec<Report> = containers.iter().filter_map(listed).collect();
     let text = match args.format {
         Format::Json => serde_json::to_string(&reports).context("write the list")? + "\n",
         Format::Table => table(&reports),
     };
     super::print(&text)?;
     Ok(0)
+}
+
+/// One that is removed meanwhile is left out, and so is one of which nothing is known, but not in silence.
+fn listed(container: &Container) -> Option<Report<'_>> {
+    match report(container) {
+        Err(error) if container.damaged => {
+            log::warn(&format!("{error:#}"));
+            None
+        }
+        reported => reported.ok(),
+    }
 }
 
 fn report(container: &Container) -> Result<Report<'_>> {

@@ -14,7 +14,7 @@ const STRIDE: usize = 11;
 
 /// Goes through the calls of a process until it is one more than it makes. `prepare` gives the call to be traced, and
 /// `judge` sees what is left.
-fn sweep(process: usize, prepare: impl Fn() -> Call, judge: impl Fn(&Trace)) {
+pub fn sweep(process: usize, prepare: impl Fn() -> Call, judge: impl Fn(&Trace)) {
     sweep_with(Kind::Kill, process, prepare, judge);
 }
 

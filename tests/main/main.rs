@@ -47,6 +47,7 @@ mod paths; // masked, read-only, read-only root
 mod patience; // what is stopped, frozen or interrupted half-way
 mod process; // environment, directory, limits, files, signals
 mod puzzles; // what callers who may less than root are told
+mod records; // damaged, old, of another boot, and those that cannot be written
 mod replay; // whole sequences of calls as engines make them
 mod run; // run in the foreground and detached
 mod samples; // config-samples as their readers run them
