@@ -57,6 +57,7 @@ mod seccomp; // filters as the payload feels them
 mod security; // attacks of the past
 mod spec; // the config that spec writes from its flags
 mod stats; // the table, and the terminal that shows it
+mod streams; // what callers hand on: broken streams, signals, limits, sockets
 mod systemd; // scopes, asked for from a stand-in for systemd
 mod terminal; // console socket and the foreground terminal
 mod timings; // how long each step took
