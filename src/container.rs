@@ -103,6 +103,8 @@ pub struct Container {
     pub state: State,
     /// Whether no record can be read although there was one.
     pub damaged: bool,
+    /// Numbers of processes and inodes begin anew with each boot: what has those of an earlier one is another's.
+    pub of_this_boot: bool,
 }
 
 /// What `state`, `list` and hooks are told.
@@ -142,6 +144,9 @@ impl Store {
                 format!("container does not exist: {id}")
             )),
         };
+        // The link comes after the first record and goes before the last: without one it is there before and after.
+        let is_claimed = || dir.join(CGROUP).symlink_metadata().is_ok();
+        let claimed = is_claimed();
         let text = match read_records(&dir.join(STATE)) {
             Err(error) if sys::errno(&error) == Some(Errno::ENOENT) => {
                 check_own(&dir)?;
@@ -150,14 +155,19 @@ impl Store {
             read => read.with_context(|| format!("read the state of {id}"))?,
         };
         let record = last_record(&String::from_utf8_lossy(&text), id);
-        let nothing_yet = text.is_empty() && dir.join(CGROUP).symlink_metadata().is_err();
-        let damaged = record.is_none() && !nothing_yet;
+        let damaged = record.is_none() && (!text.is_empty() || claimed && is_claimed());
+        if damaged && !is_same(&dir, inode) {
+            // What was read is of two containers: one was removed, and another has the name.
+            return self.find(id);
+        }
         let state = record.unwrap_or_else(|| without_record(&dir, id));
+        let of_this_boot = state.boot_id.is_empty() || state.boot_id == boot_id()?;
         Ok(Container {
             dir,
             inode,
             state,
             damaged,
+            of_this_boot,
         })
     }
 
@@ -220,7 +230,7 @@ impl Container {
 
     /// The init process, if it is still the one that was made: the same boot, number and start time.
     pub fn init(&self) -> Result<Option<OwnedFd>> {
-        if self.state.pid == 0 || self.state.boot_id != boot_id()? {
+        if self.state.pid == 0 || !self.of_this_boot {
             return Ok(None);
         }
         let pidfd = match process::pidfd_open(self.state.pid) {
@@ -237,9 +247,7 @@ impl Container {
     }
 
     pub fn cgroup(&self) -> Result<Option<Cgroup>> {
-        // Numbers of inodes begin anew with each boot: one with the path and the number would be another's.
-        let boot = &self.state.boot_id;
-        if !boot.is_empty() && *boot != boot_id()? {
+        if !self.of_this_boot {
             return Ok(None);
         }
         let Ok(link) = std::fs::read_link(self.dir.join(CGROUP)) else {
@@ -292,10 +300,33 @@ impl Container {
         Ok(lock.l_type != libc::F_UNLCK as i16)
     }
 
+    /// Of a container without an init: from now on nobody who has only just taken the id goes on to create it. `None` if
+    /// one has, or if all of it is gone.
+    pub fn seize(&self) -> Result<Option<File>> {
+        let opened = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(self.dir.join(STATE));
+        let records = match opened {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            opened => sys::io(opened).with_context(|| format!("remove {:?}", self.dir))?,
+        };
+        let locked = fcntl(&records, FcntlArg::F_SETLK(&write_lock()));
+        Ok(locked.is_ok().then_some(records))
+    }
+
     /// Tells a creator that this container is to be no more.
     pub fn doom(&self) -> Result<()> {
         let noted = gone_is_fine(std::fs::write(self.dir.join(DELETED), ""));
         sys::io(noted).with_context(|| format!("note the deletion in {:?}", self.dir))
+    }
+
+    /// Whether its creator may be at work, and will see that it was told so.
+    pub fn is_doomed(&self) -> bool {
+        self.dir.join(DELETED).exists()
     }
 
     /// Takes the record away, last of all.
@@ -457,7 +488,24 @@ pub fn is_same(dir: &Path, inode: u64) -> bool {
     std::fs::metadata(dir).is_ok_and(|meta| meta.ino() == inode)
 }
 
+/// Another command may still be adding something, which its creator will then see to be of no effect.
 pub fn forget(dir: &Path) -> std::io::Result<()> {
+    const TRIES: usize = 100;
+    let mut removed = forget_once(dir);
+    for _ in 1..TRIES {
+        if !removed
+            .as_ref()
+            .is_err_and(|error| error.kind() == ErrorKind::DirectoryNotEmpty)
+        {
+            break;
+        }
+        gone_is_fine(std::fs::write(dir.join(DELETED), ""))?;
+        removed = forget_once(dir);
+    }
+    removed
+}
+
+fn forget_once(dir: &Path) -> std::io::Result<()> {
     for name in NAMES {
         gone_is_fine(std::fs::remove_file(dir.join(name)))?;
     }

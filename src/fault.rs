@@ -55,6 +55,7 @@ pub fn code(error: &Error) -> Option<&str> {
     error
         .downcast_ref::<Coded>()
         .map(|known| known.code.as_str())
+        .filter(|code| !code.is_empty())
 }
 
 impl fmt::Display for Coded {

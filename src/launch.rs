@@ -277,13 +277,15 @@ impl Init {
 
     /// `create`: init waits at its gate from now on, whatever becomes of this process.
     pub fn leave_waiting(mut self) -> Result<()> {
-        self.channel.send(Down::Wait)?;
+        // One that has been killed meanwhile is told of below.
+        self.channel.send(Down::Wait).ok();
         match self.next_word("leave init waiting for the start", None, true)? {
             Some(Up::Waiting) => {
                 self.kept = true;
                 Ok(())
             }
-            other => bail!("container init ended instead of waiting: {other:?}"),
+            None => Err(self.death(None, anyhow!("container init ended instead of waiting"))),
+            Some(other) => bail!("unexpected {other:?} from the container's init"),
         }
     }
 

@@ -24,6 +24,8 @@ use crate::plan::exec;
 use crate::plan::rdt::Groups;
 use crate::sys::{self, socket};
 
+const DELETED_MEANWHILE: &str = "deleted by another command while it was being created";
+
 /// The place of a container being made; removed on drop unless kept.
 pub struct Slot {
     pub dir: PathBuf,
@@ -63,8 +65,16 @@ impl Slot {
                     records,
                     kept: false,
                 };
-                slot.lock()?;
+                // Who deletes locks it too, where there is no creator yet.
+                if slot.lock().is_err() || !container::is_same(&slot.dir, slot.inode) {
+                    bail!(DELETED_MEANWHILE);
+                }
                 Ok(slot)
+            }
+            Err(error)
+                if matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::NotFound) =>
+            {
+                bail!(DELETED_MEANWHILE)
             }
             Err(error) => {
                 forget(&dir).ok();
@@ -131,7 +141,7 @@ impl Slot {
     /// A deletion by somebody else is the cause of whatever has failed since.
     pub fn explain(&self, error: Error) -> Error {
         match self.is_deleted() {
-            true => anyhow!("deleted by another command while it was being created"),
+            true => anyhow!(DELETED_MEANWHILE),
             false => error,
         }
     }
@@ -144,6 +154,7 @@ impl Slot {
             inode: self.inode,
             state,
             damaged: false,
+            of_this_boot: true,
         }
     }
 

@@ -25,6 +25,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{Uid, fchownat};
 
+use crate::fault::coded;
 use crate::log;
 use crate::plan::cgroup::CgroupPlan;
 use crate::sys::{self, bpf, named, path};
@@ -32,6 +33,8 @@ use systemd::{Manager, Unit};
 
 /// How long a killed cgroup may take to empty: processes in uninterruptible sleep do not die.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a change may go unseen that is not announced.
+const GLANCE: Duration = Duration::from_millis(50);
 
 /// A directory of cgroup v2. One that was just made is removed on drop, with its processes, unless kept.
 #[derive(Debug)]
@@ -218,6 +221,13 @@ impl Cgroup {
         };
         self.write("cgroup.freeze", value)?;
         if !self.wait_for(event)? {
+            ensure!(
+                self.is_frozen()? == frozen,
+                coded(
+                    "container-state",
+                    "another command has paused or resumed the container meanwhile"
+                )
+            );
             self.write("cgroup.freeze", "0")?;
             bail!(
                 "{}: not {event} in time (a process in uninterruptible sleep?)",
@@ -229,7 +239,7 @@ impl Cgroup {
 
     /// Waits for a line of cgroup.events.
     fn wait_for(&self, event: &str) -> Result<bool> {
-        let deadline = Instant::now() + PATIENCE;
+        let (deadline, frozen) = (Instant::now() + PATIENCE, event == "frozen 1");
         let Some(mut events) = self.open_file("cgroup.events")? else {
             return Ok(true);
         };
@@ -249,10 +259,14 @@ impl Cgroup {
             if left.is_zero() {
                 return Ok(false);
             }
-            // cgroups(7): a change is announced by POLLPRI, counted from the last read.
+            // cgroups(7): a change is announced by POLLPRI, counted from the last read. Not so the last one of a cgroup that
+            // another command removes at once: the kernel announces no more than one in 10 ms (kernel/cgroup/cgroup.c).
             let mut polled = [PollFd::new(events.as_fd(), PollFlags::POLLPRI)];
-            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            let timeout = PollTimeout::try_from(left.min(GLANCE)).unwrap_or(PollTimeout::MAX);
             match poll(&mut polled, timeout) {
+                Ok(0) if event.starts_with("frozen") && self.is_frozen()? != frozen => {
+                    return Ok(false);
+                }
                 Err(Errno::EINTR) | Ok(_) => {}
                 Err(errno) => bail!("poll(cgroup.events): {}", errno.desc()),
             }

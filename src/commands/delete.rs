@@ -42,7 +42,13 @@ fn delete(id: &str, force: bool, store: &Store) -> Result<()> {
         )),
     }
     timings::step(|| "find the container".to_string());
-    remove(&container)
+    if container.state.pid != 0 || container.damaged || container.is_doomed() {
+        return remove(&container);
+    }
+    match container.seize()? {
+        Some(_records) => remove(&container),
+        None => delete(id, force, store),
+    }
 }
 
 fn is_missing(error: &Error) -> bool {
@@ -134,6 +140,8 @@ pub fn take_down(dir: &Path, state: &State) {
     if list.is_empty() || !container::begins_poststop(dir) {
         return;
     }
+    // Of the caller's files hooks get none; a create has marked them before.
+    process::close_on_exec_from(3).ok();
     // The bundle may be gone by now.
     let directory = Some(state.bundle.as_path()).filter(|dir| dir.is_dir());
     match report(state, Status::Stopped, 0).line() {

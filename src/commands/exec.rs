@@ -3,8 +3,9 @@
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 use serde_json::Value;
 
 use super::create::{Sockets, check_preserved, listen_fds, write_pid_file};
@@ -12,37 +13,59 @@ use crate::argv;
 use crate::bundle::{Bundle, values};
 use crate::cgroup::Cgroup;
 use crate::container::{Container, Status, Store};
-use crate::fault::coded;
+use crate::fault::{self, Coded, coded};
 use crate::flags;
 use crate::host::Host;
 use crate::launch::{Init, Launch, Target};
 use crate::plan::Plan;
 use crate::plan::exec::{self, Changes, Saved};
 use crate::sys::{self, process, socket};
-use crate::{log, lsm, selfexe, terminal, timings, users};
+use crate::{log, lsm, patience, selfexe, terminal, timings, users};
 
 pub fn run(args: &flags::Exec, store: &Store) -> Result<i32> {
     selfexe::protect()?;
     let container = store.find(&args.id)?;
     check_status(&container, args.ignore_paused)?;
     timings::step(|| "find the container".to_string());
-    let init = container.init()?.context(coded(
-        "container-state",
-        "cannot exec in a stopped container",
-    ))?;
+    let coded = |error: &Error| fault::code(error).is_some();
+    join(args, &container).map_err(|error| match coded(&error) {
+        true => error,
+        false => explain(&container, error),
+    })
+}
+
+/// One that ends meanwhile fails any step, in words that say nothing of the cause.
+fn explain(container: &Container, error: Error) -> Error {
+    const MOMENT: Duration = Duration::from_millis(50);
+    let ended = match container.init() {
+        Ok(Some(init)) => patience::ends_within(&init, MOMENT),
+        init => init.is_ok(),
+    };
+    match ended {
+        true => stopped().into(),
+        false => error,
+    }
+}
+
+fn stopped() -> Coded {
+    coded("container-state", "cannot exec in a stopped container")
+}
+
+fn join(args: &flags::Exec, container: &Container) -> Result<i32> {
+    let init = container.init()?.with_context(stopped)?;
     let target = Target {
         flags: foreign_namespaces(container.state.pid)?,
         pidfd: init,
     };
     let host = Host::probe()?;
-    let plan = plan(args, &container, &host, &target)?;
+    let plan = plan(args, container, &host, &target)?;
     plan.warnings.iter().for_each(|warning| log::warn(warning));
     timings::step(|| "plan".to_string());
     check_terminal(args, &plan)?;
     check_preserved(plan.process.preserve_fds)?;
     lsm::check(&plan.process.labels, None)?;
     let sockets = Sockets::connect(&args.console_socket, &args.pidfd_socket)?;
-    let cgroup = cgroup(&container, &host, &args.cgroup)?;
+    let cgroup = cgroup(container, &host, &args.cgroup)?;
     let initial = &plan.process.scheduling.affinity.initial;
     if !initial.is_empty() {
         // Inherited by the process, which is born in the container's cgroup.
@@ -62,14 +85,14 @@ pub fn run(args: &flags::Exec, store: &Store) -> Result<i32> {
         };
         let born = launch.begin(cgroup.as_ref())?;
         if let Some((unit, cgroup)) = unit.filter(|_| born.outside) {
-            unit.attach(below_scope(&container, cgroup)?, born.init.pid)?;
+            unit.attach(below_scope(container, cgroup)?, born.init.pid)?;
         }
         born.see_through(cgroup.as_ref())
     };
     if args.detach {
-        detached(args, &container, sockets, launch)
+        detached(args, container, sockets, launch)
     } else {
-        foreground(args, &container, launch)
+        foreground(args, container, launch)
     }
 }
 

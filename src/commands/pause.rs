@@ -31,9 +31,10 @@ fn freeze(container: &Container, frozen: bool) -> Result<i32> {
         !container.state.no_cgroup,
         "the container has no cgroup that could be frozen: it was made with --cgroup-manager disabled"
     );
+    // It has ended meanwhile, or its cgroup was removed from under it.
     let cgroup: Cgroup = container
         .cgroup()?
-        .context("the container has no cgroup that could be frozen")?;
+        .context(coded("container-state", "container not running"))?;
     cgroup.freeze(frozen)?;
     Ok(0)
 }

@@ -12,6 +12,7 @@ use crate::container::{Container, Status, Store};
 use crate::fault::{Coded, coded};
 use crate::flags;
 use crate::patience::{self, Debtor};
+use crate::sys::process;
 use crate::{hooks, launch, log, timings};
 
 pub fn run(args: &flags::Start, store: &Store) -> Result<i32> {
@@ -121,6 +122,8 @@ pub fn run_poststart_hooks(container: &Container) -> Result<()> {
     if list.is_empty() {
         return Ok(());
     }
+    // They get none of the caller's files.
+    process::close_on_exec_from(3)?;
     let json = container.report(Status::Running).line()?;
     let done = hooks::run(list, "poststart", &json, &container.state.bundle);
     timings::step(|| "poststart hooks".to_string());

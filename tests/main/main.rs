@@ -19,6 +19,7 @@ mod cgroup; // the leaf, its limits, and which cgroups are refused
 mod check; // what this host, and poorer ones, offer to containers
 mod cli; // flags as engines send them, and the commands that need no container
 mod completion; // scripts for shells, man pages, what make installs
+mod descriptors; // which files are open where, and how few are enough
 mod devices; // nodes, links and the device rules of the cgroup
 mod errors; // what errors say, to people, to machines and to engines
 mod events; // one report, the stream, its end
@@ -61,4 +62,5 @@ mod streams; // what callers hand on: broken streams, signals, limits, sockets
 mod systemd; // scopes, asked for from a stand-in for systemd
 mod terminal; // console socket and the foreground terminal
 mod timings; // how long each step took
+mod together; // many commands at once
 mod update; // limits that change while the container lives

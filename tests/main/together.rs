@@ -1,0 +1,217 @@
+//! Many commands at once: on one id, on a few, in one container. Each gives one of the answers that are right whatever
+//! the others do, and in the end nothing is left.
+//!
+//! COFFERDAM_TORTURE=1 makes it a thousand rounds. COFFERDAM_SEED=N repeats a mixture that failed.
+
+use crate::support::{Bundle, Output, Running, wait_until};
+use serde_json::{Value, json};
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+fn is_torture() -> bool {
+    std::env::var_os("COFFERDAM_TORTURE").is_some()
+}
+
+#[test]
+fn of_many_creators_of_one_id_one_wins_and_the_others_say_why() {
+    let c = bundle!().asks(&["pause"]);
+    c.write_config();
+    let args = ["create", "--bundle", &c.path(""), &c.id];
+    for _ in 0..if is_torture() { 20 } else { 1 } {
+        let calls: Vec<Running> = (0..32).map(|_| c.call(&args).spawn()).collect();
+        let outputs: Vec<Output> = calls.into_iter().map(Running::wait).collect();
+        let (won, lost): (Vec<_>, Vec<_>) = outputs.into_iter().partition(|o| o.code() == 0);
+        assert_eq!(won.len(), 1);
+        for output in lost {
+            drop(output.fails_with("already exists"));
+        }
+        assert_eq!(c.status(), "created");
+        c.start().ok();
+        c.delete(&["--force"]).ok();
+        c.assert_gone();
+    }
+}
+
+#[test]
+fn many_short_processes_join_at_once() {
+    let c = bundle!().asks(&["pause"]);
+    c.up();
+    let count = if is_torture() { 1000 } else { 60 };
+    let mut running: Vec<Running> = vec![];
+    for number in 0..count {
+        let code = (number % 200).to_string();
+        let args = ["exec", &c.id, "/payload", "exit", &code];
+        running.push(c.call(&args).spawn());
+    }
+    for (number, running) in running.into_iter().enumerate() {
+        running.wait().exits(number as i32 % 200).silent();
+    }
+    let procs = c.cgroup().join("cgroup.procs");
+    let left = || fs::read_to_string(&procs).expect("read").lines().count();
+    wait_until("only init is left, and no zombie", || left() == 1);
+    assert_eq!(c.status(), "running");
+}
+
+/// Bundles that share the root file system, each with a cgroup by the name of its id.
+fn bundles(c: &Bundle, count: usize) -> Vec<String> {
+    c.write_config();
+    let text = fs::read_to_string(c.path("config.json")).expect("a config");
+    let mut spec: Value = serde_json::from_str(&text).expect("JSON");
+    spec["root"]["path"] = json!(c.rootfs());
+    let ids: Vec<String> = (0..count).map(|n| format!("{}-{n}", c.id)).collect();
+    for id in &ids {
+        spec["linux"]["cgroupsPath"] = json!(format!("/cofferdam-test/{id}"));
+        fs::create_dir(c.path(id)).expect("mkdir");
+        fs::write(c.path(&format!("{id}/config.json")), spec.to_string()).expect("write");
+    }
+    ids
+}
+
+/// As long as the work lasts, somebody looks.
+fn while_watched(c: &Bundle, ids: &[String], work: impl FnOnce()) {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        let watch = threads.spawn(|| {
+            let mut rounds = 0;
+            while !done.load(Ordering::SeqCst) || rounds < 5 {
+                look(c, ids);
+                rounds += 1;
+            }
+        });
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+        done.store(true, Ordering::SeqCst);
+        watch.join().expect("nobody sees anything strange");
+        if let Err(panic) = panicked {
+            std::panic::resume_unwind(panic);
+        }
+    });
+}
+
+const STATES: [&str; 5] = ["creating", "created", "running", "paused", "stopped"];
+
+fn look(c: &Bundle, ids: &[String]) {
+    let listed = c.call(&["list", "--format", "json"]).finish().ok().silent();
+    let listed: Value = serde_json::from_str(&listed.stdout()).expect("a list");
+    // One of the others writes `null` for an empty one.
+    for entry in listed.as_array().into_iter().flatten() {
+        let status = entry["status"].as_str().expect("a status");
+        assert!(STATES.contains(&status), "{entry}");
+        assert!(ids.iter().any(|id| entry["id"] == **id), "{entry}");
+    }
+    for id in ids {
+        let output = c.call(&["state", id]).finish();
+        if output.code() != 0 {
+            drop(output.fails_with("does not exist"));
+            continue;
+        }
+        let state: Value = serde_json::from_str(&output.stdout()).expect("a state");
+        let status = state["status"].as_str().expect("a status");
+        assert!(STATES.contains(&status), "{state}");
+        let has_pid = ["created", "running", "paused"].contains(&status);
+        assert!(!has_pid || state["pid"].as_i64() > Some(0), "{state}");
+    }
+}
+
+#[test]
+fn who_looks_while_others_come_and_go_sees_no_error() {
+    let c = bundle!().asks(&["pause"]);
+    let ids = bundles(&c, 2);
+    let dir = c.path("");
+    let rounds = if is_torture() { 500 } else { 10 };
+    while_watched(&c, &ids, || {
+        std::thread::scope(|threads| {
+            for id in &ids {
+                threads.spawn(|| {
+                    for _ in 0..rounds {
+                        create(&c, &dir, id).ok().silent();
+                        c.call(&["start", id]).finish().ok().silent();
+                        c.call(&["delete", "--force", id]).finish().ok().silent();
+                    }
+                });
+            }
+        });
+    });
+}
+
+fn create(c: &Bundle, dir: &str, id: &str) -> Output {
+    c.call(&["create", "--bundle", &format!("{dir}/{id}"), id])
+        .finish()
+}
+
+/// What a command may say when others have changed the container meanwhile, or were faster.
+const ANSWERS: [&str; 11] = [
+    "container does not exist",
+    "container with given ID already exists",
+    "cannot start an already running container",
+    "cannot start a container that has stopped",
+    "cannot start a container that is being created",
+    "container not running",
+    "cannot exec in a",
+    "that is not stopped",
+    "deleted by another command while it was being created",
+    "container init ended",
+    "was killed by signal 9",
+];
+
+/// xorshift, which repeats itself for a seed.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 16) as usize % sides
+    }
+}
+
+fn seed() -> u64 {
+    let given = std::env::var("COFFERDAM_SEED").ok();
+    let now = || std::time::UNIX_EPOCH.elapsed().expect("a time").as_nanos() as u64;
+    given.and_then(|text| text.parse().ok()).unwrap_or_else(now) | 1
+}
+
+fn act(c: &Bundle, dir: &str, id: &str, dice: &mut Dice) -> Output {
+    let call = |args: &[&str]| c.call(args).finish();
+    match dice.roll(11) {
+        0..=3 => create(c, dir, id),
+        4 | 5 => call(&["start", id]),
+        6 => call(&["kill", id, "KILL"]),
+        7 => call(&["delete", id]),
+        8 => call(&["delete", "--force", id]),
+        9 => call(&["exec", id, "/payload", "exit", "0"]),
+        _ => call(&["state", id]),
+    }
+}
+
+#[test]
+fn a_mixture_of_commands_gives_right_answers_only() {
+    let c = bundle!().asks(&["pause"]);
+    let (seed, dir) = (seed(), c.path(""));
+    println!("COFFERDAM_SEED={seed}");
+    let ids = bundles(&c, 4);
+    let rounds = if is_torture() { 1000 } else { 30 };
+    std::thread::scope(|threads| {
+        for worker in 0..6 {
+            let (c, ids, dir) = (&c, &ids, &dir);
+            threads.spawn(move || {
+                let mut dice = Dice(seed.wrapping_mul(2 * worker + 3));
+                for _ in 0..rounds {
+                    let id = &ids[dice.roll(ids.len())];
+                    let output = act(c, dir, id, &mut dice);
+                    let said = output.stderr();
+                    // One that has joined is killed with the container.
+                    let right = [0, 128 + libc::SIGKILL].contains(&output.code())
+                        || ANSWERS.iter().any(|answer| said.contains(answer));
+                    assert!(right, "{}", output.describe());
+                }
+            });
+        }
+    });
+    for id in &ids {
+        c.call(&["delete", "--force", id]).finish().ok();
+        assert!(!c.state_root().join(id).exists(), "{id}");
+        let cgroup = c.cgroup().with_file_name(id);
+        wait_until("the cgroup is gone", || !cgroup.exists());
+    }
+}
