@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use crate::channel::Up;
 use crate::fault::Coded;
 use crate::host::{self, Host};
+use crate::joins;
 use crate::plan::namespaces::{IdMap, Namespaces, is_single};
 use crate::sys::clone::{self, Side};
 use crate::sys::{self, process};
@@ -75,8 +76,7 @@ pub fn check_joined(plan: &Namespaces) -> Result<()> {
         return Ok(());
     };
     let path = &join.path;
-    let opened =
-        sys::io(File::open(path)).with_context(|| format!("{}: open {path:?}", join.field))?;
+    let opened = joins::open_path(join)?;
     let (uids, gids) = maps_of(&opened.into()).with_context(|| join.field.clone())?;
     for (field, asked, has) in [
         ("linux.uidMappings", &plan.uids, uids),

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -56,10 +56,18 @@ fn refuse_host_changes(plan: &Plan, join: &Join, namespace: &OwnedFd) -> Result<
     Ok(())
 }
 
+/// Without waiting for a writer: it might be a fifo.
+pub fn open_path(join: &Join) -> Result<File> {
+    let opened = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(&join.path);
+    sys::io(opened).with_context(|| format!("{}: open {:?}", join.field, join.path))
+}
+
 fn open_one(join: &Join) -> Result<OwnedFd> {
     let path = &join.path;
-    let opened =
-        sys::io(File::open(path)).with_context(|| format!("{}: open {path:?}", join.field))?;
+    let opened = open_path(join)?;
     let kind = clone::namespace_kind(&opened)
         .with_context(|| format!("{}: {path:?}: is no namespace", join.field))?;
     ensure!(

@@ -50,6 +50,7 @@ mod process; // environment, directory, limits, files, signals
 mod puzzles; // what callers who may less than root are told
 mod records; // damaged, old, of another boot, and those that cannot be written
 mod replay; // whole sequences of calls as engines make them
+mod rude_hooks; // hooks that misbehave, and those that call back
 mod run; // run in the foreground and detached
 mod samples; // config-samples as their readers run them
 mod sandbox; // callers that may less, and that do not listen
@@ -64,3 +65,4 @@ mod terminal; // console socket and the foreground terminal
 mod timings; // how long each step took
 mod together; // many commands at once
 mod update; // limits that change while the container lives
+mod visible; // what others see meanwhile, and what is no reason to wait

@@ -139,7 +139,7 @@ fn create(c: &Bundle, dir: &str, id: &str) -> Output {
 }
 
 /// What a command may say when others have changed the container meanwhile, or were faster.
-const ANSWERS: [&str; 11] = [
+const ANSWERS: [&str; 12] = [
     "container does not exist",
     "container with given ID already exists",
     "cannot start an already running container",
@@ -150,6 +150,7 @@ const ANSWERS: [&str; 11] = [
     "that is not stopped",
     "deleted by another command while it was being created",
     "container init ended",
+    "container's cgroup is not empty",
     "was killed by signal 9",
 ];
 
