@@ -40,7 +40,7 @@ fn sweep_with(kind: Kind, process: usize, prepare: impl Fn() -> Call, judge: imp
 }
 
 /// Says at which call it was, when the test fails.
-struct Moment(Fault);
+pub struct Moment(pub Fault);
 
 impl Drop for Moment {
     fn drop(&mut self) {

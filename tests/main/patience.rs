@@ -99,3 +99,60 @@ fn a_start_of_a_stopped_init_says_so() {
     c.start().ok();
     assert_eq!(c.status(), "running");
 }
+
+/// A creator that does not run cannot be asked to stop: what it has made goes without it, and it finds that out.
+#[test]
+fn a_stopped_creator_can_be_deleted_and_fails_when_it_goes_on() {
+    let waits = waiting(bundle!());
+    let creator = call_until_it_waits(&waits, "create");
+    let pid = creator.child.id();
+    send(pid, libc::SIGSTOP);
+    waits.delete(&[]).fails_with("creating");
+    waits.delete(&["--force"]).ok();
+    assert!(!waits.state_root().join(&waits.id).exists() && !waits.cgroup().exists());
+    fs::write(waits.path("go"), "").expect("let the hook go on");
+    send(pid, libc::SIGCONT);
+    creator
+        .wait()
+        .fails_with("deleted by another command while it was being created");
+    waits.assert_gone();
+    // At other moments: none of them leaves a container that nobody knows, or keeps the id.
+    let c = bundle!().asks(&["pause"]);
+    for moment in (0..24).map(|step| Duration::from_micros(500 * step)) {
+        let creator = c.call_new("create", &[]).spawn();
+        std::thread::sleep(moment);
+        send(creator.child.id(), libc::SIGSTOP);
+        c.delete(&["--force"]).ok();
+        send(creator.child.id(), libc::SIGCONT);
+        let created = creator.wait().code() == 0;
+        // It was stopped before it had begun, or after it had ended.
+        let known = c.state_root().join(&c.id).exists();
+        assert!(created || !known, "failed, and left a record");
+        assert_eq!(c.cgroup().exists(), known, "at {moment:?}");
+        c.delete(&["--force"]).ok();
+        c.assert_gone();
+    }
+}
+
+#[test]
+fn a_start_whose_init_dies_says_so_at_once() {
+    let c = bundle!().asks(&["pause"]);
+    for moment in (0..16).map(|step| Duration::from_micros(250 * step)) {
+        c.create().ok();
+        let init = c.pid() as u32;
+        let start = c.call(&["start", &c.id]).spawn();
+        std::thread::sleep(moment);
+        send(init, libc::SIGKILL);
+        let begin = std::time::Instant::now();
+        let output = start.wait();
+        assert!(begin.elapsed() < Duration::from_secs(1));
+        let said = output.stderr();
+        let fine = output.code() == 0
+            || ["has stopped", "already running", "killed by signal"]
+                .iter()
+                .any(|text| said.contains(text));
+        assert!(fine, "{}", output.describe());
+        c.wait_stopped();
+        c.delete(&[]).ok();
+    }
+}
