@@ -9,6 +9,7 @@ use std::io::Write;
 use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
@@ -76,9 +77,16 @@ fn sealed_copy(mut own: File) -> Result<OwnedFd> {
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     // Linux 6.3 and later want to be told that it will be executed; earlier ones do not know the flag.
     let executable = MFdFlags::from_bits_retain(libc::MFD_EXEC);
-    let made =
-        memfd_create("cofferdam", flags | executable).or_else(|_| memfd_create("cofferdam", flags));
-    let mut copy = File::from(named(made, || "memfd_create(cofferdam)".to_string())?);
+    let made = match memfd_create("cofferdam", flags | executable) {
+        Err(Errno::EINVAL) => memfd_create("cofferdam", flags),
+        made => made,
+    };
+    let refused = matches!(made, Err(Errno::EACCES));
+    let made = named(made, || "memfd_create(cofferdam)".to_string());
+    let mut copy = File::from(made.with_context(|| match refused {
+        true => "vm.memfd_noexec is 2, which lets no copy of this program in memory be executed; set it to 1 or 0",
+        false => "make a copy of this program in memory",
+    })?);
     sys::io(std::io::copy(&mut own, &mut copy)).context("copy this program into memory")?;
     copy.flush()?;
     let sealed = fcntl(&copy, FcntlArg::F_ADD_SEALS(SEALS));

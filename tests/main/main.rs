@@ -65,5 +65,6 @@ mod systemd; // scopes, asked for from a stand-in for systemd
 mod terminal; // console socket and the foreground terminal
 mod timings; // how long each step took
 mod together; // many commands at once
+mod unprivileged; // maps of users, masks in user namespaces, the program in memory
 mod update; // limits that change while the container lives
 mod visible; // what others see meanwhile, and what is no reason to wait
