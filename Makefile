@@ -38,7 +38,7 @@ export RUSTUP_HOME ?= $(USER_HOME)/.rustup
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test test-cli torture oracle integration integration-nightly conformance fuzz lint-deps bench install uninstall clean
+.PHONY: help setup build run test test-cli torture soak oracle integration integration-nightly conformance fuzz lint-deps bench install uninstall clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -75,9 +75,14 @@ test-cli: setup ## run the black-box tests on the program that $RUNTIME names, b
 	@$(call install_packages,$(TEST_PACKAGES))
 	cargo test --locked --test main
 
-torture: setup ## kill the program before each of its system calls, and run the races for minutes
+torture: setup ## have each system call be the last, fail, meet a full disk; have attacks race and hundreds of commands meet
 	@$(call install_packages,$(TEST_PACKAGES))
-	COFFERDAM_TORTURE=1 cargo test --locked --test main -- killed:: attacks::races attacks::joining
+	COFFERDAM_TORTURE=1 cargo test --locked --test main -- \
+		killed:: records:: shortages:: together:: attacks::races attacks::joining
+
+soak: setup ## one container a second for MINUTES=10 minutes: nothing of the host grows
+	@$(call install_packages,$(TEST_PACKAGES))
+	COFFERDAM_SOAK=$(or $(MINUTES),10) cargo test --locked --test main soak:: -- --nocapture
 
 oracle: setup ## prove the black-box tests: run them on runc and crun
 	@$(call install_packages,$(TEST_PACKAGES) $(ORACLES))
