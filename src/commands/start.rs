@@ -4,7 +4,8 @@ use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
+use nix::errno::Errno;
 
 use super::delete;
 use crate::channel::ParentEnd;
@@ -12,7 +13,7 @@ use crate::container::{Container, Status, Store};
 use crate::fault::{Coded, coded};
 use crate::flags;
 use crate::patience::{self, Debtor};
-use crate::sys::process;
+use crate::sys::{self, process};
 use crate::{hooks, launch, log, timings};
 
 pub fn run(args: &flags::Start, store: &Store) -> Result<i32> {
@@ -40,7 +41,8 @@ pub fn run(args: &flags::Start, store: &Store) -> Result<i32> {
     let cgroup = container.cgroup()?;
     let mut debtor = Debtor::new(container.state.pid, &init, "start");
     debtor.cgroup = cgroup.as_ref();
-    let started = launch::start_over(&gate, &container.state, debtor);
+    let started = launch::start_over(&gate, &container.state, debtor)
+        .map_err(|error| explain(&container, &init, error));
     if started
         .as_ref()
         .is_err_and(|error| hooks::has_failed(error, "startContainer"))
@@ -55,10 +57,21 @@ pub fn run(args: &flags::Start, store: &Store) -> Result<i32> {
     Ok(0)
 }
 
+/// One that was killed meanwhile leaves a connection without a peer.
+fn explain(container: &Container, init: &OwnedFd, error: Error) -> Error {
+    let lost = matches!(sys::errno(&error), Some(Errno::EPIPE | Errno::ECONNRESET));
+    match lost && patience::ends_within(init, MOMENT) {
+        true => stopped(container).into(),
+        false => error,
+    }
+}
+
+/// For what is about to end.
+const MOMENT: Duration = Duration::from_millis(100);
+
 /// A filter may kill for the very call that executes the program, which no process can tell any more. Who has no memory
 /// left is ending (proc_pid_exe(5)); how, is to be read while nobody has waited for it.
 fn check_survival(container: &Container, init: &OwnedFd) -> Result<()> {
-    const MOMENT: Duration = Duration::from_millis(100);
     let process = format!("/proc/{}", container.state.pid);
     let gone = |error: std::io::Error| error.kind() == ErrorKind::NotFound;
     if !std::fs::read_link(format!("{process}/exe")).is_err_and(gone) {
