@@ -12,9 +12,10 @@ pub mod systemd;
 pub mod tree;
 mod watch;
 
-use std::fs::{File, TryLockError};
+use std::fs::{File, Metadata, TryLockError};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -297,8 +298,12 @@ impl Cgroup {
         {
             log::warn(&format!("{error:#}; its cgroup is removed without systemd"));
         }
-        tree::remove(&self.path)
-            .map_err(|error| explain::left(error, &self.path, &tree::below(&self.path)))?;
+        // Another command may have removed it, and a new container may have one by its name.
+        let is_others = |found: Metadata| self.inode().is_ok_and(|own| own != found.ino());
+        if !std::fs::metadata(&self.path).is_ok_and(is_others) {
+            tree::remove(&self.path)
+                .map_err(|error| explain::left(error, &self.path, &tree::below(&self.path)))?;
+        }
         tree::remove_made_above(&self.path);
         Ok(())
     }

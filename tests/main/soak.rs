@@ -4,6 +4,8 @@
 use crate::support::{Bundle, Running, binary, cgroup_root, say_skipped, wait_until};
 use std::fmt::Write;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// What may be more at the end than at the beginning, for the sake of others on the host.
@@ -103,11 +105,10 @@ fn sample(lasting: &Bundle, running: &Running) -> Sample {
 
 /// Those that run the runtime.
 fn processes() -> i64 {
-    let binary = fs::canonicalize(binary()).expect("the runtime");
+    let file = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino()));
+    let binary = file(&binary()).expect("the runtime");
     let all = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let own = |entry: &fs::DirEntry| {
-        fs::read_link(entry.path().join("exe")).is_ok_and(|exe| exe == binary)
-    };
+    let own = |entry: &fs::DirEntry| file(&entry.path().join("exe")).is_ok_and(|exe| exe == binary);
     all.filter(own).count() as i64
 }
 

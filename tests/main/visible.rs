@@ -121,6 +121,7 @@ fn what_is_no_namespace_keeps_nobody_waiting_and_is_joined_by_nobody() {
 /// It comes from a user who owns nothing of the rest.
 #[test]
 fn a_user_namespace_of_another_user_gives_no_rights() {
+    let c = bundle!();
     let owner = std::process::Command::new("unshare")
         .args(["--user", "sleep", "100"])
         .spawn();
@@ -130,7 +131,7 @@ fn a_user_namespace_of_another_user_gives_no_rights() {
     wait_until("it has its namespace", || {
         fs::read_link(&path).is_ok_and(|link| link != own)
     });
-    let c = bundle!().push("/linux/namespaces", json!({"type": "user", "path": path}));
+    let c = c.push("/linux/namespaces", json!({"type": "user", "path": path}));
     // Nobody is mapped there: no id of the container exists.
     refused(&c);
     owner.kill().expect("kill");
