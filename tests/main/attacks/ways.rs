@@ -27,7 +27,10 @@ type Change = fn(Bundle) -> Bundle;
 pub fn each(test: &'static str) -> impl Iterator<Item = Bundle> {
     let ways: [(&str, Change); 3] = [
         ("as root", |c| c),
-        ("as root, in a user namespace", Bundle::in_user_namespace),
+        (
+            "as root, in a user namespace",
+            Bundle::owned_in_user_namespace,
+        ),
         ("as an ordinary user", |c| c.of_user(USER)),
     ];
     ways.into_iter().map(move |(name, change)| {

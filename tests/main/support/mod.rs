@@ -139,8 +139,7 @@ impl Bundle {
     }
 
     /// A user namespace whose root is host id 100000, and a rootfs that belongs to it.
-    pub fn in_user_namespace(mut self) -> Bundle {
-        self.owner = Some(("rootfs", 100000));
+    pub fn in_user_namespace(self) -> Bundle {
         let map = json!([{"containerID": 0, "hostID": 100000, "size": 65536}]);
         host::chown_tree(&self.rootfs(), 100000);
         self.push("/linux/namespaces", json!({"type": "user"}))
@@ -160,6 +159,12 @@ impl Bundle {
             .set("/linux/gidMappings", map)
             .remove("/linux/cgroupsPath")
             .remove("/linux/resources")
+    }
+
+    /// The same, and what the test puts into the rootfs later belongs to it too.
+    pub fn owned_in_user_namespace(mut self) -> Bundle {
+        self.owner = Some(("rootfs", 100000));
+        self.in_user_namespace()
     }
 
     /// Gives a tree below the bundle to another owner.
