@@ -1,6 +1,6 @@
 //! Masked paths, read-only paths, and a read-only root.
 
-use crate::support::{Bundle, lines, wait_until};
+use crate::support::{Bundle, exchange, lines, wait_until};
 use serde_json::json;
 use std::ffi::CString;
 use std::path::Path;
@@ -326,9 +326,7 @@ fn swapping<T>(c: &Bundle, act: impl FnOnce() -> T) -> T {
     std::thread::scope(|threads| {
         threads.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
-                let [a, b] = paths.each_ref().map(|path| path.as_ptr());
-                // SAFETY: the paths are C strings that outlive the call.
-                unsafe { libc::syscall(libc::SYS_renameat2, -1, a, -1, b, libc::RENAME_EXCHANGE) };
+                exchange(&paths);
             }
         });
         let done = act();

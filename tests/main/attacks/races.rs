@@ -3,7 +3,7 @@
 
 use super::post::World;
 use super::ways::each_way;
-use crate::support::{Bundle, Output, copy_program};
+use crate::support::{Bundle, Output, copy_program, exchange};
 use serde_json::{Value, json};
 use std::ffi::CString;
 use std::fs;
@@ -47,19 +47,6 @@ impl Drop for Ender<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
-}
-
-fn exchange([first, second]: &[CString; 2]) {
-    // SAFETY: the paths are C strings.
-    unsafe {
-        libc::renameat2(
-            libc::AT_FDCWD,
-            first.as_ptr(),
-            libc::AT_FDCWD,
-            second.as_ptr(),
-            libc::RENAME_EXCHANGE,
-        )
-    };
 }
 
 /// How many runs there were, and how many of them made a container.

@@ -54,6 +54,22 @@ pub fn copy_program(from: &Path, to: &Path) {
     assert!(status.expect("run cp").success(), "cp {from:?} {to:?}");
 }
 
+/// Two files change places.
+pub fn exchange([first, second]: &[CString; 2]) {
+    let (first, second) = (first.as_ptr(), second.as_ptr());
+    // SAFETY: the paths are C strings that outlive the call.
+    unsafe {
+        libc::syscall(
+            libc::SYS_renameat2,
+            -1,
+            first,
+            -1,
+            second,
+            libc::RENAME_EXCHANGE,
+        )
+    };
+}
+
 /// Makes a device node or a FIFO for everybody.
 pub fn node(path: &str, kind: u32, major: u32, minor: u32) {
     let path = std::ffi::CString::new(path).expect("a path");

@@ -13,7 +13,9 @@ pub mod terminal;
 pub mod trace;
 
 pub use call::{Call, Output, Running};
-pub use host::{cgroup_root, copy_program, has_controller, holds_within, node, send, wait_until};
+pub use host::{
+    cgroup_root, copy_program, exchange, has_controller, holds_within, node, send, wait_until,
+};
 pub use skip::{Runtime, binary, runtime, say_skipped, skips};
 
 use serde_json::{Value, json};
