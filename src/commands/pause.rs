@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::cgroup::Cgroup;
 use crate::container::{Container, Status, Store};
-use crate::fault::coded;
+use crate::fault::{Coded, coded};
 use crate::flags;
 
 pub fn pause(args: &flags::Pause, store: &Store) -> Result<i32> {
@@ -12,7 +12,7 @@ pub fn pause(args: &flags::Pause, store: &Store) -> Result<i32> {
     let status = container.status()?;
     ensure!(
         matches!(status, Status::Created | Status::Running),
-        coded("container-state", "container not running")
+        not_running()
     );
     freeze(&container, true)
 }
@@ -32,9 +32,11 @@ fn freeze(container: &Container, frozen: bool) -> Result<i32> {
         "the container has no cgroup that could be frozen: it was made with --cgroup-manager disabled"
     );
     // It has ended meanwhile, or its cgroup was removed from under it.
-    let cgroup: Cgroup = container
-        .cgroup()?
-        .context(coded("container-state", "container not running"))?;
+    let cgroup: Cgroup = container.cgroup()?.with_context(not_running)?;
     cgroup.freeze(frozen)?;
     Ok(0)
+}
+
+fn not_running() -> Coded {
+    coded("container-state", "container not running")
 }
