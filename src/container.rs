@@ -38,11 +38,11 @@ pub const CGROUP: &str = "cgroup";
 pub const RDT: &str = "rdt";
 pub const CONFIG: &str = "config";
 pub const DELETED: &str = "deleted";
-const POSTSTOP: &str = "poststop";
+pub const POSTSTOP: &str = "poststop";
 /// Numbers of mounts that were added while the container ran.
 pub const MOUNTS: &str = "mounts";
 /// In the order in which they are removed.
-const NAMES: [&str; 8] = [GATE, CGROUP, RDT, CONFIG, MOUNTS, POSTSTOP, STATE, DELETED];
+pub const NAMES: [&str; 8] = [GATE, CGROUP, RDT, CONFIG, MOUNTS, POSTSTOP, STATE, DELETED];
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -300,43 +300,6 @@ impl Container {
         Ok(lock.l_type != libc::F_UNLCK as i16)
     }
 
-    /// Of a container without an init: from now on nobody who has only just taken the id goes on to create it. `None` if
-    /// one has, or if all of it is gone.
-    pub fn seize(&self) -> Result<Option<File>> {
-        let opened = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .open(self.dir.join(STATE));
-        let records = match opened {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            opened => sys::io(opened).with_context(|| format!("remove {:?}", self.dir))?,
-        };
-        let locked = fcntl(&records, FcntlArg::F_SETLK(&write_lock()));
-        Ok(locked.is_ok().then_some(records))
-    }
-
-    /// Tells a creator that this container is to be no more.
-    pub fn doom(&self) -> Result<()> {
-        let noted = gone_is_fine(std::fs::write(self.dir.join(DELETED), ""));
-        sys::io(noted).with_context(|| format!("note the deletion in {:?}", self.dir))
-    }
-
-    /// Whether its creator may be at work, and will see that it was told so.
-    pub fn is_doomed(&self) -> bool {
-        self.dir.join(DELETED).exists()
-    }
-
-    /// Takes the record away, last of all.
-    pub fn forget(&self) -> Result<()> {
-        if !is_same(&self.dir, self.inode) {
-            return Ok(());
-        }
-        sys::io(forget(&self.dir)).with_context(|| format!("remove {:?}", self.dir))
-    }
-
     pub fn report(&self, status: Status) -> Report<'_> {
         let pid = if status == Status::Stopped {
             0
@@ -420,14 +383,6 @@ pub fn last_record(text: &str, id: &str) -> Option<State> {
     records.into_iter().find(|record: &State| record.id == id)
 }
 
-/// Whether this caller is the first to run the poststop hooks. They are run once, even if one of them ends the caller
-/// or deletes the container itself.
-pub fn begins_poststop(dir: &Path) -> bool {
-    let noted = File::create_new(dir.join(POSTSTOP));
-    !noted
-        .is_err_and(|error| matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::NotFound))
-}
-
 /// What is noted apart from the records outlives damage to them.
 fn without_record(dir: &Path, id: &str) -> State {
     let link = std::fs::read_link(dir.join(RDT)).unwrap_or_default();
@@ -488,31 +443,7 @@ pub fn is_same(dir: &Path, inode: u64) -> bool {
     std::fs::metadata(dir).is_ok_and(|meta| meta.ino() == inode)
 }
 
-/// Another command may still be adding something, which its creator will then see to be of no effect.
-pub fn forget(dir: &Path) -> std::io::Result<()> {
-    const TRIES: usize = 100;
-    let mut removed = forget_once(dir);
-    for _ in 1..TRIES {
-        if !removed
-            .as_ref()
-            .is_err_and(|error| error.kind() == ErrorKind::DirectoryNotEmpty)
-        {
-            break;
-        }
-        gone_is_fine(std::fs::write(dir.join(DELETED), ""))?;
-        removed = forget_once(dir);
-    }
-    removed
-}
-
-fn forget_once(dir: &Path) -> std::io::Result<()> {
-    for name in NAMES {
-        gone_is_fine(std::fs::remove_file(dir.join(name)))?;
-    }
-    gone_is_fine(std::fs::remove_dir(dir))
-}
-
-fn gone_is_fine(result: std::io::Result<()>) -> std::io::Result<()> {
+pub fn gone_is_fine(result: std::io::Result<()>) -> std::io::Result<()> {
     match result {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         other => other,

@@ -31,6 +31,7 @@ mod netdev;
 mod notify;
 mod patience;
 mod plan;
+mod removal;
 mod selfexe;
 mod slot;
 #[allow(unsafe_code)]

@@ -16,12 +16,13 @@ use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
 use crate::container::{
     self, CGROUP, CONFIG, Container, DELETED, GATE, RDT, STATE, State, Store, boot_id, check_id,
-    forget, write_lock,
+    write_lock,
 };
 use crate::fault::coded;
 use crate::plan::Plan;
 use crate::plan::exec;
 use crate::plan::rdt::Groups;
+use crate::removal::forget;
 use crate::sys::{self, socket};
 
 const DELETED_MEANWHILE: &str = "deleted by another command while it was being created";

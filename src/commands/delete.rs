@@ -6,9 +6,10 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use crate::cgroup::tree;
-use crate::container::{self, Container, State, Status, Store, boot_id, report};
+use crate::container::{Container, State, Status, Store, boot_id, report};
 use crate::fault::{self, coded};
 use crate::flags;
+use crate::removal::begins_poststop;
 use crate::sys::process;
 use crate::{hooks, intelrdt, log, patience, timings};
 
@@ -137,7 +138,7 @@ fn remove_rdt_groups(state: &State) -> Result<()> {
 pub fn take_down(dir: &Path, state: &State) {
     unmount_in_place(state);
     let list = &state.hooks.poststop;
-    if list.is_empty() || !container::begins_poststop(dir) {
+    if list.is_empty() || !begins_poststop(dir) {
         return;
     }
     // Of the caller's files hooks get none; a create has marked them before.
