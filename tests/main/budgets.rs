@@ -81,10 +81,13 @@ fn processes<'a>(verb: &'a str, trace: &'a Trace) -> impl Iterator<Item = (Strin
 
 /// Totals in capitals, and how often each system call was made.
 fn counts(process: &Traced) -> Counts {
+    // Counted where they begin: a parent that need not wait is gone before the tracer hears of the end.
+    let programs = [libc::SYS_execve, libc::SYS_execveat];
+    let execs = process.calls.iter().filter(|call| programs.contains(*call));
     let mut counts = Counts::from([
         ("CALLS".to_string(), process.calls.len() as u64),
         ("CHILDREN".to_string(), process.children as u64),
-        ("EXECS".to_string(), process.execs as u64),
+        ("EXECS".to_string(), execs.count() as u64),
         ("BYTES".to_string(), process.bytes),
     ]);
     for number in &process.calls {

@@ -42,7 +42,6 @@ pub struct Traced {
     /// Numbers of the system calls, in their order.
     pub calls: Vec<i64>,
     pub children: usize,
-    pub execs: usize,
     /// By write(2) and its kin, to whatever.
     pub bytes: u64,
     /// How many calls were interrupted, and whether the last one was.
@@ -228,7 +227,6 @@ impl Tracer {
     }
 
     fn became_another(&mut self, pid: i32) {
-        self.of(pid).execs += 1;
         if pid == self.main {
             return self.go_on(pid, 0);
         }
