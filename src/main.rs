@@ -52,9 +52,10 @@ use container::Store;
 use fault::coded;
 use patience::Interrupted;
 
-/// musl's own gives the kernel back what is freed, page by page, and a short command does little else.
+/// Tests have threads.
+#[cfg(not(any(test, fuzzing)))]
 #[global_allocator]
-static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+static ALLOCATOR: sys::alloc::Allocator = sys::alloc::Allocator::new();
 
 /// Gives the exit code.
 #[cfg_attr(any(test, fuzzing), allow(dead_code))]

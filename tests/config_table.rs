@@ -1,5 +1,5 @@
 //! The table in docs/config.md: every field that the crate oci-spec knows has a row, every row names tests,
-//! and every test that it names is there.
+//! and every test that it names is there; so is every test that docs/security.md names.
 //! The fields are read from the source of the crate, which has them as structures that rustfmt has formatted.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,6 +40,17 @@ fn every_test_of_a_row_exists() {
         for name in named {
             assert!(tests.contains(name), "{TABLE}:{line}: no test `{name}`");
         }
+    }
+}
+
+#[test]
+fn every_test_that_the_page_on_security_names_exists() {
+    let text = fs::read_to_string(repository().join("docs/security.md")).unwrap();
+    let tests = tests_of_this_repository();
+    let named: Vec<&str> = quoted(&text).filter(|name| name.contains("::")).collect();
+    assert!(named.len() > 100, "only {} names found", named.len());
+    for name in named {
+        assert!(tests.contains(name), "docs/security.md: no test `{name}`");
     }
 }
 

@@ -3,6 +3,8 @@
 //! Used by parent and child alike. A wrapper takes and returns typed values (owned and borrowed
 //! descriptors), decides nothing, and names the call with its arguments when the kernel refuses it.
 
+#[cfg(not(any(test, fuzzing)))]
+pub mod alloc;
 pub mod bpf;
 pub mod clone;
 pub mod cred;
