@@ -143,15 +143,18 @@ pub fn wait_for<const N: usize>(fds: [BorrowedFd; N], time: Option<Duration>) ->
             Err(Errno::EINTR) => continue,
             result => named(result, || "poll".to_string())?,
         };
-        if let Some(signal) = signals.read_signal().ok().flatten() {
-            return Err(Interrupted(Signal::try_from(signal.ssi_signo as i32)?).into());
-        }
         let mut ready = [false; N];
         for (ready, polled) in ready.iter_mut().zip(&polled) {
             *ready = polled.any() == Some(true);
         }
-        let late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
-        if late || ready.contains(&true) {
+        // What has happened comes first: a signal that was sent to a program that runs is for the program.
+        if ready.contains(&true) {
+            return Ok(ready);
+        }
+        if let Some(signal) = signals.read_signal().ok().flatten() {
+            return Err(Interrupted(Signal::try_from(signal.ssi_signo as i32)?).into());
+        }
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return Ok(ready);
         }
     }
