@@ -179,7 +179,9 @@ pub fn helper(program: &str) -> Option<PathBuf> {
 fn map_by_helper(program: &str, pid: i32, maps: &[IdMap]) -> Result<()> {
     let Some(path) = helper(program) else {
         bail!(
-            "{program}: not installed; mapping more than one's own id without privilege needs it (package uidmap)"
+            "{program}: not installed; mapping more than one's own id without privilege needs it; install it (package \
+             uidmap), or map no id but one's own, {}",
+            id_alone(program)
         );
     };
     let output = Command::new(&path)
@@ -202,6 +204,15 @@ fn map_by_helper(program: &str, pid: i32, maps: &[IdMap]) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// The one line of the map that the kernel takes without a helper.
+fn id_alone(program: &str) -> String {
+    let (field, id) = match program {
+        "newgidmap" => ("gidMappings", nix::unistd::getegid().as_raw()),
+        _ => ("uidMappings", nix::unistd::geteuid().as_raw()),
+    };
+    format!("with a size of 1: linux.{field}[0].hostID: {id}")
 }
 
 fn words_of(maps: &[IdMap]) -> Vec<String> {

@@ -1,11 +1,13 @@
 //! Rows of docs/errors.md that take a caller who may less than root: each failure is made, and told with its reason.
 
 use crate::errors::failure_of;
-use crate::hotplug::{USER, as_user};
+use crate::hotplug::{USER, as_user, of_user};
 use crate::sandbox::answer;
 use crate::support::{Bundle, Call, copy_program};
 use serde_json::{Value, json};
+use std::ffi::CStr;
 use std::path::Path;
+use std::ptr::null;
 
 /// Of a call that has failed and left nothing behind: the line of the JSON log.
 fn line_of(c: &Bundle, change: impl Fn(Call) -> Call) -> Value {
@@ -123,6 +125,53 @@ fn ids_that_are_not_granted_are_told_with_what_is() {
         text.contains("/etc/subgid grants this user nothing"),
         "{text}"
     );
+}
+
+/// An ordinary user on a host without newuidmap(1).
+fn without_helpers() -> std::io::Result<()> {
+    let mount = |source: &CStr, target: &CStr, flags| {
+        // SAFETY: the texts end in a NUL and outlive the call.
+        let done = unsafe {
+            libc::mount(
+                source.as_ptr(),
+                target.as_ptr(),
+                source.as_ptr(),
+                flags,
+                null(),
+            )
+        };
+        if done == 0 {
+            Ok(())
+        } else {
+            Err(std::io::Error::last_os_error())
+        }
+    };
+    // SAFETY: a plain call that touches no memory of ours.
+    unsafe { libc::unshare(libc::CLONE_NEWNS) };
+    mount(c"none", c"/", libc::MS_REC | libc::MS_PRIVATE)?;
+    for directory in [c"/usr/bin", c"/usr/local/bin", c"/usr/sbin"] {
+        mount(c"tmpfs", directory, 0)?;
+    }
+    as_user()
+}
+
+#[test]
+fn without_the_helpers_the_own_id_can_be_mapped_and_more_is_never_cut_down_to_it() {
+    let (c, binary) = of_user(bundle!().asks(&["read /proc/self/uid_map"]));
+    c.give("", USER);
+    let by_user = |call: Call| call.program(&binary).setup(without_helpers);
+    let output = by_user(c.call_new("run", &[])).finish().ok();
+    let map = output.answer("read /proc/self/uid_map");
+    let words: Vec<&str> = map.split_whitespace().collect();
+    assert_eq!(words, ["0", &USER.to_string(), "1"]);
+    let maps = json!([{"containerID": 0, "hostID": USER, "size": 1}, {"containerID": 1, "hostID": 7_000_000, "size": 5}]);
+    let c = c.set("/linux/uidMappings", maps);
+    let line = line_of(&c, by_user);
+    let text = text(&line);
+    assert!(text.contains("newuidmap: not installed"), "{text}");
+    assert!(text.contains("package uidmap"), "{text}");
+    let alone = format!("linux.uidMappings[0].hostID: {USER}");
+    assert!(text.contains(&alone), "{text}");
 }
 
 #[test]
