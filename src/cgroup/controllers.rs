@@ -80,19 +80,37 @@ pub fn check(mount: &Path, resources: &Resources) -> Result<()> {
         .iter()
         .find(needs)
         .map_or("", |setting| &setting.field);
-    let mount = mount.display();
-    let v1 = Path::new("/sys/fs/cgroup").join(controller);
-    let place = if v1.is_dir() {
-        format!("it is mounted as cgroup v1 at {}", v1.display())
-    } else {
-        "the kernel offers it nowhere".to_string()
-    };
     bail!(coded(
         "controller-missing",
         format!(
-            "{field}: controller {controller} is not available in {mount}: {place}; remove the limit, or boot with cgroup v2 alone"
+            "{field}: controller {controller} is not available in {}: {}",
+            mount.display(),
+            place_of(controller, mount)
         )
     ))
+}
+
+/// Where a controller is instead, and what to do.
+fn place_of(controller: &str, mount: &Path) -> String {
+    let v1 = Path::new("/sys/fs/cgroup").join(controller);
+    let (place, hint) = if v1.is_dir() {
+        (
+            format!("it is mounted as cgroup v1 at {}", v1.display()),
+            "boot with cgroup v2 alone",
+        )
+    // Docs of the kernel, cgroup-v2.rst: the file is in all cgroups but the root.
+    } else if mount.join("cgroup.events").exists() {
+        (
+            "the cgroup above does not hand it down to this cgroup namespace".to_string(),
+            "enable it there in cgroup.subtree_control",
+        )
+    } else {
+        (
+            "the kernel offers it nowhere".to_string(),
+            "boot with cgroup v2 alone",
+        )
+    };
+    format!("{place}; remove the limit, or {hint}")
 }
 
 fn missing<'a>(directory: &Path, file: &str, wanted: &[&'a str]) -> Result<Vec<&'a str>> {
