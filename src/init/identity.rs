@@ -68,6 +68,9 @@ fn set_groups(identity: &Identity, confined: bool) -> Result<()> {
         Err(error) if confined && groups.is_empty() && sys::errno(&error) == Some(Errno::EPERM) => {
             Ok(())
         }
+        Err(error) if sys::errno(&error) == Some(Errno::EINVAL) => Err(error.context(
+            "process.user.additionalGids: take them on (are all mapped in the container's user namespace?)",
+        )),
         result => result.context("process.user.additionalGids"),
     }
 }

@@ -92,6 +92,20 @@ fn a_user_namespace_that_has_given_up_groups_is_enough() {
     failed.fails_naming("process.user.additionalGids: [7]");
 }
 
+#[test]
+fn groups_that_are_not_mapped_are_named_with_the_question() {
+    let map = json!([{"containerID": 0, "hostID": 70_000, "size": 10}]);
+    let c = bundle!()
+        .push("/linux/namespaces", json!({"type": "user"}))
+        .set("/linux/uidMappings", map.clone())
+        .set("/linux/gidMappings", map)
+        .set("/process/user/additionalGids", json!([4321]));
+    c.create().fails_naming("setgroups([4321])");
+    c.create()
+        .fails_naming("are all mapped in the container's user namespace?");
+    c.assert_gone();
+}
+
 /// What an ordinary user runs, with a program and a place for state of the own; these ids of the host follow the own.
 fn by_user(c: Bundle, more: &[u32]) -> Value {
     let map = |(inside, id): (usize, &u32)| json!({"containerID": inside, "hostID": id, "size": 1});
