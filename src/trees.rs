@@ -92,7 +92,19 @@ fn open_one(tree: &Tree, host: &Host) -> Result<OwnedFd> {
         }
         Ok(opened)
     };
-    open().with_context(|| format!("open {:?}", tree.path))
+    open()
+        .map_err(|error| explain_idmap(error, tree))
+        .with_context(|| format!("open {:?}", tree.path))
+}
+
+/// mount_setattr(2): the capability is wanted in the user namespace that the filesystem was mounted in.
+fn explain_idmap(error: anyhow::Error, tree: &Tree) -> anyhow::Error {
+    match sys::errno(&error) {
+        Some(Errno::EPERM) if tree.idmap.is_some() => error.context(
+            "an idmapped mount needs CAP_SYS_ADMIN over its filesystem; leave out idmap, and change the owners of the files",
+        ),
+        _ => error,
+    }
 }
 
 /// The kernel shows nobody in a user namespace what is covered (mount_namespaces(7)).

@@ -189,6 +189,22 @@ fn without_the_helpers_the_own_id_can_be_mapped_and_more_is_never_cut_down_to_it
 }
 
 #[test]
+fn without_root_the_owners_of_a_file_system_of_the_host_cannot_be_mapped() {
+    let (c, binary) = of_user(bundle!());
+    std::fs::create_dir(c.path("source")).expect("mkdir");
+    let source = c.path("source");
+    let c = c.mount("bind", &source, "/mnt", &["bind", "idmap"]);
+    c.give("", USER);
+    let line = line_of(&c, |call| call.program(&binary).setup(as_user));
+    let text = text(&line);
+    assert!(
+        text.contains("needs CAP_SYS_ADMIN over its filesystem"),
+        "{text}"
+    );
+    assert_eq!(line["errno"], "EPERM", "{line}");
+}
+
+#[test]
 fn a_cgroup_that_is_not_delegated_says_whose_it_is() {
     let limits = json!({"unified": {"cgroup.max.depth": "3"}});
     let line = by_user(bundle!().set("/linux/resources", limits), &[]);
