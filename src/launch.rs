@@ -93,7 +93,7 @@ impl<'a> Launch<'a> {
             (outside, waits) = (true, true);
             side = clone::clone3(flags, None);
         }
-        let Side::Parent { pid, pidfd } = side.map_err(|error| explain_clone(error, plan))? else {
+        let Side::Parent { pid, pidfd } = side.map_err(|e| explain_clone(e, plan, cgroup))? else {
             drop((parent, sender));
             let materials = Materials {
                 hooks: hooks::take_environment(&plan.hooks.create_container),
@@ -375,7 +375,11 @@ fn prepare_for_children(host: &Host) -> Result<()> {
     }
 }
 
-fn explain_clone(error: anyhow::Error, plan: &Plan) -> anyhow::Error {
+fn explain_clone(error: anyhow::Error, plan: &Plan, cgroup: Option<&Cgroup>) -> anyhow::Error {
+    if sys::errno(&error) == Some(Errno::EAGAIN) {
+        let full = cgroup.and_then(Cgroup::full).unwrap_or_default();
+        return error.context(format!("make a process of the container{full}"));
+    }
     let refused = sys::errno(&error) == Some(Errno::EPERM);
     if refused && !plan.namespaces.has(clone::NEWUSER) {
         return error.context(

@@ -108,6 +108,22 @@ pub fn left(error: Error, directory: &Path, below: &[impl AsRef<Path>]) -> Error
     }
 }
 
+/// Whose limit of processes is reached, of a cgroup or of one above it.
+pub fn full(cgroup: &Path) -> Option<String> {
+    let (level, limit) = cgroup.ancestors().find_map(|level| {
+        let limit = number(level, "pids.max")?;
+        (number(level, "pids.current")? >= limit).then_some((level, limit))
+    })?;
+    let hint = match level == cgroup {
+        true => "linux.resources.pids.limit",
+        false => "pids.max of that cgroup",
+    };
+    Some(format!(
+        ": pids.max of {} is {limit}, and as many are there; raise {hint}",
+        level.display()
+    ))
+}
+
 /// Where the memory went, after the kernel has killed for want of it: whose limit was reached, and at which use.
 pub fn out_of_memory(cgroup: &Path) -> String {
     let limited = cgroup
@@ -218,6 +234,30 @@ mod tests {
             );
             fs::remove_dir_all(root).unwrap();
         }
+    }
+
+    #[test]
+    fn a_limit_of_processes_that_is_reached_is_named() {
+        let top = tree("full", &[("pids.max", "9"), ("pids.current", "8")]);
+        let below = top.join("box");
+        fs::create_dir(&below).unwrap();
+        let say = |file: &str, text: &str| fs::write(below.join(file), text).unwrap();
+        say("pids.max", "3\n");
+        say("pids.current", "2\n");
+        assert_eq!(full(&below), None);
+        say("pids.current", "3\n");
+        let text = full(&below).unwrap();
+        assert!(
+            text.contains(&format!("{} is 3", below.display())),
+            "{text}"
+        );
+        assert!(text.ends_with("raise linux.resources.pids.limit"), "{text}");
+        say("pids.max", "max\n");
+        fs::write(top.join("pids.current"), "9").unwrap();
+        let text = full(&below).unwrap();
+        assert!(text.contains(&format!("{} is 9", top.display())), "{text}");
+        assert!(text.ends_with("raise pids.max of that cgroup"), "{text}");
+        fs::remove_dir_all(top).unwrap();
     }
 
     #[test]

@@ -200,6 +200,16 @@ impl Cgroup {
         explain::out_of_memory(&self.path)
     }
 
+    /// The first ones, for errors.
+    pub fn named_processes(&self) -> String {
+        explain::processes(&self.path)
+    }
+
+    /// Which limit lets no more processes in, if one does.
+    pub fn full(&self) -> Option<String> {
+        explain::full(&self.path)
+    }
+
     /// Kills every process here and below, frozen ones too.
     pub fn kill(&self) -> Result<()> {
         match self.write("cgroup.kill", "1") {

@@ -70,8 +70,8 @@ pub fn remove(container: &Container) -> Result<()> {
         let path = cgroup.path.display().to_string();
         ensure!(
             cgroup.wait_until_empty()?,
-            "{path}: processes survive SIGKILL (in uninterruptible sleep?): {:?}; delete again when they are gone",
-            cgroup.processes()?
+            "{path}: processes survive SIGKILL (in uninterruptible sleep?): {}; delete again when they are gone",
+            cgroup.named_processes()
         );
         cgroup.remove().context("remove the container's cgroup")?;
     } else {
@@ -86,13 +86,21 @@ pub fn remove(container: &Container) -> Result<()> {
 
 /// Ends every process of the container: those of its cgroup, and init wherever it is.
 pub fn kill_all(container: &Container) -> Result<()> {
-    if let Some(init) = signal_kill(container)? {
-        ensure!(
-            patience::dies(&init),
-            "the container's init survives SIGKILL (in uninterruptible sleep?); delete again later"
-        );
+    let Some(init) = signal_kill(container)? else {
+        return Ok(());
+    };
+    if patience::dies(&init) {
+        return Ok(());
     }
-    Ok(())
+    // pid_namespaces(7): init ends last of all in its namespace.
+    let cgroup = container.cgroup()?;
+    let left = cgroup.map_or_else(String::new, |cgroup| {
+        format!(": {}", cgroup.named_processes())
+    });
+    bail!(
+        "the container's init survives SIGKILL (in uninterruptible sleep, or some process in its pid namespace?){left}; \
+         delete again when they are gone"
+    )
 }
 
 /// Kills them without waiting for that; gives the init that has to die.
