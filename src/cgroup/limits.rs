@@ -69,6 +69,20 @@ impl Cgroup {
         changed(file, value).into_iter().filter_map(text).collect()
     }
 
+    /// The settings by the files that are there.
+    pub fn found(&self, settings: &[Setting]) -> Vec<Setting> {
+        let chosen = |setting: &Setting| {
+            let (file, value) = self.target(setting);
+            Setting {
+                file: file.to_string(),
+                value: value.to_string(),
+                alternative: None,
+                ..setting.clone()
+            }
+        };
+        settings.iter().map(chosen).collect()
+    }
+
     fn explain(&self, setting: &Setting, error: Error) -> Error {
         let (file, value) = self.target(setting);
         let act = format!("{}: write {value:?} to {file}", setting.field);
@@ -81,7 +95,7 @@ impl Cgroup {
             Some(Errno::EINVAL) if file == "cpu.max" => {
                 ", which takes quotas from 1000 and periods from 1000 to 1000000"
             }
-            Some(Errno::ENOENT) if self.exists("cgroup.procs") => {
+            Some(Errno::ENOENT) if self.exists("cgroup.procs") && !self.exists(file) => {
                 ", which this kernel does not have"
             }
             _ => "",
@@ -212,6 +226,11 @@ mod tests {
         let weight = settings(r#"{"blockIO": {"weight": 100}}"#);
         fake.cgroup().update(&weight).unwrap();
         assert_eq!(fake.says("io.bfq.weight"), "100");
+        let found = &fake.cgroup().found(&weight)[0];
+        assert_eq!(
+            (found.file.as_str(), found.value.as_str()),
+            ("io.bfq.weight", "100")
+        );
         fs::remove_file(fake.path.join("io.bfq.weight")).unwrap();
         let of_device = r#"{"blockIO": {"weight": 100, "weightDevice": [{"major": 8, "minor": 0, "weight": 50}]}}"#;
         fake.cgroup().update(&settings(of_device)).unwrap();

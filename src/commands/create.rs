@@ -21,6 +21,8 @@ use crate::container::{Container, State, Store, boot_id};
 use crate::flags::{self, CreateFlags};
 use crate::host::Host;
 use crate::launch::{Born, Init, Launch};
+use crate::plan::cgroup::CgroupPlan;
+use crate::plan::systemd::{self, Property};
 use crate::plan::{Flags, Plan};
 use crate::slot::Slot;
 use crate::sys::{self, clone, process, socket};
@@ -300,9 +302,26 @@ fn enter_scope(
     slot.claim_cgroup(&cgroup)?;
     born.state.cgroup = Some(cgroup.path.clone());
     cgroup.apply(plan)?;
+    correct_properties(&cgroup, plan, manager)?;
     cgroup.lead_below(plan, born.init.pid)?;
     timings::step(|| "have systemd make the scope, with limits and device rules".to_string());
     Ok(Some(cgroup))
+}
+
+/// Which of two files a limit goes to is seen only now that the scope has its files.
+fn correct_properties(cgroup: &Cgroup, plan: &CgroupPlan, manager: &Manager) -> Result<()> {
+    let settings = &plan.resources.settings;
+    let known = plan.unit.iter().flat_map(|scope| &scope.properties);
+    let stays = |property: &Property| {
+        let mut known = known.clone();
+        known.any(|other| other == property || (other.asked && other.name == property.name))
+    };
+    let mut properties = systemd::limits(&cgroup.found(settings))?;
+    properties.retain(|property| !stays(property));
+    match properties.is_empty() {
+        true => Ok(()),
+        false => manager.unit.set(&properties),
+    }
 }
 
 /// Before there is a record that claims the groups.

@@ -55,7 +55,7 @@ fn change(
             "the container was without the memory controller so far: what it uses already is not counted",
         );
     }
-    let properties = systemd::limits(&plan.settings)?;
+    let properties = systemd::limits(&cgroup.found(&plan.settings))?;
     let written = cgroup.update(&plan.settings)?;
     set_properties(container, &properties)
         .and_then(|()| set_schemata())

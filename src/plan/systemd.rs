@@ -224,11 +224,23 @@ pub fn limits(settings: &[Setting]) -> Result<Vec<Property>> {
     let mut found: Vec<Property> = Vec::new();
     for setting in settings {
         for property in property(setting)? {
-            found.retain(|known| known.name != property.name);
+            found.retain(|known| !replaces(&property, known));
             found.push(property);
         }
     }
     Ok(found)
+}
+
+/// A list is added to the one that systemd has, a device at a time.
+fn replaces(new: &Property, known: &Property) -> bool {
+    let device = |property: &Property| match &property.value {
+        Value::Array(kind, pairs) if kind == "(st)" => match pairs.first() {
+            Some(Value::Struct(pair)) => pair.first().cloned(),
+            _ => None,
+        },
+        _ => None,
+    };
+    new.name == known.name && device(new) == device(known)
 }
 
 /// cgroup v2 file and property, for files that hold one number or `max`.
@@ -260,13 +272,35 @@ fn property(setting: &Setting) -> Result<Vec<Property>> {
         "cpu.max" => cpu_max(value, field),
         "cpuset.cpus" => one("AllowedCPUs", mask(value, field)?),
         "cpuset.mems" => one("AllowedMemoryNodes", mask(value, field)?),
-        "io.weight" => one(
-            "IOWeight",
-            number(value.trim_start_matches("default").trim(), field)?,
-        ),
+        "io.weight" => Ok(Vec::from_iter(io_weight(value, |weight| weight))),
+        "io.bfq.weight" => Ok(Vec::from_iter(io_weight(value, wide_weight))),
         "memory.oom.group" if value == "1" => one("OOMPolicy", Value::text("kill")),
         "memory.oom.group" => one("OOMPolicy", Value::text("continue")),
         _ => Ok(Vec::new()),
+    }
+}
+
+/// `500`, `default 500`, or `8:0 500`. Where systemd writes the first, BFQ forgets the weights of devices (block/bfq-cgroup.c,
+/// bfq_io_set_weight_legacy), so that it has to know them too.
+fn io_weight(text: &str, scale: impl Fn(u64) -> u64) -> Option<Property> {
+    let (device, weight) = text.split_once(' ').unwrap_or(("default", text));
+    let weight = Value::U64(scale(weight.trim().parse().ok()?));
+    if device == "default" {
+        return Some(Property::new("IOWeight", weight));
+    }
+    let path = Value::text(format!("/dev/block/{device}"));
+    let weights = vec![Value::Struct(vec![path, weight])];
+    Some(Property::new(
+        "IODeviceWeight",
+        Value::Array("(st)".to_string(), weights),
+    ))
+}
+
+/// systemd writes the file of BFQ too, for which it scales IOWeight down (its src/basic/cgroup-util.h, BFQ_WEIGHT).
+fn wide_weight(weight: u64) -> u64 {
+    match weight {
+        0..=100 => weight,
+        _ => (weight - 100).saturating_mul(11).saturating_add(100),
     }
 }
 
@@ -367,6 +401,19 @@ mod tests {
             ("cpu.idle", "1", "CPUWeight=0"),
             ("cpu.idle", "0", "CPUWeight=infinity"),
             ("io.weight", "default 50", "IOWeight=50"),
+            ("io.bfq.weight", "10", "IOWeight=10"),
+            ("io.bfq.weight", "default 500", "IOWeight=4500"),
+            ("io.bfq.weight", "1000", "IOWeight=10000"),
+            (
+                "io.bfq.weight",
+                "8:0 500",
+                "IODeviceWeight=[(\"/dev/block/8:0\", 4500)]",
+            ),
+            (
+                "io.weight",
+                "8:0 500",
+                "IODeviceWeight=[(\"/dev/block/8:0\", 500)]",
+            ),
             ("cpuset.cpus", "0-3,9", "AllowedCPUs=[15, 2]"),
             ("cpuset.mems", "0", "AllowedMemoryNodes=[1]"),
             ("memory.oom.group", "1", "OOMPolicy=\"kill\""),
@@ -408,6 +455,15 @@ mod tests {
             shown(&limits(&settings).unwrap()),
             ["CPUWeight=0", "MemoryMax=6"]
         );
+        let settings = [
+            setting("io.bfq.weight", "8:0 20"),
+            setting("io.bfq.weight", "8:16 30"),
+            setting("io.bfq.weight", "8:0 40"),
+        ];
+        let pairs = [("8:16", 30), ("8:0", 40)].map(|(device, weight)| {
+            format!("IODeviceWeight=[(\"/dev/block/{device}\", {weight})]")
+        });
+        assert_eq!(shown(&limits(&settings).unwrap()), pairs);
         let error = limits(&[setting("pids.max", "many")]).unwrap_err();
         assert!(format!("{error:#}").starts_with("f: many: must be a number or max"));
     }

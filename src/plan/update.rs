@@ -50,6 +50,7 @@ pub fn changes(spec: &LinuxResources, now: impl Fn(&str) -> Option<String>) -> R
     check_cpu(spec, &now)?;
     order_memory(&mut plan.settings, &now);
     keep_burst(&mut plan.settings, &now);
+    keep_weights(&mut plan.settings, &now);
     plan.settings = without_repetition(plan.settings, now);
     Ok(plan)
 }
@@ -142,6 +143,30 @@ fn keep_burst(settings: &mut Vec<Setting>, now: impl Fn(&str) -> Option<String>)
     }
 }
 
+/// With its default weight BFQ forgets those of devices (block/bfq-cgroup.c, bfq_io_set_weight_legacy).
+fn keep_weights(settings: &mut Vec<Setting>, now: impl Fn(&str) -> Option<String>) {
+    const FILE: &str = "io.bfq.weight";
+    let is_default = |setting: &Setting| match &setting.alternative {
+        Some((file, _)) => file == FILE,
+        None => setting.file == FILE && !setting.value.contains(':'),
+    };
+    let Some(last) = settings.iter().rposition(is_default) else {
+        return;
+    };
+    let text = now(FILE).unwrap_or_default();
+    let devices = text.lines().filter(|line| line.contains(':'));
+    let kept: Vec<Setting> = devices
+        .map(|line| Setting {
+            file: FILE.to_string(),
+            value: line.to_string(),
+            optional: true,
+            alternative: None,
+            ..settings[last].clone()
+        })
+        .collect();
+    settings.splice(last + 1..last + 1, kept);
+}
+
 /// A file may be written several times, so each value is compared with the one before it.
 fn without_repetition(
     settings: Vec<Setting>,
@@ -219,6 +244,35 @@ mod tests {
         let plan = changes(&spec, cgroup(files))?;
         let line = |setting: &Setting| format!("{}={}", setting.file, setting.value);
         Ok(plan.settings.iter().map(line).collect())
+    }
+
+    #[test]
+    fn weights_of_devices_outlive_the_default_one() {
+        let files = [("io.bfq.weight", "default 500\n8:0 300\n8:16 40")];
+        for (asked, wanted) in [
+            (
+                json!({"blockIO": {"weight": 10}}),
+                vec![
+                    "io.weight=1",
+                    "io.bfq.weight=8:0 300",
+                    "io.bfq.weight=8:16 40",
+                ],
+            ),
+            (
+                json!({"unified": {"io.bfq.weight": "8:0 50"}}),
+                vec!["io.bfq.weight=8:0 50"],
+            ),
+            (
+                json!({"unified": {"io.bfq.weight": "default 50"}}),
+                vec![
+                    "io.bfq.weight=default 50",
+                    "io.bfq.weight=8:0 300",
+                    "io.bfq.weight=8:16 40",
+                ],
+            ),
+        ] {
+            assert_eq!(planned(asked, &files).unwrap(), wanted);
+        }
     }
 
     #[test]
