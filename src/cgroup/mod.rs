@@ -214,6 +214,10 @@ impl Cgroup {
     pub fn kill(&self) -> Result<()> {
         match self.write("cgroup.kill", "1") {
             Err(error) if is_gone(&error) => Ok(()),
+            // kernel/cgroup/cgroup.c, cgroup_kill_write: not one that its own processes have made threaded.
+            Err(error) if sys::errno(&error) == Some(Errno::EOPNOTSUPP) => {
+                tree::kill_threads(&self.path)
+            }
             result => result,
         }
     }
@@ -286,7 +290,13 @@ impl Cgroup {
 
     /// The numbers of the processes directly in this cgroup.
     pub fn processes(&self) -> Result<Vec<i32>> {
-        let text = self.read("cgroup.procs")?.unwrap_or_default();
+        let text = match self.read("cgroup.procs") {
+            Err(error) if sys::errno(&error) == Some(Errno::EOPNOTSUPP) => {
+                self.read("cgroup.threads")
+            }
+            text => text,
+        };
+        let text = text?.unwrap_or_default();
         Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
     }
 

@@ -2,7 +2,7 @@
 //!
 //! What is made above a container's directory is marked in the tree itself, by an attribute. So the last container
 //! below takes it away, whoever made it and whatever became of its record; what was there before has no mark and stays.
-//! Limits and processes are not seen here.
+//! Limits are not seen here.
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{Mode, mkdirat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::unistd::{Pid, UnlinkatFlags, unlinkat};
 
 use crate::sys::{self, named, path, xattr};
 
@@ -118,4 +119,19 @@ pub fn below(directory: &Path) -> Vec<PathBuf> {
         seen += 1;
     }
     found
+}
+
+/// Every process that has a thread here or below. Frozen, none of them makes another meanwhile.
+pub fn kill_threads(directory: &Path) -> Result<()> {
+    let freeze = directory.join("cgroup.freeze");
+    sys::io(std::fs::write(&freeze, "1")).with_context(|| format!("write 1 to {freeze:?}"))?;
+    let own = std::iter::once(directory.to_path_buf());
+    for cgroup in own.chain(below(directory)) {
+        let threads = std::fs::read_to_string(cgroup.join("cgroup.threads")).unwrap_or_default();
+        for thread in threads.lines().filter_map(|line| line.parse().ok()) {
+            // kill(2) takes the number of any thread for its process.
+            kill(Pid::from_raw(thread), Signal::SIGKILL).ok();
+        }
+    }
+    Ok(())
 }

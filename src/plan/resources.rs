@@ -401,11 +401,12 @@ fn rdma(limits: &HashMap<String, LinuxRdma>) -> Result<Vec<Setting>> {
 }
 
 /// These act on processes and would be no limit: they could stop or end the runtime's own work.
-const NO_RESOURCES: [&str; 4] = [
+const NO_RESOURCES: [&str; 5] = [
     "cgroup.freeze",
     "cgroup.kill",
     "cgroup.procs",
     "cgroup.threads",
+    "cgroup.type",
 ];
 
 /// The kernel takes one line a write.

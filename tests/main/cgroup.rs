@@ -276,6 +276,26 @@ fn a_container_in_sub_cgroups_is_deleted() {
     assert!(!c.cgroup().exists());
 }
 
+/// The kernel kills no threaded cgroup as a whole, and lists no processes of one.
+#[test]
+fn a_container_in_a_threaded_cgroup_is_deleted() {
+    let c = bundle!().asks(&["pause"]);
+    // A parent of its own, in which no other process is.
+    let path = format!("/cofferdam-test/{}-threads/leaf", c.id);
+    let c = c.set("/linux/cgroupsPath", json!(path));
+    let _above = Foreign::new(c.cgroup().parent().expect("a parent").to_path_buf());
+    let leaf = Foreign::new(c.cgroup());
+    fs::write(leaf.dir.join("cgroup.type"), "threaded").expect("a threaded cgroup");
+    c.create().ok();
+    c.start().ok();
+    assert_eq!(c.status(), "running");
+    let exec = ["exec", "--detach", &c.id, "/payload", "pause"];
+    c.call(&exec).finish().ok();
+    c.delete(&["--force"]).ok();
+    assert!(!c.cgroup().exists());
+    c.assert_gone();
+}
+
 #[test]
 fn pause_and_resume() {
     let c = bundle!().asks(&["signals"]);
