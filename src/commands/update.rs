@@ -55,7 +55,11 @@ fn change(
             "the container was without the memory controller so far: what it uses already is not counted",
         );
     }
-    let properties = systemd::limits(&cgroup.found(&plan.settings))?;
+    // What systemd would not take is refused before anything is written; else values are the kernel's to judge.
+    let properties = match container.state.unit {
+        Some(_) => systemd::limits(&cgroup.found(&plan.settings))?,
+        None => Vec::new(),
+    };
     let written = cgroup.update(&plan.settings)?;
     set_properties(container, &properties)
         .and_then(|()| set_schemata())

@@ -152,7 +152,8 @@ fn large_lists_do_not_take_long() {
     );
     let c = bundle!().set("/linux/resources/devices", json!(rules));
     c.create().fails_with("must fit in a program of");
-    assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
+    // A second or two; more where the processor is emulated.
+    assert!(start.elapsed().as_secs() < 90, "{:?}", start.elapsed());
 }
 
 #[test]
