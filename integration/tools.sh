@@ -76,6 +76,16 @@ fault() {
     exit 1
 }
 
+# bundle COMMAND FILTER: a bundle with this command of the shell, its config changed by the filter of jq.
+bundle() {
+    local dir
+    dir=$(mktemp -d)
+    cofferdam spec --bundle "$dir" --rootfs "$busybox" --env PATH=/bin -- sh -c "$1"
+    jq "$2" "$dir/config.json" >"$dir/changed"
+    mv "$dir/changed" "$dir/config.json"
+    echo "$dir"
+}
+
 # An image archive in Docker's format, docker.io/local/busybox:latest, as nothing is pulled. Without a command it sleeps.
 docker_archive() {
     local dir sum

@@ -7,16 +7,6 @@ clean_up() {
     systemctl reset-failed 'cofferdam*'
 }
 
-# bundle COMMAND FILTER: a bundle with this command of the shell, its config changed by the filter of jq.
-bundle() {
-    local dir
-    dir=$(mktemp -d)
-    cofferdam spec --bundle "$dir" --rootfs "$busybox" --env PATH=/bin -- sh -c "$1"
-    jq "$2" "$dir/config.json" >"$dir/changed"
-    mv "$dir/changed" "$dir/config.json"
-    echo "$dir"
-}
-
 run() {
     cofferdam --systemd-cgroup run --bundle "$@"
 }
@@ -84,6 +74,29 @@ test_a_refused_update_changes_nothing() {
     systemctl daemon-reload
     limited 67108864 20 '50000 100000' 500ms
     gone
+}
+
+# Which file a weight goes to depends on the scheduler of disks; systemd writes both.
+test_weights_of_disks_outlive_a_reload() {
+    local disk scheduler=/sys/block/vdb/queue/scheduler
+    modprobe bfq && echo bfq >$scheduler
+    disk=$(cat /sys/block/vdb/dev)
+    living ".linux.resources.blockIO = {weight: 500, weightDevice: [{major: ${disk%:*}, minor: ${disk#*:}, weight: 300}]}"
+    weighs 500 "$disk 300"
+    cofferdam update --blkio-weight 700 box
+    weighs 700 "$disk 300"
+    echo '{"unified": {"io.bfq.weight": "50"}}' | cofferdam update --resources - box
+    weighs 50 "$disk 300"
+    gone
+    echo none >$scheduler
+}
+
+# The weight and that of the disk are the same before and after.
+weighs() {
+    for _ in before after; do
+        same "default $1 $2" "$(xargs <"$cgroup/io.bfq.weight")"
+        systemctl daemon-reload
+    done
 }
 
 test_annotations_are_properties() {
