@@ -9,7 +9,7 @@ main() {
     prepare
     local suite
     for suite in $SUITES; do
-        timeout 1500 bash /payload/integration/tap.sh "$suite" || true
+        timeout 3100 bash /payload/integration/tap.sh "$suite" || true
         sync
     done
     journalctl -b --no-pager >/results/journal.log

@@ -14,7 +14,7 @@ main() {
     exec > >(tee "/results/$suite.tap") 3>&1
     echo "# $suite, driver $DRIVER"
     if grep -q '^main_tap() {' "$file"; then
-        inside main_tap "$log" 1400
+        inside main_tap "$log" 3000
         return
     fi
     local number=0 test
