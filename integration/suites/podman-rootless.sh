@@ -49,6 +49,35 @@ test_id_maps() {
     same 1234 "$(run -u ann busybox id -u)"
 }
 
+# The ids are taken from those that the user has, and no container gets those of another.
+test_user_namespaces() {
+    local one two
+    one=$(as_user podman run -d --network none --userns=auto:size=5000 busybox sleep 600)
+    two=$(as_user podman run -d --network none --userns=auto:size=5000 busybox sleep 600)
+    same 5000 "$(as_user podman exec "$one" awk '{ n += $3 } END { print n }' /proc/self/uid_map)"
+    [ "$(as_user podman exec "$one" cat /proc/self/uid_map)" != "$(as_user podman exec "$two" cat /proc/self/uid_map)" ]
+    same 1234 "$(as_user podman exec -u ann "$one" id -u)"
+    gone "$one" "$two"
+}
+
+# Files of a directory are as if owned by the container, or made so.
+test_volumes_of_other_ids() {
+    local answer
+    as_user mkdir -p /home/user/idmapped /home/user/owned
+    if answer=$(run --userns=auto -v /home/user/idmapped:/data:idmap busybox touch /data/mine 2>&1); then
+        same user "$(stat -c %U /home/user/idmapped/mine)"
+    else
+        # The kernel wants privilege over the file system for it, which the user has not.
+        has "$answer" 'peration not permitted'
+        has "$answer" mount_setattr
+        has "$answer" idmap
+    fi
+    run --userns=auto -v /home/user/owned:/data:U busybox touch /data/mine
+    same "$(stat -c %u /home/user/owned)" "$(stat -c %u /home/user/owned/mine)"
+    [ "$(stat -c %u /home/user/owned)" != 1000 ]
+    as_user podman unshare rm -r /home/user/owned
+}
+
 # The group has no name inside; it counts all the same.
 test_groups_of_the_caller_are_kept() {
     install -d -m 755 /srv/group
@@ -99,6 +128,47 @@ test_pods() {
     box=$(as_user podman run -d --pod pod busybox sleep 600)
     same podded "$(as_user podman exec "$box" hostname)"
     as_user podman pod rm -f -t 0 pod
+}
+
+test_kube_play() {
+    local limits='memory: 64Mi'
+    [ "$DRIVER" = systemd ] || limits=
+    as_user tee /home/user/kube.yaml <<YAML
+apiVersion: v1
+kind: Pod
+metadata: {name: kube}
+spec:
+  hostNetwork: true
+  containers:
+  - name: box
+    image: localhost/busybox
+    imagePullPolicy: Never
+    command: [sh, -c, "echo played; sleep 600"]
+    resources: {limits: {$limits}}
+    securityContext: {runAsUser: 1234, readOnlyRootFilesystem: true}
+YAML
+    as_user podman kube play /home/user/kube.yaml
+    within 20 shows played as_user podman logs kube-box
+    same 1234 "$(as_user podman exec kube-box id -u)"
+    ends_with 1 as_user podman exec kube-box touch /x
+    [ -z "$limits" ] || same $((64 << 20)) "$(as_user podman exec kube-box cat /sys/fs/cgroup/memory.max)"
+    as_user podman kube down /home/user/kube.yaml
+}
+
+# A small init, which manages cgroups and ends at the signal for one.
+test_a_container_that_boots() {
+    local box
+    box=$(as_user podman run -d --network none --systemd=always busybox sh -c "
+        trap 'exit 3' 37
+        mkdir /sys/fs/cgroup/init.scope && echo 1 >/sys/fs/cgroup/init.scope/cgroup.procs && touch /run/booted
+        while :; do sleep 0.2; done")
+    within 20 as_user podman exec "$box" test -e /run/booted
+    has "$(as_user podman exec "$box" cat /proc/1/cgroup)" /init.scope
+    has "$(as_user podman exec "$box" sh -c "tr '\0' ' ' </proc/1/environ")" container=
+    has "$(as_user podman exec "$box" grep ' /run ' /proc/mounts)" tmpfs
+    as_user podman stop -t 20 "$box"
+    same 3 "$(as_user podman inspect --format '{{.State.ExitCode}}' "$box")"
+    gone "$box"
 }
 
 test_stop_and_logs() {
