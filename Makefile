@@ -91,7 +91,7 @@ oracle: setup ## prove the black-box tests: run them on runc and crun
 	done; [ -z "$$failed" ] || { echo "make: tests fail on:$$failed" >&2; exit 1; }
 
 # Engines run in a guest, under QEMU. What CI leaves for the night is run in two boots, each with a driver and results of its own.
-NIGHTLY := conformance buildah containerd cri podman-rootless rootless systemd
+NIGHTLY := conformance cgroups contrib buildah containerd cri podman-rootless rootless systemd
 NIGHTLY_CGROUPFS := cli containerd cri docker podman
 integration: setup ## run engines on it in a guest; SUITE="podman docker" runs these only
 	@integration/run.sh $(SUITE)

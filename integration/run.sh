@@ -36,7 +36,7 @@ check() {
 fill_payload() {
     make -s -C "$root" build >&2
     cp "${CARGO_TARGET_DIR:-$root/target}/${CARGO_BUILD_TARGET:-x86_64-unknown-linux-musl}/release/cofferdam" "$payload/"
-    cp -r "$root/integration" "$payload/integration"
+    cp -r "$root/integration" "$root/contrib" "$payload/"
     {
         printf 'SUITES="%s" DRIVER=%s SOURCE=%q TESTS=%q ORACLE=%q\n' "$*" "$driver" "$root" "${TESTS-}" \
             "${ORACLE-}"
