@@ -9,8 +9,38 @@ use std::path::Path;
 use anyhow::Error;
 use nix::errno::Errno;
 
+use super::Cgroup;
 use crate::fault::coded;
 use crate::sys;
+
+impl Cgroup {
+    /// How many processes the kernel has killed here for want of memory.
+    pub fn oom_kills(&self) -> u64 {
+        let events = self
+            .read("memory.events")
+            .ok()
+            .flatten()
+            .unwrap_or_default();
+        let count = events
+            .lines()
+            .find_map(|line| line.strip_prefix("oom_kill "));
+        count.and_then(|count| count.parse().ok()).unwrap_or(0)
+    }
+
+    pub fn out_of_memory(&self) -> String {
+        out_of_memory(&self.path)
+    }
+
+    /// The first ones, for errors.
+    pub fn named_processes(&self) -> String {
+        processes(&self.path)
+    }
+
+    /// Which limit lets no more processes in, if one does.
+    pub fn full(&self) -> Option<String> {
+        full(&self.path)
+    }
+}
 
 /// A directory, or a file of one, that the caller was not allowed to make or write.
 pub fn refused(error: Error, path: &Path) -> Error {

@@ -183,33 +183,6 @@ impl Cgroup {
             .is_some_and(|text| text.trim() == "1"))
     }
 
-    /// How many processes the kernel has killed here for want of memory.
-    pub fn oom_kills(&self) -> u64 {
-        let events = self
-            .read("memory.events")
-            .ok()
-            .flatten()
-            .unwrap_or_default();
-        let count = events
-            .lines()
-            .find_map(|line| line.strip_prefix("oom_kill "));
-        count.and_then(|count| count.parse().ok()).unwrap_or(0)
-    }
-
-    pub fn out_of_memory(&self) -> String {
-        explain::out_of_memory(&self.path)
-    }
-
-    /// The first ones, for errors.
-    pub fn named_processes(&self) -> String {
-        explain::processes(&self.path)
-    }
-
-    /// Which limit lets no more processes in, if one does.
-    pub fn full(&self) -> Option<String> {
-        explain::full(&self.path)
-    }
-
     /// Kills every process here and below, frozen ones too.
     pub fn kill(&self) -> Result<()> {
         match self.write("cgroup.kill", "1") {
