@@ -118,7 +118,7 @@ pub fn prctl(option: i32, a: u64, b: u64) -> Result<()> {
 pub fn setrlimit(resource: u32, soft: u64, hard: u64) -> Result<()> {
     let (rlim_cur, rlim_max) = (soft, hard);
     // SAFETY: the limit is read during the call.
-    Errno::result(unsafe { libc::setrlimit(resource, &libc::rlimit { rlim_cur, rlim_max }) })
+    Errno::result(unsafe { libc::setrlimit(resource as _, &libc::rlimit { rlim_cur, rlim_max }) })
         .map(drop)
 }
 
@@ -159,10 +159,10 @@ pub fn seccomp_filter_of(pid: Pid) -> Result<Vec<u8>> {
     unsafe {
         let none = std::ptr::null_mut::<c_void>();
         let index = std::ptr::null_mut::<c_void>();
-        let count = Errno::result(libc::ptrace(GET_FILTER, pid.as_raw(), index, none))?;
+        let count = Errno::result(libc::ptrace(GET_FILTER as _, pid.as_raw(), index, none))?;
         let mut program = vec![0u8; count as usize * 8];
         let buffer = program.as_mut_ptr() as *mut c_void;
-        Errno::result(libc::ptrace(GET_FILTER, pid.as_raw(), index, buffer))?;
+        Errno::result(libc::ptrace(GET_FILTER as _, pid.as_raw(), index, buffer))?;
         Ok(program)
     }
 }

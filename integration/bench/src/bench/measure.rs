@@ -37,7 +37,7 @@ pub fn measure(settings: &Settings) -> Result<()> {
         |name: &str| -> Result<PathBuf> { Ok(std::env::current_exe()?.with_file_name(name)) };
     rootfs::make(&settings.work, &beside("probe")?)?;
     let (repository, work) = (&settings.repository, &settings.work);
-    let device_rules = bench_sys::setrlimit(libc::RLIMIT_MEMLOCK, u64::MAX, u64::MAX).is_ok();
+    let device_rules = bench_sys::setrlimit(libc::RLIMIT_MEMLOCK as _, u64::MAX, u64::MAX).is_ok();
     let place = config::Place {
         repository,
         work,
