@@ -12,6 +12,9 @@ driver=${DRIVER:-cgroupfs}
 
 main() {
     local suites=("$@") guest
+    # All take more than an hour where the processor is emulated.
+    local limit=${LIMIT:-2400}
+    [ $# -gt 0 ] || limit=${LIMIT:-7200}
     [ $# -gt 0 ] || mapfile -t suites < <(basename -s .sh suites/*.sh)
     check "${suites[@]}"
     need_root
@@ -20,7 +23,7 @@ main() {
     trap 'rm -rf "$payload"' EXIT
     fill_payload "${suites[@]}"
     rm -rf "$results"
-    ./boot.sh "$guest" "$payload" "$results" "${LIMIT:-2400}" || true
+    ./boot.sh "$guest" "$payload" "$results" "$limit" || true
     report "${suites[@]}"
 }
 

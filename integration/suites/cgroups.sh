@@ -275,7 +275,7 @@ test_the_cgroup_is_removed() {
     cofferdam exec box true || [ $? = 255 ]
     tells 1 cgroup cofferdam pause box
     cofferdam kill box KILL
-    within 10 shows stopped jq -r .status <(cofferdam state box)
+    within 10 shows '"stopped"' sh -c 'cofferdam state box | jq .status'
     gone
     [ ! -e "/proc/$pid" ]
     living .

@@ -78,7 +78,7 @@ const NEEDED: [&str; 9] = [
 static REFUSED: (AtomicI64, AtomicI32) = (AtomicI64::new(0), AtomicI32::new(0));
 
 /// What the container sees of its confinement, but for numbers that differ each time and the filter of this test.
-fn confinement(output: &Output) -> Value {
+pub fn confinement(output: &Output) -> Value {
     let report = output.report();
     let own = |name: &str| {
         let path = format!("/proc/self/ns/{name}");

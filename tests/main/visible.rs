@@ -122,8 +122,9 @@ fn what_is_no_namespace_keeps_nobody_waiting_and_is_joined_by_nobody() {
 #[test]
 fn a_user_namespace_of_another_user_gives_no_rights() {
     let c = bundle!();
-    let owner = std::process::Command::new("unshare")
-        .args(["--user", "sleep", "100"])
+    let owner = std::process::Command::new("setpriv")
+        .args(["--reuid", "4242", "--regid", "4242", "--clear-groups"])
+        .args(["unshare", "--user", "sleep", "100"])
         .spawn();
     let mut owner = owner.expect("run unshare");
     let path = format!("/proc/{}/ns/user", owner.id());

@@ -45,6 +45,7 @@ fn prowl(c: Bundle, join: impl Fn(&Bundle, &dyn Fn(&[&str]) -> Call)) -> String 
     create.wait_for(&format!("{question} => "));
     let answer = create.answer(&question);
     println!("{answer}");
+    assert!(!answer.starts_with("0 seen"), "nobody came by");
     world.assert_after(&c, &answer);
     answer
 }

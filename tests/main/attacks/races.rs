@@ -7,7 +7,7 @@ use crate::support::{Bundle, Output, copy_program, exchange};
 use serde_json::{Value, json};
 use std::ffi::CString;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -23,20 +23,26 @@ fn time() -> Duration {
 /// change: the config is written once, and `judge` sees each end.
 fn race(c: &Bundle, first: &str, second: &str, judge: impl Fn(&Output)) {
     let mut world = World::new(c);
-    c.call_new("run", &[]).finish();
+    c.call_new("run", &[]).finish().ok();
     c.delete(&["--force"]).ok();
     let names = [first, second].map(|name| CString::new(c.path(name)).expect("a path"));
     let over = AtomicBool::new(false);
-    let (runs, good) = std::thread::scope(|scope| {
-        scope.spawn(|| {
+    let (runs, good, exchanges) = std::thread::scope(|scope| {
+        let swapper = scope.spawn(|| {
+            let mut count = 0;
             while !over.load(Ordering::Relaxed) {
-                exchange(&names);
+                count += u32::from(exchange(&names));
             }
+            count
         });
-        let _ender = Ender(&over);
-        run_for(time(), c, &judge)
+        let (runs, good) = {
+            let _ender = Ender(&over);
+            run_for(time(), c, &judge)
+        };
+        (runs, good, swapper.join().expect("the swapper"))
     });
-    println!("{runs} runs, {good} containers");
+    println!("{runs} runs, {good} containers, {exchanges} exchanges");
+    assert!(runs > 1 && exchanges > 1, "no race: {runs} {exchanges}");
     world.assert_after(c, "a race");
 }
 
@@ -72,8 +78,11 @@ fn run_for(time: Duration, c: &Bundle, judge: &impl Fn(&Output)) -> (u32, u32) {
 }
 
 /// The rootfs belongs to who runs it; so do the names that are exchanged.
+/// Whoever is root in the container may write there, so that nothing but the runtime is in the way.
 fn place(c: &Bundle, name: &str) {
-    fs::create_dir_all(c.path(name)).expect("mkdir");
+    let path = c.path(name);
+    fs::create_dir_all(&path).expect("mkdir");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o777)).expect("chmod");
 }
 
 fn link(c: &Bundle, name: &str, target: &str) {

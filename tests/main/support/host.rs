@@ -54,20 +54,12 @@ pub fn copy_program(from: &Path, to: &Path) {
     assert!(status.expect("run cp").success(), "cp {from:?} {to:?}");
 }
 
-/// Two files change places.
-pub fn exchange([first, second]: &[CString; 2]) {
+/// Two files change places; tells whether they did.
+pub fn exchange([first, second]: &[CString; 2]) -> bool {
     let (first, second) = (first.as_ptr(), second.as_ptr());
+    let flag = libc::RENAME_EXCHANGE;
     // SAFETY: the paths are C strings that outlive the call.
-    unsafe {
-        libc::syscall(
-            libc::SYS_renameat2,
-            -1,
-            first,
-            -1,
-            second,
-            libc::RENAME_EXCHANGE,
-        )
-    };
+    unsafe { libc::syscall(libc::SYS_renameat2, -1, first, -1, second, flag) == 0 }
 }
 
 /// Makes a device node or a FIFO for everybody.
