@@ -250,15 +250,16 @@ impl Container {
         if !self.of_this_boot {
             return Ok(None);
         }
-        let Ok(link) = std::fs::read_link(self.dir.join(CGROUP)) else {
-            return Ok(None);
+        let file = self.dir.join(CGROUP);
+        let link = match std::fs::read_link(&file) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            link => sys::io(link).with_context(|| format!("read {file:?}"))?,
         };
         let text = link.to_string_lossy();
         let claim = text
             .split_once(':')
             .and_then(|(inode, path)| Some((inode.parse().ok()?, path)));
-        let (inode, path) =
-            claim.with_context(|| format!("{:?}: damaged: {text}", self.dir.join(CGROUP)))?;
+        let (inode, path) = claim.with_context(|| format!("{file:?}: damaged: {text}"))?;
         Cgroup::open(Path::new(path), inode, self.state.unit.as_ref())
     }
 
