@@ -38,7 +38,7 @@ const OWN_SIGNALS: [Signal; 8] = [
 ///
 /// To be called before the clone, so that none is lost while the container is made.
 pub fn block_signals() -> Result<(SignalFd, SigSet)> {
-    let mut mask = SigSet::all();
+    let mut mask = process::every_signal();
     for signal in OWN_SIGNALS {
         mask.remove(signal);
     }

@@ -80,7 +80,7 @@ fn set_up(plan: &Plan, channel: &ChildEnd, mut materials: Materials) -> Result<e
     let gate = materials.gate;
     timings::restart();
     process::set_parent_death_signal(libc::SIGKILL)?;
-    process::reset_signals();
+    process::reset_signals()?;
     unblock_signals()?;
     if materials.waits {
         channel.expect(Down::Go)?;
@@ -214,8 +214,7 @@ fn run_hooks(list: &[Hook], name: &str, state: &State, status: Status) -> Result
 }
 
 fn unblock_signals() -> Result<()> {
-    let all = nix::sys::signal::SigSet::all();
-    named(all.thread_unblock(), || {
+    named(process::every_signal().thread_unblock(), || {
         "sigprocmask(unblock all)".to_string()
     })
 }

@@ -117,12 +117,29 @@ fn close_range(first: RawFd, last: RawFd, flags: u32) -> Result<()> {
     check(result, || format!("close_range({first}, {last})")).map(drop)
 }
 
-/// Every signal gets its default action; execve(2) would hand on those that are ignored.
-pub fn reset_signals() {
-    for signal in 1..=64 {
-        // SAFETY: SIG_DFL installs no handler. SIGKILL, SIGSTOP and libc's own two are refused: fine.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+/// Every signal, also those that a C library keeps for threads, and leaves out of its own sets and calls.
+pub fn every_signal() -> SigSet {
+    // SAFETY: a set is an array of bits, of which the kernel reads the first 64.
+    unsafe {
+        let set: libc::sigset_t = std::mem::transmute([u8::MAX; size_of::<libc::sigset_t>()]);
+        SigSet::from_sigset_t_unchecked(set)
     }
+}
+
+/// Every signal gets its default action; execve(2) would hand on those that are ignored.
+pub fn reset_signals() -> Result<()> {
+    // struct sigaction of the kernel: SIG_DFL, no flags, no restorer, no mask (rt_sigaction(2)).
+    let default = [0u64; 4];
+    for signal in 1..=64 {
+        let (action, old) = (default.as_ptr(), null::<u64>());
+        // SAFETY: the action outlives the call and installs no handler.
+        let result = unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, action, old, 8) };
+        // SIGKILL and SIGSTOP have no other.
+        if result != 0 && Errno::last() != Errno::EINVAL {
+            check(result, || format!("rt_sigaction({signal}, SIG_DFL)"))?;
+        }
+    }
+    Ok(())
 }
 
 /// Every processor that the cgroup allows.
@@ -216,7 +233,7 @@ pub fn is_ignored(signal: i32) -> bool {
 
 /// A command starts with the signals unblocked that this process keeps for itself (pthread_sigmask(3)).
 pub fn unblock_signals_in(command: &mut Command) {
-    let unblock = || Ok(SigSet::all().thread_unblock()?);
+    let unblock = || Ok(every_signal().thread_unblock()?);
     // SAFETY: between fork and exec only one system call is made.
     unsafe { command.pre_exec(unblock) };
 }
