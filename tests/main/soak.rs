@@ -8,12 +8,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// What may be more at the end than at the beginning, for the sake of others on the host.
+/// What may be more at the end than at the beginning, for the sake of others on the host; and the kernel takes its time to
+/// free a cgroup that was removed, and with it a device program.
 const LIMITS: [(&str, i64); 9] = [
     ("mounts", 0),
     ("dying cgroups", 8),
     ("keys", 4),
-    ("bpf programs", 0),
+    ("bpf programs", 8),
     ("processes", 0),
     ("open files of run", 0),
     ("memory of run, KiB", 64),
