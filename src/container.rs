@@ -10,21 +10,21 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{File, Metadata, OpenOptions};
 use std::io::{ErrorKind, Read};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::SockType;
 use regex_lite::Regex;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Cgroup;
 use crate::cgroup::systemd::Unit;
+use crate::directory::Directory;
 use crate::fault::coded;
 use crate::plan::exec::Saved;
 use crate::plan::hooks::Hooks;
@@ -97,9 +97,7 @@ pub struct Store {
 }
 
 pub struct Container {
-    pub dir: PathBuf,
-    /// Of the directory: a later container may have the id.
-    pub inode: u64,
+    pub dir: Rc<Directory>,
     pub state: State,
     /// Whether no record can be read although there was one.
     pub damaged: bool,
@@ -136,35 +134,32 @@ impl Store {
 
     pub fn find(&self, id: &str) -> Result<Container> {
         check_id(id)?;
-        let dir = self.root.join(id);
-        let inode = match dir.symlink_metadata() {
-            Ok(meta) if meta.is_dir() => check_owner(&dir, &meta)?.ino(),
-            _ => bail!(coded(
+        let Ok(dir) = Directory::open(self.root.join(id)) else {
+            bail!(coded(
                 "container-unknown",
                 format!("container does not exist: {id}")
-            )),
+            ));
         };
+        check_owner(&dir)?;
         // The link comes after the first record and goes before the last: without one it is there before and after.
-        let is_claimed = || dir.join(CGROUP).symlink_metadata().is_ok();
-        let claimed = is_claimed();
-        let text = match read_records(&dir.join(STATE)) {
+        let claimed = dir.has(CGROUP);
+        let text = match read_records(&dir) {
             Err(error) if sys::errno(&error) == Some(Errno::ENOENT) => {
-                check_own(&dir)?;
+                check_own(&dir.path)?;
                 Vec::new()
             }
             read => read.with_context(|| format!("read the state of {id}"))?,
         };
         let record = last_record(&String::from_utf8_lossy(&text), id);
-        let damaged = record.is_none() && (!text.is_empty() || claimed && is_claimed());
-        if damaged && !is_same(&dir, inode) {
-            // What was read is of two containers: one was removed, and another has the name.
+        if record.is_none() && !dir.is_there() {
+            // Removed meanwhile; another may have the id.
             return self.find(id);
         }
+        let damaged = record.is_none() && (!text.is_empty() || claimed && dir.has(CGROUP));
         let state = record.unwrap_or_else(|| without_record(&dir, id));
         let of_this_boot = state.boot_id.is_empty() || state.boot_id == boot_id()?;
         Ok(Container {
-            dir,
-            inode,
+            dir: Rc::new(dir),
             state,
             damaged,
             of_this_boot,
@@ -200,7 +195,7 @@ impl Store {
 
 impl Container {
     pub fn status(&self) -> Result<Status> {
-        let record = self.dir.join(STATE);
+        let record = self.dir.path.join(STATE);
         ensure!(
             !self.damaged,
             "{record:?}: is damaged; end and remove what is left with \"delete --force\""
@@ -250,12 +245,11 @@ impl Container {
         if !self.of_this_boot {
             return Ok(None);
         }
-        let file = self.dir.join(CGROUP);
-        let link = match std::fs::read_link(&file) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            link => sys::io(link).with_context(|| format!("read {file:?}"))?,
+        let file = self.dir.path.join(CGROUP);
+        let link = sys::io(self.dir.link(CGROUP)).with_context(|| format!("read {file:?}"))?;
+        let Some(text) = link else {
+            return Ok(None);
         };
-        let text = link.to_string_lossy();
         let claim = text
             .split_once(':')
             .and_then(|(inode, path)| Some((inode.parse().ok()?, path)));
@@ -263,21 +257,27 @@ impl Container {
         Cgroup::open(Path::new(path), inode, self.state.unit.as_ref())
     }
 
+    /// Whether a cgroup that nobody has claimed may be what its creator has made: not one that another is about to go into.
+    pub fn may_have_made(&self, cgroup: &Path) -> Result<bool> {
+        let unclaimed = || Cgroup::at(cgroup).and_then(|cgroup| cgroup.claim());
+        Ok(unclaimed().unwrap_or(true) || self.is_being_created()?)
+    }
+
     /// What was kept of the config: later changes to the bundle have no effect.
     pub fn saved(&self) -> Result<Saved> {
-        let file = self.dir.join(CONFIG);
-        let text = sys::io(std::fs::read(&file)).with_context(|| format!("read {file:?}"))?;
+        let file = self.dir.path.join(CONFIG);
+        let text = sys::io(self.dir.read(CONFIG)).with_context(|| format!("read {file:?}"))?;
         serde_json::from_slice(&text).with_context(|| format!("read {file:?}"))
     }
 
     /// A connection to an init that waits to be started.
     pub fn gate(&self) -> Result<OwnedFd> {
-        socket::connect_to(&self.dir.join(GATE), SockType::SeqPacket)
+        socket::connect_to(&self.dir.path_of(GATE), SockType::SeqPacket)
     }
 
     /// Nobody listens any more.
     pub fn close_gate(&self) -> Result<()> {
-        sys::io(gone_is_fine(std::fs::remove_file(self.dir.join(GATE)))).context("remove the gate")
+        sys::io(self.dir.remove(GATE)).context("remove the gate")
     }
 
     /// init listens until it executes its program; a connection that says nothing does not disturb it.
@@ -290,7 +290,7 @@ impl Container {
     }
 
     fn is_being_created(&self) -> Result<bool> {
-        let records = match File::open(self.dir.join(STATE)) {
+        let records = match self.dir.file(STATE, OFlag::O_RDONLY) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
             opened => {
                 sys::io(opened).with_context(|| format!("open the state of {}", self.state.id))?
@@ -359,9 +359,24 @@ fn start_time(pid: i32) -> Option<u64> {
 }
 
 pub fn start_time_in(stat: &str) -> Option<u64> {
-    // The name, in parentheses, may contain anything.
-    let fields: Vec<&str> = stat[stat.rfind(')')? + 1..].split_whitespace().collect();
-    fields.get(19)?.parse().ok()
+    field(stat, 22)
+}
+
+/// Whether a process has begun to end: its namespaces are gone then, although it may have to wait for the others of its pid
+/// namespace. PF_EXITING of include/linux/sched.h, in proc_pid_stat(5), field 9.
+pub fn is_exiting(pid: i32) -> bool {
+    const EXITING: u64 = 0x4;
+    let stat = sys::read_text(format!("/proc/{pid}/stat"));
+    stat.map_or(true, |stat| {
+        field(&stat, 9).is_some_and(|flags| flags & EXITING != 0)
+    })
+}
+
+/// By its number in the manual.
+fn field(stat: &str, number: usize) -> Option<u64> {
+    // The second, the name in parentheses, may contain anything.
+    let mut after = stat[stat.rfind(')')? + 1..].split_whitespace();
+    after.nth(number - 3)?.parse().ok()
 }
 
 pub fn check_id(id: &str) -> Result<()> {
@@ -385,9 +400,8 @@ pub fn last_record(text: &str, id: &str) -> Option<State> {
 }
 
 /// What is noted apart from the records outlives damage to them.
-fn without_record(dir: &Path, id: &str) -> State {
-    let link = std::fs::read_link(dir.join(RDT)).unwrap_or_default();
-    let link = link.to_string_lossy();
+fn without_record(dir: &Directory, id: &str) -> State {
+    let link = dir.link(RDT).ok().flatten().unwrap_or_default();
     let (boot_id, groups) = link.split_once(':').unwrap_or_default();
     State {
         id: id.to_string(),
@@ -398,24 +412,21 @@ fn without_record(dir: &Path, id: &str) -> State {
 }
 
 /// Hooks of a record are run: one that another user has put here would be run for him.
-fn check_owner<'a>(dir: &Path, meta: &'a Metadata) -> Result<&'a Metadata> {
-    let (owner, own) = (meta.uid(), nix::unistd::geteuid().as_raw());
+fn check_owner(dir: &Directory) -> Result<()> {
+    let (owner, own) = (sys::io(dir.owner())?, nix::unistd::geteuid().as_raw());
     ensure!(
         owner == own || owner == 0,
-        "{dir:?}: belongs to user {owner}, who could have put anything there; call this as that user"
+        "{:?}: belongs to user {owner}, who could have put anything there; call this as that user",
+        dir.path
     );
-    Ok(meta)
+    Ok(())
 }
 
-/// Not through a link, and never waiting for a writer. What cannot be ours is a damaged record.
-fn read_records(file: &Path) -> Result<Vec<u8>> {
+/// What cannot be ours is a damaged record.
+fn read_records(dir: &Directory) -> Result<Vec<u8>> {
     const LONGEST: u64 = 64 << 20;
     let damaged = || Ok(b"?".to_vec());
-    let opened = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(file);
-    let opened = match opened {
+    let opened = match dir.file(STATE, OFlag::O_RDONLY) {
         Err(error) if error.raw_os_error() == Some(libc::ELOOP) => return damaged(),
         opened => sys::io(opened)?,
     };
@@ -437,17 +448,6 @@ fn check_own(dir: &Path) -> Result<()> {
     match foreign {
         Some(name) => bail!("{dir:?}: belongs to another program: it holds {name:?}"),
         None => Ok(()),
-    }
-}
-
-pub fn is_same(dir: &Path, inode: u64) -> bool {
-    std::fs::metadata(dir).is_ok_and(|meta| meta.ino() == inode)
-}
-
-pub fn gone_is_fine(result: std::io::Result<()>) -> std::io::Result<()> {
-    match result {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        other => other,
     }
 }
 
@@ -510,6 +510,7 @@ mod tests {
         let own = std::process::id() as i32;
         assert!(start_time(own).is_some_and(|time| time > 0));
         assert_eq!(start_time(i32::MAX), None);
+        assert!(is_exiting(i32::MAX) && !is_exiting(own));
     }
 
     #[test]

@@ -203,7 +203,10 @@ impl Init {
         let (pid, pidfd) = match self.next_word("join the namespaces", None, true)? {
             Some(Up::Pid(pid, pidfd)) => (pid, pidfd),
             Some(Up::Failed(failure)) => bail!(failure),
-            other => bail!("joining namespaces ended early: {other:?}"),
+            Some(other) => bail!("unexpected {other:?} from the process that joins the namespaces"),
+            None => {
+                return Err(self.death(None, anyhow!("joining the namespaces ended early")));
+            }
         };
         let relay = std::mem::replace(&mut self.pidfd, pidfd);
         self.pid = pid;

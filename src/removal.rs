@@ -1,33 +1,28 @@
-//! How a container's directory goes: who deletes it keeps its creator from going on, has its poststop hooks run once, and
-//! takes the record away last of all. Parent only. Processes and cgroups are not seen here.
+//! How a container's directory goes: who deletes it keeps its creator from going on, removes alone what is known by names,
+//! has its poststop hooks run once, and takes the record away last of all. Parent only. Processes and cgroups are not seen here.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
-use nix::fcntl::{FcntlArg, fcntl};
+use anyhow::{Context, Result, ensure};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
-use crate::container::{
-    Container, DELETED, NAMES, POSTSTOP, STATE, gone_is_fine, is_same, write_lock,
-};
+use crate::container::{Container, DELETED, NAMES, POSTSTOP, STATE, write_lock};
+use crate::directory::Directory;
 use crate::sys;
+
+/// How long another command may take to remove what a container has.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Container {
     /// Of a container without an init: from now on nobody who has only just taken the id goes on to create it. `None` if
     /// one has, or if all of it is gone.
     pub fn seize(&self) -> Result<Option<File>> {
-        let opened = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .open(self.dir.join(STATE));
-        let records = match opened {
+        let records = match self.dir.file(STATE, OFlag::O_WRONLY | OFlag::O_CREAT) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            opened => sys::io(opened).with_context(|| format!("remove {:?}", self.dir))?,
+            opened => sys::io(opened).with_context(|| format!("remove {:?}", self.dir.path))?,
         };
         let locked = fcntl(&records, FcntlArg::F_SETLK(&write_lock()));
         Ok(locked.is_ok().then_some(records))
@@ -35,34 +30,51 @@ impl Container {
 
     /// Tells a creator that this container is to be no more.
     pub fn doom(&self) -> Result<()> {
-        let noted = gone_is_fine(std::fs::write(self.dir.join(DELETED), ""));
-        sys::io(noted).with_context(|| format!("note the deletion in {:?}", self.dir))
+        sys::io(doom(&self.dir))
+            .with_context(|| format!("note the deletion in {:?}", self.dir.path))
     }
 
     /// Whether its creator may be at work, and will see that it was told so.
     pub fn is_doomed(&self) -> bool {
-        self.dir.join(DELETED).exists()
+        self.dir.has(DELETED)
     }
 
     /// Takes the record away, last of all.
     pub fn forget(&self) -> Result<()> {
-        if !is_same(&self.dir, self.inode) {
-            return Ok(());
-        }
-        sys::io(forget(&self.dir)).with_context(|| format!("remove {:?}", self.dir))
+        sys::io(forget(&self.dir)).with_context(|| format!("remove {:?}", self.dir.path))
     }
+}
+
+/// A cgroup is removed by its path. Who does so is alone with the container for that time, and its id is still taken: what
+/// has the path cannot be that of a later one. `None` if all of it is gone.
+pub fn alone(dir: &Directory) -> Result<Option<File>> {
+    let lock = sys::io(dir.reopen()).with_context(|| format!("open {:?}", dir.path))?;
+    let begun = Instant::now();
+    while let Err(error) = lock.try_lock() {
+        match error {
+            TryLockError::WouldBlock => sleep(Duration::from_millis(1)),
+            TryLockError::Error(error) => sys::io(Err(error)).context("flock")?,
+        }
+        ensure!(
+            begun.elapsed() < PATIENCE,
+            "{:?}: another command has been removing it for {} s; delete again when that has ended",
+            dir.path,
+            PATIENCE.as_secs()
+        );
+    }
+    Ok(dir.is_there().then_some(lock))
 }
 
 /// Whether this caller is the first to run the poststop hooks. They are run once, even if one of them ends the caller
 /// or deletes the container itself.
-pub fn begins_poststop(dir: &Path) -> bool {
-    let noted = File::create_new(dir.join(POSTSTOP));
-    !noted
+pub fn begins_poststop(dir: &Directory) -> bool {
+    let new = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
+    !dir.file(POSTSTOP, new)
         .is_err_and(|error| matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::NotFound))
 }
 
 /// Another command may still be adding something, which its creator will then see to be of no effect.
-pub fn forget(dir: &Path) -> std::io::Result<()> {
+pub fn forget(dir: &Directory) -> std::io::Result<()> {
     const TRIES: usize = 100;
     let mut removed = forget_once(dir);
     for _ in 1..TRIES {
@@ -72,15 +84,22 @@ pub fn forget(dir: &Path) -> std::io::Result<()> {
         {
             break;
         }
-        gone_is_fine(std::fs::write(dir.join(DELETED), ""))?;
+        doom(dir)?;
         removed = forget_once(dir);
     }
     removed
 }
 
-fn forget_once(dir: &Path) -> std::io::Result<()> {
+fn forget_once(dir: &Directory) -> std::io::Result<()> {
     for name in NAMES {
-        gone_is_fine(std::fs::remove_file(dir.join(name)))?;
+        dir.remove(name)?;
     }
-    gone_is_fine(std::fs::remove_dir(dir))
+    dir.remove_itself()
+}
+
+fn doom(dir: &Directory) -> std::io::Result<()> {
+    match dir.write(DELETED, b"") {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
 }

@@ -3,21 +3,23 @@
 //! Everything is written before what it speaks of is made, so that whatever a killed creator leaves behind can be found
 //! and removed. Reading is done in `container`.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File};
 use std::io::{ErrorKind, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::rc::Rc;
 
 use anyhow::{Context, Error, Result, anyhow, bail};
-use nix::fcntl::{FcntlArg, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
 use crate::container::{
-    self, CGROUP, CONFIG, Container, DELETED, GATE, RDT, STATE, State, Store, boot_id, check_id,
+    CGROUP, CONFIG, Container, DELETED, GATE, RDT, STATE, State, Store, boot_id, check_id,
     write_lock,
 };
+use crate::directory::Directory;
 use crate::fault::coded;
 use crate::plan::Plan;
 use crate::plan::exec;
@@ -29,8 +31,7 @@ const DELETED_MEANWHILE: &str = "deleted by another command while it was being c
 
 /// The place of a container being made; removed on drop unless kept.
 pub struct Slot {
-    pub dir: PathBuf,
-    inode: u64,
+    pub dir: Rc<Directory>,
     records: File,
     kept: bool,
 }
@@ -40,8 +41,8 @@ impl Slot {
     pub fn claim(store: &Store, id: &str) -> Result<Slot> {
         check_id(id)?;
         make_root(store.root())?;
-        let dir = store.root().join(id);
-        match DirBuilder::new().mode(0o711).create(&dir) {
+        let path = store.root().join(id);
+        match DirBuilder::new().mode(0o711).create(&path) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 bail!(coded(
                     "container-exists",
@@ -49,25 +50,21 @@ impl Slot {
                 ));
             }
             made => {
-                sys::io(made).with_context(|| format!("make the container's directory {dir:?}"))?
+                sys::io(made).with_context(|| format!("make the container's directory {path:?}"))?
             }
         }
-        let opened = OpenOptions::new()
-            .append(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(dir.join(STATE))
-            .and_then(|records| Ok((records, std::fs::metadata(&dir)?.ino())));
+        let new = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_EXCL;
+        let opened = Directory::open(path.clone())
+            .and_then(|dir| dir.file(STATE, new).map(|records| (dir, records)));
         match opened {
-            Ok((records, inode)) => {
+            Ok((dir, records)) => {
                 let slot = Slot {
-                    dir,
-                    inode,
+                    dir: Rc::new(dir),
                     records,
                     kept: false,
                 };
                 // Who deletes locks it too, where there is no creator yet.
-                if slot.lock().is_err() || !container::is_same(&slot.dir, slot.inode) {
+                if slot.lock().is_err() || !slot.dir.is_there() {
                     bail!(DELETED_MEANWHILE);
                 }
                 Ok(slot)
@@ -78,9 +75,10 @@ impl Slot {
                 bail!(DELETED_MEANWHILE)
             }
             Err(error) => {
-                forget(&dir).ok();
+                // Fails if it is another's by now.
+                std::fs::remove_dir(&path).ok();
                 sys::io(Err(error))
-                    .with_context(|| format!("make the state of the container in {dir:?}"))
+                    .with_context(|| format!("make the state of the container in {path:?}"))
             }
         }
     }
@@ -93,7 +91,7 @@ impl Slot {
         let mut line = serde_json::to_vec(state).context("write the state")?;
         line.push(b'\n');
         sys::io(self.records.write_all(&line))
-            .with_context(|| format!("write the state in {:?}", self.dir))
+            .with_context(|| format!("write the state in {:?}", self.dir.path))
     }
 
     /// Keeps what `exec` will need, apart from the records that every command reads.
@@ -110,33 +108,34 @@ impl Slot {
             keyring: plan.process.keyring.as_deref(),
         };
         let text = serde_json::to_vec(&saved).context("write the config")?;
-        let file = self.dir.join(CONFIG);
-        sys::io(std::fs::write(&file, text)).with_context(|| format!("write {file:?}"))
+        sys::io(self.dir.write(CONFIG, &text))
+            .with_context(|| format!("write {:?}", self.dir.path.join(CONFIG)))
     }
 
     /// Says that this cgroup, by its inode and no other, is the container's.
     pub fn claim_cgroup(&self, cgroup: &Cgroup) -> Result<()> {
         let text = format!("{}:{}", cgroup.inode()?, cgroup.path.display());
-        let made = std::os::unix::fs::symlink(text, self.dir.join(CGROUP));
-        sys::io(made).with_context(|| format!("note the cgroup in {:?}", self.dir))
+        sys::io(self.dir.make_link(CGROUP, &text))
+            .with_context(|| format!("note the cgroup in {:?}", self.dir.path))
     }
 
     /// The socket on which the container's init will wait for `start`.
     pub fn listen(&self) -> Result<OwnedFd> {
-        socket::listen_at(&self.dir.join(GATE))
+        socket::listen_at(&self.dir.path_of(GATE))
+            .with_context(|| format!("make the gate in {:?}", self.dir.path))
     }
 
     /// Notes the groups of resctrl before any is made.
     pub fn claim_rdt(&self, groups: &Groups) -> Result<()> {
         let text = format!("{}:{}", boot_id()?, serde_json::to_string(groups)?);
-        let made = std::os::unix::fs::symlink(text, self.dir.join(RDT));
-        sys::io(made).with_context(|| format!("note the resctrl groups in {:?}", self.dir))
+        sys::io(self.dir.make_link(RDT, &text))
+            .with_context(|| format!("note the resctrl groups in {:?}", self.dir.path))
     }
 
     /// Whether somebody deletes this container, or has done so. Who deletes says so before he reads the record, so
     /// he knows what was recorded before this was asked.
     pub fn is_deleted(&self) -> bool {
-        !container::is_same(&self.dir, self.inode) || self.dir.join(DELETED).exists()
+        self.dir.has(DELETED) || !self.dir.is_there()
     }
 
     /// A deletion by somebody else is the cause of whatever has failed since.
@@ -152,7 +151,6 @@ impl Slot {
         self.kept = true;
         Container {
             dir: self.dir.clone(),
-            inode: self.inode,
             state,
             damaged: false,
             of_this_boot: true,
@@ -169,8 +167,7 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        // Another container may have the id by now, if somebody deleted this one by force.
-        if !self.kept && container::is_same(&self.dir, self.inode) {
+        if !self.kept {
             forget(&self.dir).ok();
         }
     }

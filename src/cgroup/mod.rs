@@ -334,11 +334,10 @@ impl Cgroup {
 impl Drop for Cgroup {
     fn drop(&mut self) {
         if !self.kept {
-            // The error that led here is the one to be told.
-            self.kill()
-                .and_then(|()| self.wait_until_empty())
-                .and_then(|_| self.remove())
-                .ok();
+            // The error that led here is the one to be told. Where no more files may be open, rmdir alone still works.
+            self.kill().ok();
+            self.wait_until_empty().ok();
+            self.remove().ok();
         }
     }
 }
@@ -396,7 +395,7 @@ impl Cgroup {
 
     /// Of creators that find it empty at once, one may go on; as soon as its init is inside, the others see that.
     /// init closes the descriptor, and this process ends: nothing holds the lock longer.
-    fn claim(&self) -> Result<bool> {
+    pub fn claim(&self) -> Result<bool> {
         let copy = File::from(sys::io(self.directory.try_clone())?);
         match copy.try_lock() {
             Ok(()) => Ok(true),

@@ -24,6 +24,7 @@ use crate::launch::{Born, Init, Launch};
 use crate::plan::cgroup::CgroupPlan;
 use crate::plan::systemd::{self, Property};
 use crate::plan::{Flags, Plan};
+use crate::removal;
 use crate::slot::Slot;
 use crate::sys::{self, clone, process, socket};
 use crate::{idmap, intelrdt, log, lsm, patience, selfexe, timings};
@@ -82,6 +83,7 @@ pub struct Made {
 }
 
 /// What is made for its processes; removed on drop unless kept.
+#[derive(Default)]
 pub struct Resources {
     cgroup: Option<Cgroup>,
     rdt: Option<intelrdt::Made>,
@@ -113,15 +115,7 @@ impl Request<'_> {
 
     pub fn make(self, store: &Store) -> Result<Made> {
         let (host, plan) = self.plan()?;
-        self.check_terminal(&plan)?;
-        lsm::check(&plan.process.labels, self.bundle.mount_label())?;
-        if let Some(cgroup) = &plan.cgroup {
-            controllers::check(&cgroup.mount, &cgroup.resources)?;
-        }
-        check_rdt(&plan)?;
-        idmap::check_joined(&plan.namespaces)?;
-        self.bundle.check_files()?;
-        check_preserved(plan.process.preserve_fds)?;
+        self.check(&plan)?;
         if log::is_verbose() {
             plan.to_string().lines().for_each(log::debug);
         }
@@ -137,9 +131,10 @@ impl Request<'_> {
         let mut manager = reach_systemd(&plan)?;
         let mut slot = Slot::claim(store, self.id)?;
         let mut state = self.record(&plan, &host, manager.as_ref())?;
-        let mut resources = self
-            .prepare(&plan, &mut slot, &state)
-            .map_err(|error| slot.explain(error))?;
+        let mut resources = Resources::default();
+        if let Err(error) = self.prepare(&plan, &mut slot, &state, &mut resources) {
+            return Err(give_up(&slot, &state, resources, error));
+        }
         let gate = self.waits.then(|| slot.listen()).transpose();
         let launch = |gate| {
             let launch = Launch {
@@ -173,14 +168,20 @@ impl Request<'_> {
     }
 
     /// The records, the cgroup and its limits first: init is born with them.
-    fn prepare(&self, plan: &Plan, slot: &mut Slot, state: &State) -> Result<Resources> {
+    fn prepare(
+        &self,
+        plan: &Plan,
+        slot: &mut Slot,
+        state: &State,
+        resources: &mut Resources,
+    ) -> Result<()> {
         slot.save(state)?;
         slot.save_config(&self.bundle, plan)?;
         timings::step(|| "claim the id, write the record".to_string());
         // A scope is made around init.
         let early = plan.cgroup.as_ref().filter(|plan| plan.unit.is_none());
-        let cgroup = early.map(Cgroup::create).transpose()?.flatten();
-        if let Some((cgroup, plan)) = cgroup.as_ref().zip(plan.cgroup.as_ref()) {
+        resources.cgroup = early.map(Cgroup::create).transpose()?.flatten();
+        if let Some((cgroup, plan)) = resources.cgroup.as_ref().zip(plan.cgroup.as_ref()) {
             slot.claim_cgroup(cgroup)?;
             cgroup.apply(plan)?;
             timings::step(|| "make the cgroup, with limits and device rules".to_string());
@@ -189,8 +190,8 @@ impl Request<'_> {
             slot.claim_rdt(&rdt.groups)?;
         }
         let make_groups = |rdt| intelrdt::make(Path::new(intelrdt::ROOT), rdt);
-        let rdt = plan.rdt.as_ref().map(make_groups).transpose()?;
-        Ok(Resources { cgroup, rdt })
+        resources.rdt = plan.rdt.as_ref().map(make_groups).transpose()?;
+        Ok(())
     }
 
     /// The record of a created container is written before anybody is told of it.
@@ -251,6 +252,19 @@ impl Request<'_> {
                 .and_then(|filter| filter.notify.clone()),
             ..State::default()
         })
+    }
+
+    /// What is there to be used, before anything is made.
+    fn check(&self, plan: &Plan) -> Result<()> {
+        self.check_terminal(plan)?;
+        lsm::check(&plan.process.labels, self.bundle.mount_label())?;
+        if let Some(cgroup) = &plan.cgroup {
+            controllers::check(&cgroup.mount, &cgroup.resources)?;
+        }
+        check_rdt(plan)?;
+        idmap::check_joined(&plan.namespaces)?;
+        self.bundle.check_files()?;
+        check_preserved(plan.process.preserve_fds)
     }
 
     fn check_terminal(&self, plan: &Plan) -> Result<()> {
@@ -347,9 +361,19 @@ pub fn keep(slot: Slot, state: State, resources: Resources) -> Container {
 
 /// After init's end; gives the error that is to be told.
 fn undo(slot: &Slot, state: &State, resources: Resources, error: Error) -> Error {
+    let error = give_up(slot, state, resources, error);
+    delete::run_poststop_hooks(&slot.dir, state);
+    error
+}
+
+/// The same before anything was launched.
+fn give_up(slot: &Slot, state: &State, resources: Resources, error: Error) -> Error {
     let error = slot.explain(error);
+    // Where another command takes too long over it, nothing is gained by leaving more behind.
+    let alone = removal::alone(&slot.dir).ok();
     drop(resources);
-    delete::take_down(&slot.dir, state);
+    delete::unmount_in_place(state);
+    drop(alone);
     error
 }
 

@@ -1,16 +1,18 @@
 //! `delete`: ends what is left of a container and removes all that was made for it, its record last.
 
 use anyhow::{Context, Error, Result, bail, ensure};
+use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use crate::cgroup::tree;
+use crate::cgroup::{Cgroup, tree};
 use crate::container::{Container, State, Status, Store, boot_id, report};
+use crate::directory::Directory;
 use crate::fault::{self, coded};
 use crate::flags;
-use crate::removal::begins_poststop;
-use crate::sys::process;
+use crate::removal::{self, begins_poststop};
+use crate::sys::{self, process};
 use crate::{hooks, intelrdt, log, patience, timings};
 
 pub fn run(args: &flags::Delete, store: &Store) -> Result<i32> {
@@ -58,6 +60,19 @@ fn is_missing(error: &Error) -> bool {
 
 /// Leaves the record in place when anything survives, so that another try finds it.
 pub fn remove(container: &Container) -> Result<()> {
+    let Some(alone) = removal::alone(&container.dir)? else {
+        return Ok(());
+    };
+    end(container)?;
+    // A hook may delete the container, too.
+    drop(alone);
+    run_poststop_hooks(&container.dir, &container.state);
+    timings::step(|| "poststop hooks".to_string());
+    container.forget()
+}
+
+/// What it has beside its record: processes first, then what they were in.
+fn end(container: &Container) -> Result<()> {
     kill_all(container)?;
     if container.state.no_cgroup && !container.state.private_pids {
         log::warn(
@@ -67,21 +82,41 @@ pub fn remove(container: &Container) -> Result<()> {
     }
     timings::step(|| "kill".to_string());
     if let Some(cgroup) = container.cgroup()? {
-        let path = cgroup.path.display().to_string();
-        ensure!(
-            cgroup.wait_until_empty()?,
-            "{path}: processes survive SIGKILL (in uninterruptible sleep?): {}; delete again when they are gone",
-            cgroup.named_processes()
-        );
-        cgroup.remove().context("remove the container's cgroup")?;
+        remove_cgroup(&cgroup)?;
     } else {
-        remove_rest_of_cgroup(container);
+        remove_rest_of_cgroup(container)?;
     }
     timings::step(|| "remove the cgroup".to_string());
     remove_rdt_groups(&container.state)?;
-    take_down(&container.dir, &container.state);
-    timings::step(|| "poststop hooks".to_string());
-    container.forget()
+    unmount_in_place(&container.state);
+    Ok(())
+}
+
+/// An `exec` may still put a process in after all were killed; it is killed, too.
+fn remove_cgroup(cgroup: &Cgroup) -> Result<()> {
+    const TRIES: usize = 100;
+    let mut removed = remove_empty(cgroup);
+    for _ in 1..TRIES {
+        if !removed
+            .as_ref()
+            .is_err_and(|error| sys::errno(error) == Some(Errno::EBUSY))
+        {
+            break;
+        }
+        cgroup.kill()?;
+        removed = remove_empty(cgroup);
+    }
+    removed
+}
+
+fn remove_empty(cgroup: &Cgroup) -> Result<()> {
+    ensure!(
+        cgroup.wait_until_empty()?,
+        "{}: processes survive SIGKILL (in uninterruptible sleep?): {}; delete again when they are gone",
+        cgroup.path.display(),
+        cgroup.named_processes()
+    );
+    cgroup.remove().context("remove the container's cgroup")
 }
 
 /// Ends every process of the container: those of its cgroup, and init wherever it is.
@@ -116,19 +151,20 @@ pub fn signal_kill(container: &Container) -> Result<Option<OwnedFd>> {
 }
 
 /// A creator that was killed right after making the cgroup had no time to put anybody in: rmdir will do,
-/// and fails if the directory is another's. One that somebody else has removed may have others above it.
-fn remove_rest_of_cgroup(container: &Container) {
+/// and fails if others are in. One that somebody else has removed may have others above it.
+fn remove_rest_of_cgroup(container: &Container) -> Result<()> {
     let Some(path) = &container.state.cgroup else {
-        return;
+        return Ok(());
     };
     if let Some(unit) = &container.state.unit {
         // systemd has removed it when the last process was gone, but may keep its name as that of a failed unit.
         unit.forget()
             .unwrap_or_else(|error| log::warn(&format!("{error:#}")));
-    } else if container.state.pid == 0 {
+    } else if container.state.pid == 0 && container.may_have_made(path)? {
         std::fs::remove_dir(path).ok();
     }
     tree::remove_made_above(path);
+    Ok(())
 }
 
 /// Groups do not outlive a boot: one with the name would be another's.
@@ -141,10 +177,8 @@ fn remove_rdt_groups(state: &State) -> Result<()> {
     }
 }
 
-/// After the last process: mounts in the caller's tree go, and poststop hooks take down what createRuntime
-/// hooks have set up (runtime.md, "Lifecycle", step 13).
-pub fn take_down(dir: &Path, state: &State) {
-    unmount_in_place(state);
+/// They take down what createRuntime hooks have set up (runtime.md, "Lifecycle", step 13).
+pub fn run_poststop_hooks(dir: &Directory, state: &State) {
     let list = &state.hooks.poststop;
     if list.is_empty() || !begins_poststop(dir) {
         return;
@@ -159,8 +193,8 @@ pub fn take_down(dir: &Path, state: &State) {
     }
 }
 
-/// Without a mount namespace nobody else would.
-fn unmount_in_place(state: &State) {
+/// After the last process: without a mount namespace nobody else would.
+pub fn unmount_in_place(state: &State) {
     let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
     for target in state.mounts_in_place.iter().rev() {
         // What was not reached is not mounted.

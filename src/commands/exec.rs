@@ -12,7 +12,7 @@ use super::create::{Sockets, check_preserved, listen_fds, write_pid_file};
 use crate::argv;
 use crate::bundle::{Bundle, values};
 use crate::cgroup::Cgroup;
-use crate::container::{Container, Status, Store};
+use crate::container::{Container, Status, Store, is_exiting};
 use crate::fault::{self, Coded, coded};
 use crate::flags;
 use crate::host::Host;
@@ -38,7 +38,7 @@ pub fn run(args: &flags::Exec, store: &Store) -> Result<i32> {
 fn explain(container: &Container, error: Error) -> Error {
     const MOMENT: Duration = Duration::from_millis(50);
     let ended = match container.init() {
-        Ok(Some(init)) => patience::ends_within(&init, MOMENT),
+        Ok(Some(init)) => is_exiting(container.state.pid) || patience::ends_within(&init, MOMENT),
         init => init.is_ok(),
     };
     match ended {

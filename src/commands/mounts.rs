@@ -4,9 +4,8 @@
 //! with its trees already opened. Only what was added can be removed: its numbers are noted in the
 //! container's directory.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -266,12 +265,9 @@ fn open(container: &Container) -> Result<(Target, Site)> {
         again(|| nix::fcntl::open(path.as_str(), flag, Mode::empty())),
         || format!("open({path:?})"),
     )?;
-    let record = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(container.dir.join(MOUNTS));
-    let record = sys::io(record).context("open the record of added mounts")?;
+    let appended = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT;
+    let record =
+        sys::io(container.dir.file(MOUNTS, appended)).context("open the record of added mounts")?;
     let site = Site {
         root,
         proc: hotplug::procfs()?,
@@ -285,8 +281,11 @@ fn open(container: &Container) -> Result<(Target, Site)> {
 }
 
 fn added(container: &Container) -> Result<Vec<u64>> {
-    let text = std::fs::read_to_string(container.dir.join(MOUNTS)).unwrap_or_default();
-    Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
+    let text = container.dir.read(MOUNTS).unwrap_or_default();
+    Ok(String::from_utf8_lossy(&text)
+        .lines()
+        .filter_map(|line| line.parse().ok())
+        .collect())
 }
 
 /// Lets a process of its own do something, and gives its error.

@@ -188,10 +188,6 @@ fn act(c: &Bundle, dir: &str, id: &str, dice: &mut Dice) -> Output {
 #[test]
 fn a_mixture_of_commands_gives_right_answers_only() {
     let c = bundle!().asks(&["pause"]);
-    needs!(
-        is_torture(),
-        "with so many at once, for `make torture` only"
-    );
     let (seed, dir) = (seed(), c.path(""));
     println!("COFFERDAM_SEED={seed}");
     let ids = bundles(&c, 4);
