@@ -174,25 +174,20 @@ fn open_files(pid: i32) -> Vec<(i32, String)> {
         .expect("open files")
         .flatten();
     let mut all: Vec<(i32, String)> = entries
-        .map(|entry| {
+        .filter_map(|entry| {
             let number = entry
                 .file_name()
                 .to_string_lossy()
                 .parse()
                 .expect("a number");
-            let target = fs::read_link(entry.path())
-                .expect("a target")
-                .display()
-                .to_string();
+            // A waiting init closes the connection of whoever has asked for its status.
+            let target = fs::read_link(entry.path()).ok()?.display().to_string();
             let is_dir = fs::metadata(entry.path()).is_ok_and(|meta| meta.is_dir());
-            (
-                number,
-                if is_dir {
-                    format!("directory {target}")
-                } else {
-                    target
-                },
-            )
+            let target = match is_dir {
+                true => format!("directory {target}"),
+                false => target,
+            };
+            Some((number, target))
         })
         .collect();
     all.sort();

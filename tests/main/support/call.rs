@@ -309,10 +309,12 @@ impl Output {
         serde_json::from_str(&self.answer("report")).expect("the report is JSON")
     }
 
-    /// Waits for a line on stdout, of a container that runs on.
+    /// Waits for a whole line on stdout, of a container that runs on.
     pub fn wait_for(&self, text: &str) {
         wait_until(&format!("{} prints {text}", self.name), || {
-            self.stdout().contains(text)
+            let stdout = self.stdout();
+            let found = stdout.find(text);
+            found.is_some_and(|at| stdout[at..].contains('\n'))
         });
     }
 
