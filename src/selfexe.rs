@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
@@ -15,7 +15,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 
 use crate::sys::mount::{self, Attributes};
-use crate::sys::{self, named, process};
+use crate::sys::{self, image, named, process};
 use crate::timings;
 
 const SEALS: SealFlag = SealFlag::F_SEAL_SEAL
@@ -42,7 +42,8 @@ pub fn protect() -> Result<()> {
         return Ok(());
     }
     let copy = match read_only_mount(&own) {
-        Ok(copy) => copy,
+        Ok(copy) if image::go_on_from(&copy).is_ok() => return Ok(()),
+        Ok(copy) => copy.into(),
         // Without CAP_SYS_ADMIN there are no mounts to be made.
         Err(_) => sealed_copy(own)?,
     };
@@ -60,7 +61,7 @@ fn is_protected(own: &File) -> bool {
     read_only || seals.is_ok_and(|seals| seals.contains(SEALS))
 }
 
-fn read_only_mount(own: &File) -> Result<OwnedFd> {
+fn read_only_mount(own: &File) -> Result<File> {
     let copy = mount::clone_tree_at(own, false)?;
     let set = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID;
     mount::set_attributes(
@@ -70,7 +71,8 @@ fn read_only_mount(own: &File) -> Result<OwnedFd> {
             ..Attributes::default()
         },
     )?;
-    Ok(copy)
+    let path = format!("/proc/self/fd/{}", copy.as_raw_fd());
+    sys::io(File::open(&path)).with_context(|| format!("open {path:?}"))
 }
 
 fn sealed_copy(mut own: File) -> Result<OwnedFd> {

@@ -4,6 +4,7 @@
 //! is an error instead of a signal.
 
 use std::ffi::{CStr, OsStr, OsString, c_char, c_int};
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::process::exit;
@@ -41,19 +42,36 @@ extern "C" fn main(_count: c_int, words: Words) -> c_int {
 
 /// The words of the call, the program's name first. There are none in unit tests.
 pub fn words() -> impl Iterator<Item = &'static CStr> {
-    let words = WORDS.load(Ordering::Relaxed);
-    let words = (0..).map_while(move |i| {
-        if words.is_null() {
+    // SAFETY: execve(2) has put the strings and, after them, NULL on the stack, where they outlive the program.
+    unsafe { each(WORDS.load(Ordering::Relaxed)) }
+}
+
+/// # Safety
+/// The list, if there is one, ends with NULL, and neither it nor its strings ever change.
+unsafe fn each(list: Words) -> impl Iterator<Item = &'static CStr> {
+    let listed = (0..).map_while(move |i| {
+        if list.is_null() {
             return None;
         }
-        // SAFETY: execve(2) has put the strings and, after them, NULL on the stack, where they outlive the program.
+        // SAFETY: so says the caller.
         unsafe {
-            let word = *words.add(i);
+            let word = *list.add(i);
             (!word.is_null()).then(|| CStr::from_ptr(word))
         }
     });
-    // The environment follows.
-    words.fuse()
+    // Nothing of the list is behind its end.
+    listed.fuse()
+}
+
+/// Where the strings of the call and of the environment are.
+pub fn strings() -> (Range<usize>, Range<usize>) {
+    let end_of =
+        |word: Option<&CStr>| word.map(|word| word.as_ptr() as usize + word.count_bytes() + 1);
+    let start = words().next().map_or(0, |word| word.as_ptr() as usize);
+    let between = end_of(words().last()).unwrap_or(start);
+    // SAFETY: nothing has changed the environment, so that its strings are still those behind the words.
+    let end = end_of(unsafe { each(environ) }.last()).unwrap_or(between);
+    (start..between, between..end)
 }
 
 pub fn arguments() -> impl Iterator<Item = OsString> {

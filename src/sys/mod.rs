@@ -10,6 +10,7 @@ pub mod clone;
 pub mod cred;
 #[cfg_attr(any(test, fuzzing), allow(dead_code, unused_imports))]
 mod entry;
+pub mod image;
 pub mod mount;
 pub mod net;
 pub mod netlink;
