@@ -4,6 +4,7 @@
 //! parent (launch)                                                    child (init)
 //!        <---- Up::Pid{pid} + pidfd ------- relay, only if something is joined
 //!   scope, maps ---------- Down::Go ------>  only if the child waits for them
+//!        ------ namespace of the network ->  only if it is made meanwhile
 //!        <--------------- Up::Hooks -------  only if there are hooks of the runtime's side
 //!   hooks done ---------- Down::Go ------->
 //!        <--- Up::Console + terminal ------  only with a terminal
@@ -89,6 +90,11 @@ impl ParentEnd {
             .with_context(|| format!("tell the container's init: {message:?}"))
     }
 
+    pub fn send_network(&self, namespace: OwnedFd) -> Result<()> {
+        socket::send(&self.socket, b"n", Some(namespace.as_fd()))
+            .context("give the container's init its network namespace")
+    }
+
     /// The next message; `None` when the child is gone, or has executed its program.
     pub fn receive(&self) -> Result<Option<Up>> {
         let mut buffer = [0; LONGEST + 1];
@@ -157,6 +163,16 @@ impl ChildEnd {
             b"w" => Ok(Some(Down::Wait)),
             b"s" => Ok(Some(Down::Start)),
             other => bail!("unexpected packet {other:?} from the parent"),
+        }
+    }
+
+    /// Waits for the network namespace that the parent has made.
+    pub fn network(&self) -> Result<OwnedFd> {
+        let mut buffer = [0; 8];
+        match socket::receive(&self.socket, &mut buffer)? {
+            (1, Some(namespace)) if buffer[0] == b'n' => Ok(namespace),
+            (0, _) => bail!("the parent is gone"),
+            (length, _) => bail!("unexpected packet {:?} from the parent", &buffer[..length]),
         }
     }
 
@@ -229,6 +245,8 @@ mod tests {
             parent.send(message).unwrap();
             assert_eq!(child.receive().unwrap(), Some(message));
         }
+        parent.send_network(fd()).unwrap();
+        child.network().unwrap();
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::channel::{self, ChildEnd, Down, ParentEnd, Up};
 use crate::container::{State, Status, report};
 use crate::fault::{Coded, coded};
 use crate::host::Host;
-use crate::init::{self, Materials};
+use crate::init::{self, Materials, Network};
 use crate::patience::{self, Debtor};
 use crate::plan::Plan;
 use crate::plan::hooks::Hook;
@@ -88,9 +88,15 @@ impl<'a> Launch<'a> {
         let own = plan.namespaces.at_the_clone();
         let flags = if relayed { 0 } else { own };
         waits |= outside;
-        let mut side = clone::clone3(flags, cgroup.map(AsFd::as_fd));
+        let mut network_apart = !waits && plan.namespaces.network_is_apart();
+        let first = if network_apart {
+            flags & !clone::NEWNET
+        } else {
+            flags
+        };
+        let mut side = clone::clone3(first, cgroup.map(AsFd::as_fd));
         if attachable && side.as_ref().is_err_and(is_refusal) {
-            (outside, waits) = (true, true);
+            (outside, waits, network_apart) = (true, true, false);
             side = clone::clone3(flags, None);
         }
         let Side::Parent { pid, pidfd } = side.map_err(|e| explain_clone(e, plan, cgroup))? else {
@@ -101,6 +107,11 @@ impl<'a> Launch<'a> {
                 gate: gate.as_ref(),
                 state,
                 waits,
+                network: match plan.namespaces.creates(clone::NEWNET) {
+                    true if network_apart => Network::Coming,
+                    true => Network::New,
+                    false => Network::Settled,
+                },
                 target,
             };
             if relayed {
@@ -113,6 +124,11 @@ impl<'a> Launch<'a> {
         let mut init = Init::new(pid, pidfd, parent);
         if relayed {
             init.adopt()?;
+        }
+        if network_apart {
+            let namespace = clone::network_apart().context("make a network namespace")?;
+            init.channel.send_network(namespace)?;
+            timings::step(|| "make the network namespace".to_string());
         }
         Ok(Born {
             init,

@@ -146,6 +146,8 @@ impl Request<'_> {
                 attachable: manager.is_some(),
             };
             let mut born = launch.begin(resources.cgroup.as_ref())?;
+            // While init is at work.
+            slot.save_config(&self.bundle, &plan)?;
             if let Some(manager) = &mut manager {
                 resources.cgroup = enter_scope(&plan, manager, &slot, &mut born)?;
             }
@@ -176,7 +178,6 @@ impl Request<'_> {
         resources: &mut Resources,
     ) -> Result<()> {
         slot.save(state)?;
-        slot.save_config(&self.bundle, plan)?;
         timings::step(|| "claim the id, write the record".to_string());
         // A scope is made around init.
         let early = plan.cgroup.as_ref().filter(|plan| plan.unit.is_none());

@@ -45,12 +45,23 @@ pub struct Materials<'a> {
     /// Whether the parent has something to do first: to have systemd make the scope, to write id maps, to move
     /// network devices, to put init into its groups of resctrl, or to learn who init is.
     pub waits: bool,
+    pub network: Network,
     /// Those that run before the old root is left.
     pub hooks: Vec<Hook>,
     /// What hooks are told.
     pub state: &'a State,
     /// The container to join, if it has not been joined yet.
     pub target: Option<Target>,
+}
+
+/// How far the network namespace is.
+#[derive(Clone, Copy)]
+pub enum Network {
+    /// Nothing is to be done.
+    Settled,
+    New,
+    /// The parent makes it meanwhile.
+    Coming,
 }
 
 pub fn run(plan: &Plan, channel: ChildEnd, materials: Materials) -> ! {
@@ -101,13 +112,14 @@ fn set_up(plan: &Plan, channel: &ChildEnd, mut materials: Materials) -> Result<e
         // Not at the clone: the namespace is rooted at the cgroup that its maker is in.
         clone::unshare(clone::NEWCGROUP)?;
     }
-    if plan.namespaces.creates(clone::NEWNET) {
-        net::bring_up_loopback().context("bring up the loopback device")?;
-    }
     set_names(plan)?;
-    use_procfs(plan)?;
     join_keyring(plan)?;
     timings::step(|| "namespaces, names and keyring".to_string());
+    // Some settings are those of the network.
+    if !plan.sysctl.is_empty() {
+        enter_network(&mut materials.network, channel)?;
+    }
+    use_procfs(plan)?;
 
     let terminal = match &plan.rootfs {
         Some(rootfs) => make_root(plan, rootfs, materials, channel)?,
@@ -141,11 +153,15 @@ fn make_root(
         trees,
         hooks,
         state,
+        mut network,
         ..
     } = materials;
     let mut root = rootfs::enter(rootfs, trees.take()?)?;
     timings::step(|| "attach the root".to_string());
-    steps::perform_all(&rootfs.furnish, &mut root)?;
+    let (before, after) = rootfs.around_network();
+    steps::perform_all(before, &mut root)?;
+    enter_network(&mut network, channel)?;
+    steps::perform_all(after, &mut root)?;
     if !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty() {
         channel.send(Up::Hooks)?;
         channel.expect(Down::Go)?;
@@ -160,6 +176,19 @@ fn make_root(
     rootfs::leave_the_old(rootfs, root)?;
     timings::step(|| "leave the old root".to_string());
     Ok(terminal)
+}
+
+/// Once, however often it is called.
+fn enter_network(network: &mut Network, channel: &ChildEnd) -> Result<()> {
+    match std::mem::replace(network, Network::Settled) {
+        Network::Settled => return Ok(()),
+        Network::New => {}
+        Network::Coming => {
+            clone::setns(channel.network()?, clone::NEWNET)?;
+            timings::step(|| "wait for the network namespace".to_string());
+        }
+    }
+    net::bring_up_loopback().context("bring up the loopback device")
 }
 
 /// From here on the process lives by itself: `create` may end, and does not take it along.

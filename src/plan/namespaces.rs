@@ -153,6 +153,11 @@ impl Namespaces {
         self.create & !clone::NEWCGROUP & !time
     }
 
+    /// Whether the network namespace can be made beside init's first steps: not if it has to belong to a new user namespace.
+    pub fn network_is_apart(&self) -> bool {
+        self.creates(clone::NEWNET) && !self.creates(clone::NEWUSER) && self.join.is_empty()
+    }
+
     pub fn joins(&self, flag: u64) -> bool {
         self.join.iter().any(|join| join.kind.flag == flag)
     }

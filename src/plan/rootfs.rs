@@ -60,6 +60,20 @@ pub struct Rootfs {
     pub warnings: Vec<String>,
 }
 
+impl Rootfs {
+    /// What can be done while the network namespace is being made, and the rest: a new filesystem of another kind, as that of
+    /// sysfs, may show the network of who mounts it.
+    pub fn around_network(&self) -> (&[Step], &[Step]) {
+        const WITHOUT: [&str; 5] = ["proc", "tmpfs", "devpts", "mqueue", "cgroup2"];
+        let shows_network = |step: &Step| match step {
+            Step::Mount(mount) => !WITHOUT.contains(&mount.kind.as_str()),
+            _ => false,
+        };
+        let first = self.furnish.iter().position(shows_network);
+        self.furnish.split_at(first.unwrap_or(self.furnish.len()))
+    }
+}
+
 pub fn rootfs(
     bundle: &Bundle,
     host: &Host,
