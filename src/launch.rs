@@ -12,16 +12,16 @@ use nix::errno::Errno;
 use crate::cgroup::Cgroup;
 use crate::channel::{self, ChildEnd, Down, ParentEnd, Up};
 use crate::container::{State, Status, report};
-use crate::fault::{Coded, coded};
+use crate::fault::coded;
 use crate::host::Host;
 use crate::init::{self, Materials, Network};
 use crate::patience::{self, Debtor};
 use crate::plan::Plan;
 use crate::plan::hooks::Hook;
-use crate::plan::namespaces::Join;
 use crate::plan::rdt::Groups;
+use crate::relay::{Target, relay};
 use crate::sys::clone::{self, Side};
-use crate::sys::{self, cred, process, tty};
+use crate::sys::{self, process, tty};
 use crate::{hooks, idmap, intelrdt, joins, netdev, notify, timings, trees};
 
 /// What init is made from, and who is told about it.
@@ -49,10 +49,14 @@ pub struct Born<'a> {
     devices: Vec<netdev::Found<'a>>,
 }
 
-/// A container's init, and the clone flags of the namespaces in which it is and the caller is not.
-pub struct Target {
-    pub pidfd: OwnedFd,
-    pub flags: u64,
+/// How init is made.
+struct Way {
+    /// By a process of its own, which joins namespaces first.
+    relayed: bool,
+    /// Until its parent has done something for it.
+    waits: bool,
+    outside: bool,
+    network: Network,
 }
 
 /// The container's init: ready, waiting for the word to start. Killed on drop unless kept.
@@ -81,24 +85,10 @@ impl<'a> Launch<'a> {
         let devices = netdev::find(&plan.net_devices)?;
         let (parent, child) = channel::pair()?;
         let refused = target.as_ref().is_some_and(|target| !target.prepare());
-        let relayed = refused || !joins.is_empty();
-        let makes_user = plan.namespaces.creates(clone::NEWUSER);
-        let mut waits = relayed || makes_user || !devices.is_empty() || state.rdt.is_some();
-        let mut outside = cgroup.is_none() && attachable;
-        let own = plan.namespaces.at_the_clone();
-        let flags = if relayed { 0 } else { own };
-        waits |= outside;
-        let mut network_apart = !waits && plan.namespaces.network_is_apart();
-        let first = if network_apart {
-            flags & !clone::NEWNET
-        } else {
-            flags
-        };
-        let mut side = clone::clone3(first, cgroup.map(AsFd::as_fd));
-        if attachable && side.as_ref().is_err_and(is_refusal) {
-            (outside, waits, network_apart) = (true, true, false);
-            side = clone::clone3(flags, None);
-        }
+        let mut way = Way::new(plan, refused || !joins.is_empty());
+        way.outside = cgroup.is_none() && attachable;
+        way.waits |= way.outside || !devices.is_empty() || state.rdt.is_some();
+        let side = way.clone(plan, cgroup, attachable);
         let Side::Parent { pid, pidfd } = side.map_err(|e| explain_clone(e, plan, cgroup))? else {
             drop((parent, sender));
             let materials = Materials {
@@ -106,15 +96,11 @@ impl<'a> Launch<'a> {
                 trees,
                 gate: gate.as_ref(),
                 state,
-                waits,
-                network: match plan.namespaces.creates(clone::NEWNET) {
-                    true if network_apart => Network::Coming,
-                    true => Network::New,
-                    false => Network::Settled,
-                },
+                waits: way.waits,
+                network: way.network,
                 target,
             };
-            if relayed {
+            if way.relayed {
                 relay(plan, joins, child, materials);
             }
             init::run(plan, child, materials)
@@ -122,18 +108,18 @@ impl<'a> Launch<'a> {
         drop((child, trees, gate, joins));
         timings::step(|| "clone init".to_string());
         let mut init = Init::new(pid, pidfd, parent);
-        if relayed {
+        if way.relayed {
             init.adopt()?;
         }
-        if network_apart {
+        if way.network == Network::Coming {
             let namespace = clone::network_apart().context("make a network namespace")?;
             init.channel.send_network(namespace)?;
             timings::step(|| "make the network namespace".to_string());
         }
         Ok(Born {
             init,
-            outside,
-            waits,
+            outside: way.outside,
+            waits: way.waits,
             plan,
             host,
             state,
@@ -141,6 +127,45 @@ impl<'a> Launch<'a> {
             devices,
         })
     }
+}
+
+impl Way {
+    fn new(plan: &Plan, relayed: bool) -> Way {
+        Way {
+            relayed,
+            waits: relayed || plan.namespaces.creates(clone::NEWUSER),
+            outside: false,
+            network: match plan.namespaces.creates(clone::NEWNET) {
+                true => Network::New,
+                false => Network::Settled,
+            },
+        }
+    }
+
+    /// Where init need not wait for anything else, it does not wait for its network either, until it needs that.
+    fn clone(&mut self, plan: &Plan, cgroup: Option<&Cgroup>, attachable: bool) -> Result<Side> {
+        let own = plan.namespaces.at_the_clone();
+        let flags = if self.relayed { 0 } else { own };
+        if !self.waits && plan.namespaces.network_is_apart() {
+            self.network = Network::Coming;
+            let side = clone::clone3(flags & !clone::NEWNET, cgroup.map(AsFd::as_fd));
+            if !is_refused_but_attachable(&side, attachable) {
+                return side;
+            }
+            self.network = Network::New;
+        }
+        let side = clone::clone3(flags, cgroup.map(AsFd::as_fd));
+        if !is_refused_but_attachable(&side, attachable) {
+            return side;
+        }
+        (self.outside, self.waits) = (true, true);
+        clone::clone3(flags, None)
+    }
+}
+
+fn is_refused_but_attachable(side: &Result<Side>, attachable: bool) -> bool {
+    let is_refusal = |error| matches!(sys::errno(error), Some(Errno::EACCES | Errno::EPERM));
+    attachable && side.as_ref().is_err_and(is_refusal)
 }
 
 impl Born<'_> {
@@ -158,48 +183,6 @@ impl Born<'_> {
         init.see_through(plan, self.state, cgroup)?;
         opener.map(tty::exit_code).transpose()?;
         Ok(init)
-    }
-}
-
-fn is_refusal(error: &anyhow::Error) -> bool {
-    matches!(sys::errno(error), Some(Errno::EACCES | Errno::EPERM))
-}
-
-impl Target {
-    /// Lets this process's next child be born in the container's pid namespace. Without privilege over
-    /// that only a process of the container's user namespace may ask for it: false.
-    ///
-    /// False too if the processes in there may have CAP_SYS_PTRACE over that child: it would be seen by them while its root
-    /// and its descriptors are still the host's (CVE-2016-9962).
-    fn prepare(&self) -> bool {
-        let seen = self.flags & clone::NEWPID != 0;
-        let own_user = self.flags & clone::NEWUSER != 0;
-        !seen || own_user && clone::setns(&self.pidfd, clone::NEWPID).is_ok()
-    }
-
-    /// Joins the user namespace alone, to act with its privilege before the others are joined.
-    pub fn in_its_user_namespace(self) -> Result<Target> {
-        process::set_dumpable(false)?;
-        clone::setns(&self.pidfd, clone::NEWUSER).context("join the container's user namespace")?;
-        cred::set_gid(0).ok();
-        cred::set_uid(0).ok();
-        let flags = self.flags & !clone::NEWUSER;
-        Ok(Target { flags, ..self })
-    }
-
-    /// Joins all namespaces at once; those that are joined already do no harm.
-    pub fn enter(&self) -> Result<()> {
-        // The processes in there must not be able to look into this one.
-        process::set_dumpable(false)?;
-        if self.flags != 0 {
-            clone::setns(&self.pidfd, self.flags).context("join the container's namespaces")?;
-        }
-        if self.flags & clone::NEWUSER != 0 {
-            // Root of the namespace, where it has one.
-            cred::set_gid(0).ok();
-            cred::set_uid(0).ok();
-        }
-        Ok(())
     }
 }
 
@@ -407,77 +390,6 @@ fn explain_clone(error: anyhow::Error, plan: &Plan, cgroup: Option<&Cgroup>) -> 
         );
     }
     error.context("make the container's init")
-}
-
-/// Joins, then makes init and ends.
-fn relay(
-    plan: &Plan,
-    joins: Vec<(&Join, OwnedFd)>,
-    channel: ChildEnd,
-    mut materials: Materials,
-) -> ! {
-    let made = match materials.target.take() {
-        Some(target) => enter_and_clone(plan, target, &channel),
-        None => join_and_clone(plan, joins),
-    };
-    match made {
-        Ok(Side::Child) => init::run(plan, channel, materials),
-        Ok(Side::Parent { pid, pidfd }) => {
-            let sent = channel.send(Up::Pid(pid, pidfd));
-            process::exit(if sent.is_ok() { 0 } else { 1 })
-        }
-        Err(error) => {
-            channel.send(Up::Failed(Coded::of(&error))).ok();
-            process::exit(1)
-        }
-    }
-}
-
-/// Nothing of the host is left that the container could find in the process.
-fn enter_and_clone(plan: &Plan, target: Target, channel: &ChildEnd) -> Result<Side> {
-    target.enter()?;
-    drop(target);
-    init::close_all_but(&[channel.as_fd()], plan.process.preserve_fds)?;
-    clone::clone3(clone::PARENT, None).context("make the process")
-}
-
-fn join_and_clone(plan: &Plan, joins: Vec<(&Join, OwnedFd)>) -> Result<Side> {
-    let offsets = &plan.namespaces.time_offsets;
-    let within = !offsets.is_empty() && plan.namespaces.joins(clone::NEWUSER);
-    let clock = within.then(clone::open_time_offsets).transpose();
-    let clock = clock.context("linux.timeOffsets")?;
-    if !plan.namespaces.creates(clone::NEWUSER) {
-        // The processes in there must not be able to look into this one.
-        process::set_dumpable(false)?;
-    }
-    let (user, others): (Vec<_>, Vec<_>) = joins
-        .into_iter()
-        .partition(|(join, _)| join.kind.flag == clone::NEWUSER);
-    // With the host's capabilities first; what belongs to the user namespace only from inside it.
-    let mut refused = Vec::new();
-    for (join, namespace) in others {
-        match clone::setns(&namespace, join.kind.flag) {
-            Err(error) if !user.is_empty() && sys::errno(&error) == Some(Errno::EPERM) => {
-                refused.push((join, namespace))
-            }
-            result => result.with_context(|| join.field.clone())?,
-        }
-    }
-    for (join, namespace) in user {
-        clone::setns(&namespace, clone::NEWUSER).with_context(|| join.field.clone())?;
-        // Root of the namespace, where it has one.
-        cred::set_gid(0).ok();
-        cred::set_uid(0).ok();
-    }
-    for (join, namespace) in refused {
-        clone::setns(&namespace, join.kind.flag).with_context(|| join.field.clone())?;
-    }
-    if let Some(file) = clock {
-        clone::make_time_namespace(file, plan.namespaces.offset_lines())
-            .context("linux.timeOffsets")?;
-    }
-    let flags = plan.namespaces.at_the_clone() | clone::PARENT;
-    clone::clone3(flags, None).context("make the container's init")
 }
 
 fn set_oom_score(pid: i32, score: i32) -> Result<()> {

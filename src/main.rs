@@ -32,6 +32,7 @@ mod netdev;
 mod notify;
 mod patience;
 mod plan;
+mod relay;
 mod removal;
 mod selfexe;
 mod slot;

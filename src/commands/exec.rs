@@ -16,9 +16,10 @@ use crate::container::{Container, Status, Store, is_exiting};
 use crate::fault::{self, Coded, coded};
 use crate::flags;
 use crate::host::Host;
-use crate::launch::{Init, Launch, Target};
+use crate::launch::{Init, Launch};
 use crate::plan::Plan;
 use crate::plan::exec::{self, Changes, Saved};
+use crate::relay::Target;
 use crate::sys::{self, process, socket};
 use crate::{log, lsm, patience, selfexe, terminal, timings, users};
 

@@ -24,12 +24,12 @@ use crate::channel::{ChildEnd, Down, LONGEST, Up};
 use crate::container::{State, Status, report};
 use crate::fault::{Coded, coded};
 use crate::hooks;
-use crate::launch::Target;
 use crate::lsm;
 use crate::plan::Plan;
 use crate::plan::hooks::Hook;
 use crate::plan::rootfs::Rootfs;
 use crate::plan::scheduling::Affinity;
+use crate::relay::Target;
 use crate::sys::{again, clone, cred, named, net, path, process, socket};
 use crate::timings;
 use crate::trees::Trees;
@@ -55,7 +55,7 @@ pub struct Materials<'a> {
 }
 
 /// How far the network namespace is.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 pub enum Network {
     /// Nothing is to be done.
     Settled,
