@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::cgroup::Cgroup;
 use crate::cgroup::systemd::Unit;
 use crate::directory::Directory;
-use crate::fault::coded;
+use crate::fault::{Coded, coded};
 use crate::plan::exec::Saved;
 use crate::plan::hooks::Hooks;
 use crate::plan::rdt::Groups;
@@ -319,6 +319,11 @@ impl State {
         self.pid = pid;
         Ok(())
     }
+}
+
+/// The words by which engines know that it is gone already.
+pub fn not_running() -> Coded {
+    coded("container-state", "container not running")
 }
 
 pub fn report(state: &State, status: Status, pid: i32) -> Report<'_> {

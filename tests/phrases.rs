@@ -25,7 +25,7 @@ const PHRASES: [&str; 16] = [
 ];
 
 /// File, phrase, how often, why.
-const MEANT: [(&str, &str, usize, &str); 12] = [
+const MEANT: [(&str, &str, usize, &str); 9] = [
     (
         "src/argv.rs",
         "flag needs an argument",
@@ -45,23 +45,10 @@ const MEANT: [(&str, &str, usize, &str); 12] = [
         "paths that are read; no message",
     ),
     (
-        "src/commands/kill.rs",
+        "src/container.rs",
         "container not running",
-        2,
+        1,
         "containerd and CRI-O: gone already",
-    ),
-    (
-        "src/commands/pause.rs",
-        "container not running",
-        1,
-        "as kill",
-    ),
-    ("src/commands/ps.rs", "container not running", 1, "as kill"),
-    (
-        "src/commands/update.rs",
-        "container not running",
-        1,
-        "as kill",
     ),
     (
         "src/container.rs",

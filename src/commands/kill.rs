@@ -3,12 +3,11 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 
 use super::{delete, ps};
-use crate::container::{Container, Status, Store};
-use crate::fault::coded;
+use crate::container::{Container, Status, Store, not_running};
 use crate::flags;
 use crate::patience;
 use crate::sys::process;
@@ -27,9 +26,7 @@ fn kill(container: &Container, signal: i32, all: bool) -> Result<()> {
         // Engines clean up this way after the end of an init that shared its pid namespace.
         Status::Stopped if all => return delete::kill_all(container),
         Status::Created | Status::Running | Status::Paused => {}
-        Status::Creating | Status::Stopped => {
-            bail!(coded("container-state", "container not running"))
-        }
+        Status::Creating | Status::Stopped => bail!(not_running()),
     }
     let everybody = all || !container.state.private_pids;
     let killed = if everybody && signal == libc::SIGKILL {
@@ -38,9 +35,7 @@ fn kill(container: &Container, signal: i32, all: bool) -> Result<()> {
         signal_all(container, signal)?;
         None
     } else {
-        let Some(init) = container.init()? else {
-            bail!(coded("container-state", "container not running"))
-        };
+        let init = container.init()?.with_context(not_running)?;
         process::pidfd_send_signal(&init, signal)?;
         Some(init).filter(|_| signal == libc::SIGKILL)
     };

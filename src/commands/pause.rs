@@ -3,8 +3,8 @@
 use anyhow::{Context, Result, ensure};
 
 use crate::cgroup::Cgroup;
-use crate::container::{Container, Status, Store};
-use crate::fault::{Coded, coded};
+use crate::container::{Container, Status, Store, not_running};
+use crate::fault::coded;
 use crate::flags;
 
 pub fn pause(args: &flags::Pause, store: &Store) -> Result<i32> {
@@ -35,8 +35,4 @@ fn freeze(container: &Container, frozen: bool) -> Result<i32> {
     let cgroup: Cgroup = container.cgroup()?.with_context(not_running)?;
     cgroup.freeze(frozen)?;
     Ok(0)
-}
-
-fn not_running() -> Coded {
-    coded("container-state", "container not running")
 }

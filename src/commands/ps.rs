@@ -5,17 +5,13 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::container::{Container, Status, Store};
-use crate::fault::coded;
+use crate::container::{Container, Status, Store, not_running};
 use crate::flags::{self, Format};
 use crate::{log, sys};
 
 pub fn run(args: &flags::Ps, store: &Store) -> Result<i32> {
     let container = store.find(&args.id)?;
-    ensure!(
-        container.status()? != Status::Stopped,
-        coded("container-state", "container not running")
-    );
+    ensure!(container.status()? != Status::Stopped, not_running());
     let pids = pids(&container)?;
     let text = match args.format {
         Format::Json => serde_json::to_string(&pids)? + "\n",

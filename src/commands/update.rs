@@ -9,7 +9,7 @@ use anyhow::{Context, Error, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::cgroup::{Cgroup, controllers};
-use crate::container::{Container, Status, Store};
+use crate::container::{Container, Status, Store, not_running};
 use crate::fault::{Coded, coded};
 use crate::flags;
 use crate::host::Host;
@@ -23,7 +23,7 @@ pub fn run(args: &flags::Update, store: &Store) -> Result<i32> {
     let container = store.find(&args.id)?;
     let status = container.status()?;
     let lives = matches!(status, Status::Created | Status::Running | Status::Paused);
-    ensure!(lives, coded("container-state", "container not running"));
+    ensure!(lives, not_running());
     let cgroup = container.cgroup()?;
     let (plan, schemata) = match &args.resources {
         Some(file) => (planned(read(file)?, cgroup.as_ref())?, Vec::new()),
