@@ -156,10 +156,10 @@ fn value(action: Action, errno: Option<u32>) -> u32 {
 }
 
 /// Whether a rule holds for a call, or without one: for every call. One argument that is named twice makes alternatives of all.
-fn holds(rule: &LinuxSyscall, data: Option<&Data>) -> bool {
+pub fn holds(rule: &LinuxSyscall, data: Option<&Data>) -> bool {
     let args = rule.args().as_deref().unwrap_or_default();
     let holds = |arg: &LinuxSeccompArg| match data {
-        Some(data) => compare(arg, data.args[arg.index()]),
+        Some(data) => compare(arg, data),
         None => arg.op() == Operator::ScmpCmpMaskedEq && arg.value() == 0,
     };
     let twice = |arg: &LinuxSeccompArg| {
@@ -174,8 +174,13 @@ fn holds(rule: &LinuxSyscall, data: Option<&Data>) -> bool {
     }
 }
 
-fn compare(arg: &LinuxSeccompArg, given: u64) -> bool {
-    let value = arg.value();
+fn compare(arg: &LinuxSeccompArg, data: &Data) -> bool {
+    // Calls of 32 bits have no more to compare.
+    let counts = match data.audit == Arch::ScmpArchX86 as u32 {
+        true => 0xffff_ffff,
+        false => u64::MAX,
+    };
+    let (given, value) = (data.args[arg.index()] & counts, arg.value() & counts);
     match arg.op() {
         Operator::ScmpCmpEq => given == value,
         Operator::ScmpCmpNe => given != value,

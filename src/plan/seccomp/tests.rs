@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use super::architecture::ARCHITECTURES;
 use super::*;
 use crate::fuzz::cbpf::{Data, call, run};
-use crate::fuzz::seccomp::boundaries;
+use crate::fuzz::seccomp::{boundaries, holds};
 
 const KILL: u32 = 0;
 const ALLOW: u32 = 0x7fff_0000;
@@ -451,37 +451,8 @@ fn print(profile: &LinuxSeccomp) -> String {
 /// What the spec says of one call, by name, where at most one action can apply.
 fn model(profile: &LinuxSeccomp, name: &str, data: &Data) -> u32 {
     let default = value(profile.default_action(), profile.default_errno_ret(), "").unwrap();
-    let holds = |arg: &LinuxSeccompArg| {
-        let fit = |value: u64| {
-            if data.audit == X86 {
-                value & 0xffff_ffff
-            } else {
-                value
-            }
-        };
-        let (given, value) = (fit(data.args[arg.index()]), fit(arg.value()));
-        match arg.op() {
-            Operator::ScmpCmpEq => given == value,
-            Operator::ScmpCmpNe => given != value,
-            Operator::ScmpCmpLt => given < value,
-            Operator::ScmpCmpLe => given <= value,
-            Operator::ScmpCmpGt => given > value,
-            Operator::ScmpCmpGe => given >= value,
-            Operator::ScmpCmpMaskedEq => given & value == arg.value_two().unwrap() & value,
-        }
-    };
     for syscall in profile.syscalls().iter().flatten() {
-        let args = syscall.args().as_ref().unwrap();
-        let twice = args.iter().any(|arg| {
-            let same = args.iter().filter(|other| other.index() == arg.index());
-            same.count() > 1
-        });
-        let holds = if twice {
-            args.iter().any(holds)
-        } else {
-            args.iter().all(holds)
-        };
-        if syscall.names().iter().any(|known| known == name) && holds {
+        if syscall.names().iter().any(|known| known == name) && holds(syscall, Some(data)) {
             return value(syscall.action(), syscall.errno_ret(), "").unwrap();
         }
     }
