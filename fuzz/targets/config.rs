@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::{assert_printable, callers};
 use crate::bundle::{self, Bundle};
 use crate::container::last_record;
+use crate::dbus;
 use crate::plan::exec::{self, Changes, Saved};
 use crate::plan::rdt::Groups;
 use crate::plan::{Plan, systemd, update};
@@ -134,10 +135,24 @@ pub fn resources(data: &[u8]) {
     let Ok(properties) = systemd::limits(&plan.settings) else {
         return;
     };
-    let mut names: Vec<&str> = properties.iter().map(|property| &*property.name).collect();
+    let mut names: Vec<String> = properties.iter().map(name).collect();
     names.sort_unstable();
     assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");
     check_quota(&plan.settings, &properties);
+}
+
+/// Of a property, or of a device's part of it.
+fn name(property: &systemd::Property) -> String {
+    let dbus::Value::Array(_, weights) = &property.value else {
+        return property.name.clone();
+    };
+    let [dbus::Value::Struct(weight)] = &weights[..] else {
+        return property.name.clone();
+    };
+    let device = weight[0].to_string();
+    let path = device.trim_matches('"').strip_prefix("/dev/block/");
+    assert!(path.is_some_and(|path| !path.contains('/')), "{device}");
+    format!("{} of {device}", property.name)
 }
 
 /// The last quota, in arithmetic without an end. systemd never gets less than was asked for.
@@ -152,7 +167,7 @@ fn check_quota(settings: &[crate::plan::resources::Setting], properties: &[syste
     let numbers = setting.value.split_whitespace();
     let numbers: Vec<f64> = numbers.filter_map(|word| word.parse().ok()).collect();
     let share = match share.value {
-        crate::dbus::Value::U64(share) => share as f64,
+        dbus::Value::U64(share) => share as f64,
         _ => panic!("{share:?}"),
     };
     if let [quota, period] = numbers[..] {

@@ -288,7 +288,10 @@ fn io_weight(text: &str, scale: impl Fn(u64) -> u64) -> Option<Property> {
     if device == "default" {
         return Some(Property::new("IOWeight", weight));
     }
-    let path = Value::text(format!("/dev/block/{device}"));
+    // The kernel refuses what is no device; systemd would take it for the path of another file.
+    let (major, minor) = device.split_once(':')?;
+    let (major, minor) = (major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?);
+    let path = Value::text(format!("/dev/block/{major}:{minor}"));
     let weights = vec![Value::Struct(vec![path, weight])];
     Some(Property::new(
         "IODeviceWeight",
@@ -420,7 +423,11 @@ mod tests {
         ] {
             assert_eq!(limit(file, value), [want], "{file}");
         }
-        for (file, value) in [("hugetlb.2MB.max", "0"), ("io.max", "8:0 rbps=1")] {
+        for (file, value) in [
+            ("hugetlb.2MB.max", "0"),
+            ("io.max", "8:0 rbps=1"),
+            ("io.weight", "../../a 5"),
+        ] {
             assert_eq!(limit(file, value), [""; 0], "{file}");
         }
     }
