@@ -28,7 +28,6 @@ TEST_PACKAGES := procps iproute2 uidmap
 ORACLES := runc crun
 # What libFuzzer is compiled with.
 FUZZ_PACKAGES := g++
-FUZZ := $(or $(CARGO_TARGET_DIR),target)/fuzz/x86_64-unknown-linux-gnu/debug/fuzz
 
 # rustup installs for one user, and often into no path that root has; sudo changes the home as well.
 USER_HOME := $(shell getent passwd $(or $(SUDO_USER),$(shell id -u)) | cut -d: -f6)
@@ -65,8 +64,6 @@ test: setup ## check the format, lint, run all tests and the OCI validation suit
 	@$(call component,fmt,rustfmt,--check)
 	@$(call component,clippy,clippy,--all-targets --locked -- -D warnings)
 	RUNTIME= cargo test --locked
-	@if [ -x $(FUZZ) ]; then FUZZ_SECONDS=5 fuzz/run.sh; \
-		else echo "make: SKIPPED fuzzing, but for the kept inputs, which cargo test has tried: make fuzz builds it"; fi
 	@integration/conformance/run.sh
 
 test-cli: setup ## run the black-box tests on the program that $RUNTIME names, by default this one

@@ -4,18 +4,19 @@
 # printed. An input that was mended goes into fuzz/corpus, where `cargo test` finds it.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-target=${CARGO_TARGET_DIR:-$here/../target}/fuzz
-program=$target/x86_64-unknown-linux-gnu/debug/fuzz
+build=$(realpath -m "${CARGO_TARGET_DIR:-$here/../target}")
+target=$build/fuzz
+program=$build/x86_64-unknown-linux-gnu/debug/fuzz
 seconds=${FUZZ_SECONDS:-60}
 seed=${FUZZ_SEED:-$((RANDOM * RANDOM + 1))}
 
 # What libFuzzer is told of a run: the blocks that are entered, and the numbers and texts that are compared. Needs no nightly.
 # In a static program its own functions would stand in the way of the C library's.
-flags="-C target-feature=-crt-static -C passes=sancov-module -C codegen-units=1 -C llvm-args=-sanitizer-coverage-level=4"
+flags="-C target-feature=-crt-static -C passes=sancov-module -C llvm-args=-sanitizer-coverage-level=4"
 for kind in inline-8bit-counters pc-table trace-compares; do flags="$flags -C llvm-args=-sanitizer-coverage-$kind"; done
 
 main() {
-    (cd "$here" && RUSTFLAGS=$flags cargo build --locked --target x86_64-unknown-linux-gnu --target-dir "$target")
+    (cd "$here" && RUSTFLAGS=$flags cargo build --locked --target x86_64-unknown-linux-gnu --target-dir "$build")
     local targets=("$@") name failed=
     [ $# -gt 0 ] || mapfile -t targets < <(ls "$here/corpus")
     echo "fuzz: ${#targets[@]} targets, $seconds s each, FUZZ_SEED=$seed"
