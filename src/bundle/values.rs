@@ -3,77 +3,85 @@
 //! A reader of bare values takes the last of them, the reader of types refuses it, and others take the first: whoever has
 //! judged a config before must not have judged another one.
 
-use std::collections::HashSet;
 use std::fmt;
 
-use anyhow::{Result, anyhow};
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde_json::Value;
+use anyhow::{Error, Result, anyhow};
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
 
 pub fn read(text: &[u8]) -> Result<Value> {
-    // What is no JSON is said first, in the words for that.
-    let value = serde_json::from_slice(text)?;
     let mut reader = serde_json::Deserializer::from_slice(text);
-    let Once = serde_path_to_error::deserialize(&mut reader)
-        .map_err(|error| anyhow!("{}: {}", error.path(), error.inner()))?;
+    let Once(value) = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        match error.inner().is_data() {
+            true => anyhow!("{}: {}", error.path(), error.inner()),
+            // What is no JSON has its line, and no place in it.
+            false => Error::new(error.into_inner()),
+        }
+    })?;
+    reader.end()?;
     Ok(value)
 }
 
-/// Any value with each field once; nothing else of it is kept.
-struct Once;
+/// Any value, with each field once.
+struct Once(Value);
+
+struct Reader;
 
 impl<'de> Deserialize<'de> for Once {
     fn deserialize<D: Deserializer<'de>>(reader: D) -> Result<Once, D::Error> {
-        reader.deserialize_any(Once)
+        reader.deserialize_any(Reader).map(Once)
     }
 }
 
-impl<'de> Visitor<'de> for Once {
-    type Value = Once;
+impl<'de> Visitor<'de> for Reader {
+    type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str("a value")
     }
 
-    fn visit_unit<E>(self) -> Result<Once, E> {
-        Ok(Once)
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Once, E> {
-        Ok(Once)
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::from(value))
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<Once, E> {
-        Ok(Once)
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::from(value))
     }
 
-    fn visit_u64<E>(self, _: u64) -> Result<Once, E> {
-        Ok(Once)
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(Value::from(value))
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<Once, E> {
-        Ok(Once)
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(Value::from(value))
     }
 
-    fn visit_str<E>(self, _: &str) -> Result<Once, E> {
-        Ok(Once)
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::from(value))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Once, A::Error> {
-        while let Some(Once) = list.next_element()? {}
-        Ok(Once)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Once, A::Error> {
-        let mut names = HashSet::new();
-        while let Some(name) = map.next_key::<String>()? {
-            if names.contains(&name) {
-                return Err(A::Error::custom(format!("duplicate field `{name}`")));
-            }
-            names.insert(name);
-            let Once = map.next_value()?;
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+        let mut values = Vec::new();
+        while let Some(Once(value)) = list.next_element()? {
+            values.push(value);
         }
-        Ok(Once)
+        Ok(Value::Array(values))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut values = Map::new();
+        while let Some(name) = map.next_key::<String>()? {
+            if values.contains_key(&name) {
+                return Err(de::Error::custom(format!("duplicate field `{name}`")));
+            }
+            let Once(value) = map.next_value()?;
+            values.insert(name, value);
+        }
+        Ok(Value::Object(values))
     }
 }
 
@@ -86,6 +94,15 @@ mod tests {
     fn every_kind_of_value_is_read() {
         let value = json!({"a": [null, true, -1, 5, 1.5, "x", {}], "b": {"a": []}});
         assert_eq!(read(value.to_string().as_bytes()).unwrap(), value);
+    }
+
+    #[test]
+    fn what_is_no_json_is_told_with_its_line() {
+        for text in [r#"{"a": [{"b": tru}]}"#, r#"{"a": {}"#, "{} {}", ""] {
+            let want = serde_json::from_str::<serde_json::Value>(text).unwrap_err();
+            let error = read(text.as_bytes()).unwrap_err();
+            assert_eq!(error.to_string(), want.to_string());
+        }
     }
 
     #[test]
