@@ -153,24 +153,14 @@ fn start(process: &mut Init, args: &flags::Exec, container: &Container) -> Resul
 }
 
 fn check_status(container: &Container, ignore_paused: bool) -> Result<()> {
-    match container.status()? {
-        Status::Created | Status::Running => Ok(()),
-        Status::Paused if ignore_paused => Ok(()),
-        Status::Paused => {
-            bail!(coded(
-                "container-state",
-                "cannot exec in a paused container (use --ignore-paused to override)"
-            ))
-        }
-        Status::Creating => bail!(coded(
-            "container-state",
-            "cannot exec in a container that is being created"
-        )),
-        Status::Stopped => bail!(coded(
-            "container-state",
-            "cannot exec in a stopped container"
-        )),
-    }
+    let words = match container.status()? {
+        Status::Created | Status::Running => return Ok(()),
+        Status::Paused if ignore_paused => return Ok(()),
+        Status::Paused => "cannot exec in a paused container (use --ignore-paused to override)",
+        Status::Creating => "cannot exec in a container that is being created",
+        Status::Stopped => "cannot exec in a stopped container",
+    };
+    bail!(coded("container-state", words))
 }
 
 fn plan(args: &flags::Exec, container: &Container, host: &Host, target: &Target) -> Result<Plan> {

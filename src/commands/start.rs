@@ -18,22 +18,7 @@ use crate::{hooks, launch, log, timings};
 
 pub fn run(args: &flags::Start, store: &Store) -> Result<i32> {
     let container = store.find(&args.id)?;
-    match container.status()? {
-        Status::Created => {}
-        Status::Creating => bail!(coded(
-            "container-state",
-            "cannot start a container that is being created"
-        )),
-        Status::Running => bail!(coded(
-            "container-state",
-            "cannot start an already running container"
-        )),
-        Status::Paused => bail!(coded(
-            "container-state",
-            "cannot start a container in the paused state"
-        )),
-        Status::Stopped => bail!(stopped(&container)),
-    }
+    check_status(&container)?;
     timings::step(|| "find the container".to_string());
     let init = container.init()?.with_context(|| stopped(&container))?;
     let gate = container.gate().with_context(|| stopped(&container))?;
@@ -55,6 +40,17 @@ pub fn run(args: &flags::Start, store: &Store) -> Result<i32> {
     container.close_gate()?;
     run_poststart_hooks(&container).inspect_err(|_| destroy(&container))?;
     Ok(0)
+}
+
+fn check_status(container: &Container) -> Result<()> {
+    let words = match container.status()? {
+        Status::Created => return Ok(()),
+        Status::Creating => "cannot start a container that is being created",
+        Status::Running => "cannot start an already running container",
+        Status::Paused => "cannot start a container in the paused state",
+        Status::Stopped => bail!(stopped(container)),
+    };
+    bail!(coded("container-state", words))
 }
 
 /// One that was killed meanwhile leaves a connection without a peer.

@@ -285,54 +285,45 @@ mod tests {
     fn faults_name_the_field() {
         let scheduler =
             |policy: &str, field: &str, value: i64| json!({"policy": policy, field: value});
-        let at = "/process/scheduler";
-        assert_faults(&[
+        for (scheduler, words) in [
             (
-                at,
                 scheduler("SCHED_FIFO", "nice", 1),
                 "process.scheduler.nice: 1: is for SCHED_OTHER",
             ),
             (
-                at,
                 scheduler("SCHED_OTHER", "nice", 20),
                 "process.scheduler.nice: 20: must be from -20 to 19",
             ),
             (
-                at,
                 scheduler("SCHED_BATCH", "nice", -21),
                 "process.scheduler.nice: -21: must be from -20 to 19",
             ),
             (
-                at,
                 scheduler("SCHED_OTHER", "priority", 1),
                 "process.scheduler.priority: 1: is for SCHED_FIFO",
             ),
             (
-                at,
                 scheduler("SCHED_RR", "priority", 0),
                 "process.scheduler.priority: 0: must be from 1 to 99",
             ),
             (
-                at,
                 scheduler("SCHED_FIFO", "priority", 100),
                 "process.scheduler.priority: 100: must be from 1 to 99",
             ),
             (
-                at,
                 scheduler("SCHED_IDLE", "period", 1),
                 "process.scheduler.runtime, deadline and period are for",
             ),
-            (
-                "/process/ioPriority",
-                json!({"class": "IOPRIO_CLASS_BE", "priority": 8}),
-                "process.ioPriority.priority: 8: must be",
-            ),
-            (
-                "/process/ioPriority",
-                json!({"class": "IOPRIO_CLASS_BE", "priority": -1}),
-                "process.ioPriority.priority: -1: must be",
-            ),
-        ]);
+        ] {
+            assert_faults(&[("/process/scheduler", scheduler, words)]);
+        }
+        for (priority, words) in [
+            (8, "process.ioPriority.priority: 8: must be"),
+            (-1, "process.ioPriority.priority: -1: must be"),
+        ] {
+            let config = json!({"class": "IOPRIO_CLASS_BE", "priority": priority});
+            assert_faults(&[("/process/ioPriority", config, words)]);
+        }
     }
 
     #[test]

@@ -341,23 +341,22 @@ fn only_a_living_container_can_be_paused() {
 #[test]
 fn a_limit_of_huge_pages() {
     needs!(has_controller("hugetlb"), "needs the hugetlb controller");
-    let limit = json!([{"pageSize": "2MB", "limit": 4194304u64}]);
-    let c = bundle!()
-        .set("/linux/resources/hugepageLimits", limit)
-        .asks(&["pause"]);
-    c.create().ok();
-    assert_eq!(value(&c.cgroup(), "hugetlb.2MB.max"), "4194304");
+    assert_limits_huge_pages(bundle!(), "hugetlb.2MB.max");
 }
 
 #[test]
 fn reserved_huge_pages_are_limited_too() {
     needs!(has_controller("hugetlb"), "needs the hugetlb controller");
+    assert_limits_huge_pages(bundle!(), "hugetlb.2MB.rsvd.max");
+}
+
+fn assert_limits_huge_pages(c: Bundle, file: &str) {
     let limit = json!([{"pageSize": "2MB", "limit": 4194304u64}]);
-    let c = bundle!()
+    let c = c
         .set("/linux/resources/hugepageLimits", limit)
         .asks(&["pause"]);
     c.create().ok();
-    assert_eq!(value(&c.cgroup(), "hugetlb.2MB.rsvd.max"), "4194304");
+    assert_eq!(value(&c.cgroup(), file), "4194304");
 }
 
 #[test]

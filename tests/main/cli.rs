@@ -350,14 +350,7 @@ fn the_features_are_one_json_object() {
             .map(|v| v.as_str().unwrap_or("?").into())
             .collect()
     };
-    for hook in [
-        "prestart",
-        "createRuntime",
-        "createContainer",
-        "startContainer",
-        "poststart",
-        "poststop",
-    ] {
+    for hook in crate::hooks::KINDS {
         assert!(list(&features["hooks"]).contains(&hook.into()), "{hook}");
     }
     for option in [

@@ -113,6 +113,20 @@ const ROW: Row = Row {
     podman: 127,
 };
 
+const INTERPRETER: Row = Row {
+    code: "exec-interpreter-missing",
+    errno: "ENOENT",
+    ..ROW
+};
+
+const FORMAT: Row = Row {
+    code: "exec-format",
+    errno: "ENOEXEC",
+    docker: 128,
+    podman: 126,
+    ..ROW
+};
+
 /// The magic of a 64-bit program for aarch64, and nothing else.
 const FOREIGN: &[u8] = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\xb7\0\x01\0\0\0";
 
@@ -128,57 +142,37 @@ fn programs_that_cannot_be_executed() {
         Row {
             content: b"#!/bin/bash\necho\n",
             says: "exec: \"/app\": no such file or directory: its interpreter \"/bin/bash\" (first line) is missing",
-            code: "exec-interpreter-missing",
-            errno: "ENOENT",
-            ..ROW
+            ..INTERPRETER
         },
         Row {
             content: b"#!/payload\r\necho\r\n",
             says: "its first line ends in a carriage return, so its interpreter is \"/payload\\r\"; save the script",
-            code: "exec-interpreter-missing",
-            errno: "ENOENT",
-            ..ROW
+            ..INTERPRETER
         },
         Row {
             content: b"#! /payload\r\n",
             says: "so its interpreter is \"/payload\\r\"; save the script",
-            code: "exec-interpreter-missing",
-            errno: "ENOENT",
-            ..ROW
+            ..INTERPRETER
         },
         Row {
             content: LOADED,
             says: "its dynamic loader \"/lib/ld-none.so.1\" is missing in the container; is it built for another C library?",
-            code: "exec-interpreter-missing",
-            errno: "ENOENT",
-            ..ROW
+            ..INTERPRETER
         },
         Row {
             content: b"",
             says: "exec: \"/app\": exec format error: the file is empty (0 bytes)",
-            code: "exec-format",
-            errno: "ENOEXEC",
-            docker: 128,
-            podman: 126,
-            ..ROW
+            ..FORMAT
         },
         Row {
             content: b"echo hi\n",
             says: "exec format error: a text without \"#!\" in its first line; begin it with #!/bin/sh",
-            code: "exec-format",
-            errno: "ENOEXEC",
-            docker: 128,
-            podman: 126,
-            ..ROW
+            ..FORMAT
         },
         Row {
             content: FOREIGN,
             says: "exec format error: built for aarch64, this machine is x86_64; use an image for this one",
-            code: "exec-format",
-            errno: "ENOEXEC",
-            docker: 128,
-            podman: 126,
-            ..ROW
+            ..FORMAT
         },
         Row {
             mode: 0o644,

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::time::{Duration, Instant};
 
-const KINDS: [&str; 6] = [
+pub const KINDS: [&str; 6] = [
     "prestart",
     "createRuntime",
     "createContainer",
