@@ -250,29 +250,38 @@ impl Tracer {
 
     /// ptrace(2): only what is stopped can be detached.
     fn let_go(&mut self) {
-        for (pid, place) in std::mem::take(&mut self.known) {
+        let mut left: Vec<(i32, Place)> = std::mem::take(&mut self.known).into_iter().collect();
+        while let Some((pid, place)) = left.pop() {
             // The first stop comes by itself.
             if place != Place::Unseen {
                 // SAFETY: tgkill touches no memory.
                 unsafe { libc::syscall(libc::SYS_tgkill, pid, pid, libc::SIGSTOP) };
             }
-            let_one_go(pid);
+            let born = let_one_go(pid).into_iter();
+            left.extend(born.map(|child| (child, Place::Unseen)));
         }
     }
 }
 
-fn let_one_go(pid: i32) {
+/// Gives the children that it has had meanwhile: they are traced, and would wait for this thread to end.
+fn let_one_go(pid: i32) -> Vec<i32> {
+    let mut born = Vec::new();
     while let Some((_, status, _)) = wait(pid) {
         if !libc::WIFSTOPPED(status) {
-            return;
+            break;
         }
-        let signal = libc::WSTOPSIG(status);
+        let (signal, event) = (libc::WSTOPSIG(status), status >> 16);
         if signal == libc::SIGSTOP {
-            return request(libc::PTRACE_DETACH, pid, 0);
+            request(libc::PTRACE_DETACH, pid, 0);
+            break;
         }
-        let is_signal = signal & 0x80 == 0 && status >> 16 == 0;
+        if event != 0 && event != libc::PTRACE_EVENT_EXEC {
+            born.push(child_of(pid));
+        }
+        let is_signal = signal & 0x80 == 0 && event == 0;
         request(libc::PTRACE_CONT, pid, if is_signal { signal } else { 0 });
     }
+    born
 }
 
 /// Of those that this thread traces or has started; tests in other threads wait for theirs.
