@@ -250,9 +250,20 @@ fn statx(file: BorrowedFd, mask: u32) -> Result<libc::statx> {
     let fd = file.as_raw_fd();
     // SAFETY: statx is plain integers; zero is valid for each.
     let mut info: libc::statx = unsafe { std::mem::zeroed() };
+    let path = c"".as_ptr();
+    // A C library makes do with fstat(2) where the kernel refuses this, which knows of no mounts.
     // SAFETY: the path is empty and NUL-terminated; info outlives the call.
-    let result = unsafe { libc::statx(fd, c"".as_ptr(), AT_EMPTY_PATH, mask, &raw mut info) };
-    check(result.into(), || format!("statx(fd {fd})"))?;
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_statx,
+            fd,
+            path,
+            AT_EMPTY_PATH,
+            mask,
+            &raw mut info,
+        )
+    };
+    check(result, || format!("statx(fd {fd})"))?;
     Ok(info)
 }
 

@@ -2,8 +2,7 @@
 
 use crate::errors::failure_of;
 use crate::hotplug::{USER, as_user, of_user};
-use crate::sandbox::answer;
-use crate::support::{Bundle, Call, copy_program};
+use crate::support::{Bundle, Call, answer, copy_program};
 use serde_json::{Value, json};
 use std::ffi::CStr;
 use std::path::Path;

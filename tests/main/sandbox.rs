@@ -1,41 +1,15 @@
 //! A caller who is confined: calls that never fail elsewhere do, and nobody reads what is said.
 
 use crate::support::trace::trace;
-use crate::support::{Output, cgroup_root, wait_until};
+use crate::support::{Output, answer, cgroup_root, wait_until};
 use libseccomp::ScmpSyscall;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
 use std::{fs, io};
-
-const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-const SAME: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-const GIVE: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 
 /// From now on this call of the process fails with EPERM.
 fn refuse(number: libc::c_long) -> io::Result<()> {
     answer(number, libc::EPERM)
-}
-
-/// From now on this call of the process, and of all that it starts, fails with this errno.
-pub fn answer(number: libc::c_long, errno: i32) -> io::Result<()> {
-    let step = |code, k, jf| libc::sock_filter { code, jt: 0, jf, k };
-    let mut filter = [
-        step(LOAD, 0, 0),
-        step(SAME, number as u32, 1),
-        step(GIVE, libc::SECCOMP_RET_ERRNO | errno as u32, 0),
-        step(GIVE, libc::SECCOMP_RET_ALLOW, 0),
-    ];
-    let program = libc::sock_fprog {
-        len: 4,
-        filter: filter.as_mut_ptr(),
-    };
-    // SAFETY: program describes four instructions that outlive the call.
-    let result = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program) };
-    match result {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
 }
 
 #[test]
@@ -73,9 +47,6 @@ const NEEDED: [&str; 9] = [
     "arch_prctl",
     "write",
 ];
-
-/// What the sweep has the runtime's next call refused with.
-static REFUSED: (AtomicI64, AtomicI32) = (AtomicI64::new(0), AtomicI32::new(0));
 
 /// What the container sees of its confinement, but for numbers that differ each time and the filter of this test.
 pub fn confinement(output: &Output) -> Value {
@@ -130,15 +101,7 @@ fn a_call_that_is_refused_changes_no_confinement() {
         if NEEDED.contains(&name.as_str()) {
             continue;
         }
-        REFUSED.0.store(*number, Ordering::SeqCst);
-        REFUSED.1.store(errno, Ordering::SeqCst);
-        let refuse = || {
-            answer(
-                REFUSED.0.load(Ordering::SeqCst),
-                REFUSED.1.load(Ordering::SeqCst),
-            )
-        };
-        let output = c.call_new("run", &[]).setup(refuse).finish();
+        let output = c.call_new("run", &[]).without(*number, errno).finish();
         let told = format!("{name}, errno {errno}: {}", output.describe());
         assert!(!output.stderr().contains("internal error"), "{told}");
         if output.code() == 0 {

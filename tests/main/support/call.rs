@@ -1,6 +1,7 @@
 //! One call of the runtime: its stdio are files, as a container keeps them open after `create`.
 
 use super::host::{is_pure_v2, wait_until};
+use super::refused::answer;
 use super::skip::{Runtime, binary, runtime};
 use std::ffi::{CStr, OsString};
 use std::fs::{self, File};
@@ -22,6 +23,7 @@ pub struct Call {
     cwd: PathBuf,
     terminal: Option<OwnedFd>,
     user: Option<u32>,
+    refused: Option<(libc::c_long, i32)>,
 }
 
 impl Call {
@@ -41,12 +43,19 @@ impl Call {
             cwd: dir.into(),
             terminal: None,
             user: None,
+            refused: None,
         }
     }
 
     /// Calls as this ordinary user, who can do nothing but with the own files.
     pub fn by_user(mut self, id: u32) -> Call {
         self.user = Some(id);
+        self
+    }
+
+    /// Has the kernel refuse this call with this errno, to the runtime and to all that it starts.
+    pub fn without(mut self, number: libc::c_long, errno: i32) -> Call {
+        self.refused = Some((number, errno));
         self
     }
 
@@ -146,7 +155,7 @@ impl Call {
             command.stdin(copy()).stdout(copy()).stderr(copy());
         }
         let private = runtime() != Runtime::Cofferdam && !is_pure_v2();
-        let (fds, setup, user) = (self.fds, self.setup, self.user);
+        let (fds, setup, user, refused) = (self.fds, self.setup, self.user, self.refused);
         // SAFETY: between fork and exec only system calls on memory that exists already.
         unsafe {
             command.pre_exec(move || {
@@ -157,6 +166,7 @@ impl Call {
                     give(fd.as_raw_fd(), *number)?;
                 }
                 setup.map_or(Ok(()), |setup| setup())?;
+                refused.map_or(Ok(()), |(number, errno)| answer(number, errno))?;
                 user.map_or(Ok(()), become_user)
             });
         }

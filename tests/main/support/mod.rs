@@ -9,6 +9,7 @@ pub mod broker;
 mod call;
 mod host;
 mod payload;
+mod refused;
 pub mod terminal;
 pub mod trace;
 
@@ -16,6 +17,7 @@ pub use call::{Call, Output, Running};
 pub use host::{
     cgroup_root, copy_program, exchange, has_controller, holds_within, node, send, wait_until,
 };
+pub use refused::answer;
 pub use skip::{Runtime, binary, runtime, say_skipped, skips};
 
 use serde_json::{Value, json};
