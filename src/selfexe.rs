@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -51,7 +51,8 @@ pub fn protect() -> Result<()> {
         process::set_variable(timings::BEGUN, &begun);
     }
     let errno = sys::execute_again(copy);
-    bail!("execute a protected copy of this program: {}", errno.desc())
+    named(Err(errno), || "execveat(a copy)".to_string())
+        .context("execute a protected copy of this program")
 }
 
 /// On a read-only mount, as our own copy is, or sealed: asked from the kernel, never from the environment.

@@ -474,7 +474,7 @@ fn explain_program(error: anyhow::Error) -> anyhow::Error {
             "; give the caller CAP_BPF and CAP_NET_ADMIN, or CAP_SYS_ADMIN, in the initial user namespace"
         }
         Some(Errno::ENOSYS | Errno::EINVAL) => {
-            "; run a kernel that is built with CONFIG_CGROUP_BPF"
+            "; run Linux 4.15 or newer, built with CONFIG_CGROUP_BPF"
         }
         _ => "",
     };

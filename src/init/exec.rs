@@ -93,8 +93,8 @@ fn load(filter: &Filter, channel: &ChildEnd) -> Result<()> {
         }
         result => result,
     };
-    let listener =
-        result.map_err(|errno| anyhow!("linux.seccomp: load the filter: {}", errno.desc()))?;
+    let loaded = named(result, || "seccomp(set filter)".to_string());
+    let listener = loaded.context("linux.seccomp: load the filter")?;
     if filter.notify.is_none() {
         return Ok(());
     }

@@ -18,6 +18,7 @@ pub mod path;
 pub mod probe;
 pub mod process;
 pub mod seccomp;
+pub mod since;
 pub mod socket;
 pub mod tty;
 pub mod xattr;
@@ -46,9 +47,13 @@ pub struct Refused {
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self.call.as_str() {
-            "" => f.write_str(self.errno.desc()),
-            call => write!(f, "{call}: {}", self.errno.desc()),
+            "" => f.write_str(self.errno.desc())?,
+            call => write!(f, "{call}: {}", self.errno.desc())?,
         }
+        if self.errno == Errno::ENOSYS {
+            f.write_str(&since::hint(&self.call))?;
+        }
+        Ok(())
     }
 }
 

@@ -9,27 +9,11 @@ use nix::errno::Errno;
 use super::trial::attempt;
 use super::{Finding, fact};
 use crate::plan::seccomp::Instruction;
+use crate::sys::since::NEWER;
 use crate::sys::{self, cred, probe, process};
 
 /// Major and minor number of the oldest kernel that has all that is used.
 const OLDEST: (u32, u32) = (5, 14);
-
-/// The newer ones of the calls that every container needs.
-const CALLS: [(&str, libc::c_long); 13] = [
-    ("clone3", libc::SYS_clone3),
-    ("close_range", libc::SYS_close_range),
-    ("execveat", libc::SYS_execveat),
-    ("fsconfig", libc::SYS_fsconfig),
-    ("fsmount", libc::SYS_fsmount),
-    ("fsopen", libc::SYS_fsopen),
-    ("mount_setattr", libc::SYS_mount_setattr),
-    ("move_mount", libc::SYS_move_mount),
-    ("open_tree", libc::SYS_open_tree),
-    ("openat2", libc::SYS_openat2),
-    ("pidfd_getfd", libc::SYS_pidfd_getfd),
-    ("pidfd_open", libc::SYS_pidfd_open),
-    ("pidfd_send_signal", libc::SYS_pidfd_send_signal),
-];
 
 pub fn findings() -> Vec<Finding> {
     vec![
@@ -63,10 +47,13 @@ fn number(release: &str) -> Option<(u32, u32)> {
 
 fn calls() -> Finding {
     let name = "system calls";
-    let missing = CALLS.iter().filter(|(_, number)| !probe::has_call(*number));
-    let missing: Vec<&str> = missing.map(|(name, _)| *name).collect();
+    let missing = NEWER
+        .iter()
+        .filter(|(_, number, _)| !probe::has_call(*number));
+    let missing = missing.map(|(name, _, version)| format!("{name} (Linux {version})"));
+    let missing: Vec<String> = missing.collect();
     if missing.is_empty() {
-        return Finding::ok(name, format!("all {} newer ones", CALLS.len()));
+        return Finding::ok(name, format!("all {} newer ones", NEWER.len()));
     }
     Finding::missing(name, format!("without {}", missing.join(", ")))
         .fix("boot a newer kernel, or let the seccomp profile of the outer container allow them")
