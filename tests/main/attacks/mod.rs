@@ -11,6 +11,7 @@ mod nodes; // T13, T14: false devices
 mod post; // what holds after every attack
 mod proc; // T05, T06: false procfs
 mod races; // T05, T07: links that come and go
+mod refused; // all of them, where the kernel refuses one of its calls
 mod sizes; // T08: values longer than their counters
 mod typing; // T18: typing into the caller's terminal
 mod users; // T02, T09: numbers as users, capabilities that pass on

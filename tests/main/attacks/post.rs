@@ -1,7 +1,7 @@
 //! What holds after every attack, whether it was refused or came to nothing: the host is as it was, and nothing is left.
 
 use super::ways::Outside;
-use crate::support::{Bundle, Output, binary};
+use crate::support::{Bundle, Output, binary, refused};
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::Read;
@@ -63,6 +63,22 @@ impl World {
         let same = programs(c) == self.programs;
         assert!(same, "{what}: the runtime's binary is another one");
         assert_eq!(core_pattern(), self.core_pattern, "{what}");
+    }
+}
+
+/// Of a test that has ended early, as a command has failed for want of a call.
+impl Drop for World {
+    fn drop(&mut self) {
+        if !refused::has_ended() {
+            return;
+        }
+        let opened = self.watch.opened();
+        if !opened.is_empty() || !self.outside.is_untouched() {
+            refused::note("left", &format!("outside: {opened:?}"));
+        }
+        if core_pattern() != self.core_pattern {
+            refused::note("left", "core_pattern");
+        }
     }
 }
 

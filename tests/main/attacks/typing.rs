@@ -1,7 +1,7 @@
 //! T18: no process of a container types into the terminal of its caller, or takes it over. CVE-2017-5226, CVE-2016-10124.
 
 use super::post::World;
-use super::ways::each_way;
+use super::ways::{each_way, runs_at_all};
 use crate::support::terminal::{Terminal, listen, receive};
 use crate::support::{Bundle, Call, wait_until};
 use serde_json::{Value, json};
@@ -46,6 +46,7 @@ fn on_a_terminal(call: impl FnOnce(OwnedFd) -> Call) {
 #[test]
 fn t18_run_leaves_the_terminal_of_its_caller_alone() {
     for c in each_way!() {
+        runs_at_all(&c);
         let mut world = World::new(&c);
         let c = c.asks(&questions().iter().map(String::as_str).collect::<Vec<_>>());
         on_a_terminal(|slave| c.call_new("run", &[]).on_terminal(slave));
@@ -133,6 +134,7 @@ fn t18_a_terminal_of_exec_is_the_containers() {
 #[test]
 fn t18_what_is_typed_inside_does_not_come_out() {
     for c in each_way!() {
+        runs_at_all(&c);
         let mut world = World::new(&c);
         let c = c
             .set("/process/terminal", json!(true))

@@ -1,7 +1,7 @@
 //! One call of the runtime: its stdio are files, as a container keeps them open after `create`.
 
 use super::host::{is_pure_v2, wait_until};
-use super::refused::answer;
+use super::refused::{self, answer};
 use super::skip::{Runtime, binary, runtime};
 use std::ffi::{CStr, OsString};
 use std::fs::{self, File};
@@ -29,8 +29,10 @@ pub struct Call {
 impl Call {
     pub fn new(dir: &Path, args: Vec<impl Into<OsString>>) -> Call {
         static COUNT: AtomicU32 = AtomicU32::new(0);
+        let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
         Call {
-            args: args.into_iter().map(Into::into).collect(),
+            refused: refused::to_this(&args),
+            args,
             program: binary(),
             base: dir.join(format!("call-{}", COUNT.fetch_add(1, Ordering::Relaxed))),
             env: vec![(
@@ -43,7 +45,6 @@ impl Call {
             cwd: dir.into(),
             terminal: None,
             user: None,
-            refused: None,
         }
     }
 
@@ -254,6 +255,9 @@ impl Output {
     }
 
     pub fn exits(self, code: i32) -> Output {
+        if self.code() != code {
+            refused::may_end(self.code(), &self.stderr());
+        }
         assert_eq!(self.code(), code, "exit code of {}", self.describe());
         self
     }
@@ -277,8 +281,8 @@ impl Output {
     /// Fails with these words. crun has its own words for everything, so there only failure counts.
     pub fn fails_with(self, text: &str) -> Output {
         let output = self.fails();
-        let said =
-            runtime() == Runtime::Crun || output.stderr().replace("\\\"", "\"").contains(text);
+        let other = runtime() == Runtime::Crun || refused::everywhere().is_some();
+        let said = other || output.stderr().replace("\\\"", "\"").contains(text);
         assert!(said, "should say `{text}`: {}", output.describe());
         output
     }
@@ -286,8 +290,8 @@ impl Output {
     /// Fails with words that only this runtime promises.
     pub fn fails_naming(self, text: &str) -> Output {
         let output = self.fails();
-        let said =
-            runtime() != Runtime::Cofferdam || output.stderr().replace("\\\"", "\"").contains(text);
+        let other = runtime() != Runtime::Cofferdam || refused::everywhere().is_some();
+        let said = other || output.stderr().replace("\\\"", "\"").contains(text);
         assert!(said, "should say `{text}`: {}", output.describe());
         output
     }
@@ -312,6 +316,9 @@ impl Output {
                 .lines()
                 .find_map(|l| l.strip_prefix(&prefix).map(String::from))
         };
+        if find().is_none() {
+            refused::may_end(self.code(), &self.stderr());
+        }
         find().unwrap_or_else(|| panic!("no answer to `{command}`: {}", self.describe()))
     }
 

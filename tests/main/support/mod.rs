@@ -9,7 +9,7 @@ pub mod broker;
 mod call;
 mod host;
 mod payload;
-mod refused;
+pub mod refused;
 pub mod terminal;
 pub mod trace;
 
@@ -364,7 +364,15 @@ impl Drop for Bundle {
     fn drop(&mut self) {
         self.globals.clear();
         let call = self.call(&["delete", "--force", &self.id]);
-        if std::thread::panicking() {
+        if refused::has_ended() {
+            let gone = call.finish();
+            self.mounted.clear();
+            let mut left = self.leftovers();
+            left.extend(self.canary.changes());
+            if gone.code() != 0 || !left.is_empty() {
+                refused::note("left", &format!("{left:?}: {}", gone.describe()));
+            }
+        } else if std::thread::panicking() {
             if let Ok(mut running) = call.try_spawn() {
                 let mut ended = || !matches!(running.child.try_wait(), Ok(None));
                 holds_within(Duration::from_secs(5), &mut ended);
@@ -381,7 +389,10 @@ impl Drop for Bundle {
             );
         }
         let _ = fs::remove_dir(self.cgroup());
-        let _ = fs::remove_dir_all(&self.dir);
+        // Whoever has it end early looks at it afterwards, and removes it.
+        if !refused::has_ended() {
+            let _ = fs::remove_dir_all(&self.dir);
+        }
     }
 }
 
