@@ -37,7 +37,7 @@ export RUSTUP_HOME ?= $(USER_HOME)/.rustup
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test test-cli torture soak oracle integration integration-nightly conformance fuzz lint-deps bench install uninstall clean
+.PHONY: help setup build run test test-cli torture soak oracle control integration integration-nightly conformance fuzz lint-deps bench install uninstall clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -84,6 +84,11 @@ oracle: setup ## prove the black-box tests: run them on runc and crun
 	@failed=; for name in $(ORACLES); do \
 		RUNTIME=$$(PATH=$$PATH:/usr/sbin command -v $$name) cargo test --locked --test main || failed="$$failed $$name"; \
 	done; [ -z "$$failed" ] || { echo "make: tests fail on:$$failed" >&2; exit 1; }
+
+control: setup ## prove the attacks: runc 1.1.5, of Debian 12, must fail those that it is known to fail
+	@$(call install_packages,$(TEST_PACKAGES) runc)
+	COFFERDAM_CONTROL=1 RUNTIME=$$(PATH=$$PATH:/usr/sbin command -v runc) \
+		cargo test --locked --test main attacks::control -- --nocapture
 
 # Engines run in a guest, under QEMU. What CI leaves for the night is run in two boots, each with a driver and results of its own.
 NIGHTLY := conformance cgroups contrib buildah containerd cri podman-rootless rootless systemd
