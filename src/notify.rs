@@ -6,10 +6,10 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::{Context, Result};
-use nix::sys::socket::SockType;
 use serde_json::json;
 
 use crate::container::{State, Status, report};
+use crate::patience;
 use crate::sys::process::pidfd_getfd;
 use crate::sys::socket;
 
@@ -40,7 +40,7 @@ pub fn hand_over(state: &State, process: (i32, BorrowedFd), number: i32) -> Resu
         "metadata": notify.metadata,
         "state": report(state, status, state.pid),
     });
-    let agent = socket::connect_to(&notify.listener_path, SockType::Stream).with_context(field)?;
+    let agent = patience::connect(&notify.listener_path).with_context(field)?;
     socket::send(
         agent,
         message.to_string().as_bytes(),

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -16,7 +17,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::cgroup::Cgroup;
 use crate::channel::{ParentEnd, Up};
-use crate::sys::{self, again, named, process};
+use crate::sys::{self, again, named, process, socket};
 
 /// A silence after which init is looked at.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -26,6 +27,9 @@ const PATIENCE: Duration = Duration::from_secs(300);
 
 /// For the death of a killed process: in uninterruptible sleep it does not die.
 const DEATH: Duration = Duration::from_secs(10);
+
+/// For the one who listens at a socket that the caller names.
+const LISTENER: Duration = Duration::from_secs(5);
 
 const INTERRUPTS: [Signal; 4] = [
     Signal::SIGHUP,
@@ -60,6 +64,17 @@ pub fn keep_interrupts() -> Result<()> {
 fn interrupts() -> SigSet {
     let kept = |signal: &Signal| !process::is_ignored(*signal as i32);
     INTERRUPTS.into_iter().filter(kept).collect()
+}
+
+/// A connection to a stream that others listen at. Who accepts none, or reads nothing, keeps nobody waiting for long.
+pub fn connect(path: &Path) -> Result<OwnedFd> {
+    socket::connect_within(path, LISTENER).map_err(|error| match sys::errno(&error) {
+        Some(Errno::EAGAIN) => error.context(format!(
+            "nobody has accepted a connection within {} s",
+            LISTENER.as_secs()
+        )),
+        _ => error,
+    })
 }
 
 /// The next word of init; `None` when it is gone, or has executed its program.

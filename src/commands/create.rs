@@ -9,7 +9,6 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Error, Result, ensure};
 use nix::fcntl::{FcntlArg, fcntl};
-use nix::sys::socket::SockType;
 
 use super::delete;
 use crate::argv;
@@ -387,9 +386,7 @@ pub struct Sockets {
 impl Sockets {
     pub fn connect(console: &Option<PathBuf>, pidfd: &Option<PathBuf>) -> Result<Sockets> {
         let connect = |path: &Option<PathBuf>, flag: &'static str| {
-            let connected = path
-                .as_ref()
-                .map(|path| socket::connect_to(path, SockType::Stream));
+            let connected = path.as_deref().map(patience::connect);
             connected.transpose().context(flag)
         };
         Ok(Sockets {

@@ -311,6 +311,40 @@ fn a_console_socket_that_misbehaves_keeps_nobody_waiting() {
 }
 
 #[test]
+fn a_socket_at_which_nobody_accepts_keeps_nobody_waiting_for_long() {
+    let rules = json!([{"names": ["getpriority"], "action": "SCMP_ACT_NOTIFY"}]);
+    let c = bundle!();
+    let path = c.dir.join("some.sock");
+    let socket = path.display().to_string();
+    let filter =
+        json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules, "listenerPath": socket});
+    let with_agent = bundle!().asks(&["pause"]).set("/linux/seccomp", filter);
+    let with_terminal = c.set("/process/terminal", json!(true)).asks(&["pause"]);
+    let flags = ["--detach", "--console-socket", &socket];
+    let cases = [
+        (&with_terminal, &flags[..], "--console-socket"),
+        (&with_agent, &flags[..1], "linux.seccomp.listenerPath"),
+    ];
+    for (c, flags, field) in cases {
+        // There is room in the queue: whoever listens may come back to it.
+        let listener = listen(&path);
+        soon(c.call_new("run", flags)).ok();
+        assert_eq!(c.status(), "running");
+        c.delete(&["--force"]).ok();
+        // The connection that was made is still waiting: now there is room for no other (listen(2)).
+        // SAFETY: listen touches no memory.
+        assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
+        let begin = Instant::now();
+        let output = c.call_new("run", flags).finish().fails_naming(field);
+        output.fails_naming("nobody has accepted a connection within 5 s");
+        assert!(begin.elapsed() < Duration::from_secs(8));
+        c.assert_gone();
+        drop(listener);
+        fs::remove_file(&path).expect("remove");
+    }
+}
+
+#[test]
 fn a_pid_file_that_cannot_be_written_leaves_no_container() {
     let c = bundle!().asks(&["pause"]).with_tmpfs("ro", libc::MS_RDONLY);
     fs::create_dir(c.path("folder")).expect("mkdir");

@@ -6,13 +6,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use nix::sys::socket::SockType;
 use nix::unistd::{AccessFlags, eaccess};
 
 use super::users::Caller;
 use super::{Finding, has_systemd};
 use crate::container::Store;
-use crate::sys::socket;
+use crate::patience;
 
 pub fn findings(caller: &Caller, store: &Store) -> Vec<Finding> {
     let mut found = vec![states(caller, store.root())];
@@ -60,7 +59,7 @@ fn systemd() -> Finding {
 fn system_bus() -> Finding {
     let name = "system bus";
     let path = Path::new("/run/dbus/system_bus_socket");
-    match socket::connect_to(path, SockType::Stream) {
+    match patience::connect(path) {
         Ok(_) => Finding::ok(name, format!("answers at {}", path.display())),
         Err(error) => Finding::missing(name, format!("{error:#}"))
             .fix("for the systemd cgroup driver: apt-get install dbus, systemctl start dbus"),
@@ -71,7 +70,7 @@ fn system_bus() -> Finding {
 fn user_bus(caller: &Caller) -> Finding {
     let name = "user bus";
     let path = address(caller.uid);
-    match socket::connect_to(&path, SockType::Stream) {
+    match patience::connect(&path) {
         Ok(_) => Finding::ok(name, format!("answers at {}", path.display())),
         Err(error) => Finding::missing(name, format!("{error:#}")).fix(format!(
             "for the systemd cgroup driver: loginctl enable-linger {}, log in anew, and set XDG_RUNTIME_DIR=/run/user/{}",
