@@ -14,7 +14,7 @@ const NODES: [&str; 13] = [
 ];
 
 /// All mounts below /dev, and a device besides the usual ones.
-fn without_dev(mut c: Bundle) -> Bundle {
+pub fn without_dev(mut c: Bundle) -> Bundle {
     let mounts = c.spec["mounts"].as_array_mut().expect("mounts");
     mounts.retain(|m| {
         m["destination"]

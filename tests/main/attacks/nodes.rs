@@ -12,7 +12,7 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, symlink};
 
 /// A directory of the host for the container's /dev, with what the mounts below it need.
-fn dev_of_the_host(mut c: Bundle) -> Bundle {
+pub fn dev_of_the_host(mut c: Bundle) -> Bundle {
     for name in ["dev", "dev/pts", "dev/shm", "dev/mqueue"] {
         fs::create_dir(c.path(name)).expect("mkdir");
     }
@@ -136,12 +136,12 @@ fn small_files() -> std::io::Result<()> {
 }
 
 /// Whoever opens the file is noticed, on whichever mount.
-struct Watched {
+pub struct Watched {
     events: File,
 }
 
 impl Watched {
-    fn new(path: &std::path::Path) -> Watched {
+    pub fn new(path: &std::path::Path) -> Watched {
         let path = std::ffi::CString::new(path.to_str().expect("text")).expect("a path");
         // SAFETY: the path is a C string; nobody else knows the new descriptor.
         let events = unsafe {
@@ -154,7 +154,7 @@ impl Watched {
         }
     }
 
-    fn assert_not_opened(&mut self) {
+    pub fn assert_not_opened(&mut self) {
         let read = self.events.read(&mut [0u8; 256]);
         let nothing = read.is_err_and(|e| e.kind() == ErrorKind::WouldBlock);
         assert!(nothing, "it was opened");
@@ -163,7 +163,7 @@ impl Watched {
 
 /// A multiplexer whose terminals are not where their names say: the kernel makes them in the devpts below, and links of the
 /// image have the names.
-fn with_false_terminals(mut c: Bundle) -> Bundle {
+pub fn with_false_terminals(mut c: Bundle) -> Bundle {
     fs::create_dir_all(c.path("pts/pts")).expect("mkdir");
     node(&c.path("pts/ptmx"), libc::S_IFCHR, 5, 2);
     for number in 0..10 {
@@ -182,7 +182,7 @@ fn with_false_terminals(mut c: Bundle) -> Bundle {
 }
 
 /// A console socket where everybody may connect.
-fn socket(c: &Bundle) -> (std::os::unix::net::UnixListener, String) {
+pub fn socket(c: &Bundle) -> (std::os::unix::net::UnixListener, String) {
     let path = c.dir.join("console.sock");
     let _ = fs::remove_file(&path);
     let listener = listen(&path);

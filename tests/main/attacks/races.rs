@@ -21,9 +21,27 @@ fn time() -> Duration {
 
 /// Exchanges the two names over and over while the container is made over and over. Only the names in the bundle
 /// change: the config is written once, and `judge` sees each end.
-fn race(c: &Bundle, first: &str, second: &str, judge: impl Fn(&Output)) {
+pub fn race(c: &Bundle, first: &str, second: &str, judge: impl Fn(&Output)) {
+    let run = || c.call(&["run", "--bundle", &c.path(""), &c.id]).finish();
+    race_by(c, first, second, run, |output| {
+        let ran = output.stdout().contains(" => ");
+        let told = output.code() != 0 && !output.stderr().is_empty();
+        assert!(ran || told, "{}", output.describe());
+        judge(output);
+    });
+}
+
+/// The same for another way to run it.
+pub fn race_by(
+    c: &Bundle,
+    first: &str,
+    second: &str,
+    run: impl Fn() -> Output,
+    judge: impl Fn(&Output),
+) {
     let mut world = World::new(c);
-    c.call_new("run", &[]).finish().ok();
+    c.call_new("run", &[]);
+    run().ok();
     c.delete(&["--force"]).ok();
     let names = [first, second].map(|name| CString::new(c.path(name)).expect("a path"));
     let over = AtomicBool::new(false);
@@ -37,7 +55,7 @@ fn race(c: &Bundle, first: &str, second: &str, judge: impl Fn(&Output)) {
         });
         let (runs, good) = {
             let _ender = Ender(&over);
-            run_for(time(), c, &judge)
+            run_for(time(), c, &run, &judge)
         };
         (runs, good, swapper.join().expect("the swapper"))
     });
@@ -56,36 +74,34 @@ impl Drop for Ender<'_> {
 }
 
 /// How many runs there were, and how many of them made a container.
-fn run_for(time: Duration, c: &Bundle, judge: &impl Fn(&Output)) -> (u32, u32) {
+fn run_for(
+    time: Duration,
+    c: &Bundle,
+    run: &impl Fn() -> Output,
+    judge: &impl Fn(&Output),
+) -> (u32, u32) {
     let (mut runs, mut good) = (0, 0);
     let end = Instant::now() + time;
-    let dir = c.dir.display().to_string();
     while Instant::now() < end {
-        let output = c.call(&["run", "--bundle", &dir, &c.id]).finish();
-        let ran = output.stdout().contains(" => ");
-        match output.code() {
-            0 => assert!(ran, "{}", output.describe()),
-            code => {
-                assert!(code < 256, "{}", output.describe());
-                assert_ne!(output.stderr(), "", "an error without a word");
-            }
-        }
+        let output = run();
+        let code = output.code();
+        assert!(code < 256, "{}", output.describe());
         judge(&output);
         c.delete(&["--force"]).ok();
-        (runs, good) = (runs + 1, good + u32::from(ran));
+        (runs, good) = (runs + 1, good + u32::from(code == 0));
     }
     (runs, good)
 }
 
 /// The rootfs belongs to who runs it; so do the names that are exchanged.
 /// Whoever is root in the container may write there, so that nothing but the runtime is in the way.
-fn place(c: &Bundle, name: &str) {
+pub fn place(c: &Bundle, name: &str) {
     let path = c.path(name);
     fs::create_dir_all(&path).expect("mkdir");
     fs::set_permissions(path, fs::Permissions::from_mode(0o777)).expect("chmod");
 }
 
-fn link(c: &Bundle, name: &str, target: &str) {
+pub fn link(c: &Bundle, name: &str, target: &str) {
     symlink(target, c.path(name)).expect("symlink");
 }
 
@@ -102,7 +118,7 @@ fn with_targets(mut c: Bundle, below: &str) -> Bundle {
         .asks(&["status CapEff"])
 }
 
-fn outside(c: &Bundle) -> String {
+pub fn outside(c: &Bundle) -> String {
     c.path("outside")
 }
 
