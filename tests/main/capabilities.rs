@@ -1,12 +1,12 @@
 //! Credentials: users, groups, the five sets of capabilities, no new privileges.
 
+use crate::support::mask;
 use serde_json::{Value, json};
 
 /// The five sets of the payload, in the order of /proc/self/status: Inh Prm Eff Bnd Amb.
 fn sets(report: &Value) -> Vec<u64> {
-    let hex = |name: &str| u64::from_str_radix(report["status"][name].as_str().expect("a set"), 16);
     ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"]
-        .map(|n| hex(n).expect("hex"))
+        .map(|name| mask(report["status"][name].as_str().expect("a set")))
         .to_vec()
 }
 

@@ -1,7 +1,7 @@
 //! `exec`: another process in a running container, with its own ids, environment and terminal.
 
 use crate::support::terminal::{Terminal, listen, receive};
-use crate::support::{Bundle, Call, Output, lines, wait_until};
+use crate::support::{Bundle, Call, Output, lines, mask, wait_until};
 use serde_json::{Value, json};
 use std::fs::{self, File};
 
@@ -184,8 +184,8 @@ fn a_process_file_without_capabilities_gets_no_more_than_the_container() {
         ],
     );
     let output = c.call(&["exec", "-p", &file, &c.id]).finish().ok();
-    let mask = u64::from_str_radix(&output.answer("caps Eff"), 16).expect("hex");
-    assert_eq!(mask & !0x2000_0420, 0, "{mask:x}");
+    let effective = mask(&output.answer("caps Eff"));
+    assert_eq!(effective & !0x2000_0420, 0, "{effective:x}");
 }
 
 #[test]
@@ -197,10 +197,9 @@ fn added_capabilities_are_not_inheritable() {
         "caps Eff ; caps Inh ; caps Amb",
     )
     .ok();
-    let mask =
-        |set: &str| u64::from_str_radix(&output.answer(&format!("caps {set}")), 16).expect("hex");
+    let caps = |set: &str| mask(&output.answer(&format!("caps {set}")));
     assert_eq!(
-        (mask("Eff") & 1 << 12, mask("Inh"), mask("Amb")),
+        (caps("Eff") & 1 << 12, caps("Inh"), caps("Amb")),
         (1 << 12, 0, 0)
     );
 }

@@ -1,6 +1,6 @@
 //! What the payload is given: ids, directory, environment, capabilities, limits, files, signals.
 
-use crate::support::{Bundle, node};
+use crate::support::{Bundle, mask, node};
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::io;
@@ -382,10 +382,8 @@ fn signals_are_reset() {
     });
     let status = call.finish().ok().report()["status"].clone();
     // Two signals belong to the C library and cannot be set through it.
-    let mask = |name: &str| {
-        u64::from_str_radix(status[name].as_str().expect("a mask"), 16).expect("hex") & !(3 << 31)
-    };
-    assert_eq!((mask("SigBlk"), mask("SigIgn")), (0, 0));
+    let signals = |name: &str| mask(status[name].as_str().expect("a mask")) & !(3 << 31);
+    assert_eq!((signals("SigBlk"), signals("SigIgn")), (0, 0));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! The container gets what was meant for it, and the command ends.
 
 use crate::support::terminal::listen;
-use crate::support::{Call, Output, holds_within, send, wait_until};
+use crate::support::{Call, Output, holds_within, mask, send, wait_until};
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -152,7 +152,6 @@ fn signals_that_the_caller_blocks_or_ignores_are_its_own_affair() {
         Ok(())
     };
     let report = soon(c.call_new("run", &[]).setup(deaf)).ok().report();
-    let mask = |text: &str| u64::from_str_radix(text, 16).expect("hex");
     for name in ["SigBlk", "SigIgn", "SigPnd"] {
         let text = report["status"][name].as_str().expect("a mask");
         assert_eq!(mask(text), 0, "{name}");

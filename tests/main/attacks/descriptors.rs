@@ -18,6 +18,11 @@ fn with_open(call: Call, dir: &str) -> Call {
     })
 }
 
+/// With that directory open, or with nothing but what the runtime opens itself.
+fn finish(call: Call, open: bool, dir: &str) -> Output {
+    if open { with_open(call, dir) } else { call }.finish()
+}
+
 /// A few of the open ones, others each time; all of them with `COFFERDAM_TORTURE`.
 fn open_ones() -> impl Iterator<Item = i32> {
     let all = std::env::var_os("COFFERDAM_TORTURE").is_some();
@@ -81,12 +86,8 @@ fn t11_no_descriptor_is_the_working_directory() {
         for (cwd, open) in tried(directories) {
             c = c.set("/process/cwd", json!(cwd));
             let call = c.call_new("run", &[]);
-            let call = if open {
-                with_open(call, &world.outside.dir)
-            } else {
-                call
-            };
-            assert_inside(&call.finish(), &world, &cwd);
+            let output = finish(call, open, &world.outside.dir);
+            assert_inside(&output, &world, &cwd);
         }
         world.assert_after(&c, "afterwards");
     }
@@ -103,12 +104,8 @@ fn t11_no_descriptor_is_the_working_directory_of_exec() {
             let args = ["exec", "--cwd", &cwd, &c.id, "/payload"];
             let args: Vec<&str> = args.into_iter().chain(words.split(' ')).collect();
             let call = c.call(&args);
-            let call = if open {
-                with_open(call, &world.outside.dir)
-            } else {
-                call
-            };
-            assert_inside(&call.finish(), &world, &cwd);
+            let output = finish(call, open, &world.outside.dir);
+            assert_inside(&output, &world, &cwd);
         }
         world.assert_after(&c, "afterwards");
     }
@@ -145,8 +142,7 @@ fn t11_no_descriptor_leads_to_the_program() {
         for (program, open) in tried(programs).chain([(up, true)]) {
             c = c.set("/process/args", json!([program]));
             let call = c.call_new("run", &[]);
-            let output = if open { with_open(call, &host) } else { call }.finish();
-            assert_ne!(output.code(), 0, "{program}: {}", output.describe());
+            finish(call, open, &host).fails();
         }
         world.assert_after(&c, "afterwards");
     }
@@ -161,8 +157,7 @@ fn t11_no_descriptor_leads_to_the_program_of_exec() {
         c.up();
         for (program, open) in tried(programs) {
             let call = c.call(&["exec", &c.id, &program]);
-            let output = if open { with_open(call, &host) } else { call }.finish();
-            assert_ne!(output.code(), 0, "{program}: {}", output.describe());
+            finish(call, open, &host).fails();
         }
         world.assert_after(&c, "afterwards");
     }

@@ -408,6 +408,11 @@ fn at<'a>(value: &'a mut Value, pointer: &str) -> &'a mut Value {
     here
 }
 
+/// A mask of capabilities or signals, as /proc/PID/status writes it.
+pub fn mask(text: &str) -> u64 {
+    u64::from_str_radix(text, 16).expect("a mask in hex")
+}
+
 /// The lines of a file, or none when it is missing.
 pub fn lines(path: &Path) -> Vec<String> {
     fs::read_to_string(path)

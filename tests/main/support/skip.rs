@@ -1,5 +1,6 @@
 //! Which runtime is under test, and whether a test applies to it. A skip always says why.
 
+use super::mask;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -64,8 +65,7 @@ pub fn cannot_load_device_rules() -> bool {
         .lines()
         .find_map(|l| l.strip_prefix("CapEff:\t"))
         .unwrap_or("0");
-    let mask = u64::from_str_radix(effective, 16).unwrap_or(0);
-    runtime() == Runtime::Crun && mask & SYS_RESOURCE == 0
+    runtime() == Runtime::Crun && mask(effective) & SYS_RESOURCE == 0
 }
 
 /// Whether this test must not run; `test` is its full path, `main::module::name`. With `COFFERDAM_CONTROL` those of the table
