@@ -1,7 +1,7 @@
 //! T03, T04: a container that waits for the runtime to come in, to enter its process or to keep its program.
 //! CVE-2016-8649, CVE-2016-9962, CVE-2019-5736, CVE-2026-41163.
 
-use super::post::World;
+use super::post::{World, attack};
 use super::ways::each_way;
 use crate::support::terminal::{Terminal, listen, receive};
 use crate::support::{Bundle, Call, binary, copy_program, has_controller};
@@ -142,8 +142,9 @@ fn t04_the_copy_of_the_program_is_not_in_the_memory_of_the_container() {
     needs!(has_controller("memory"), "needs the memory controller");
     for c in each_way!() {
         if c.spec["linux"].get("cgroupsPath").is_some() {
+            let mut world = World::new(&c);
             let c = c.set("/linux/resources/memory", json!({"limit": 6 << 20}));
-            c.run().ok();
+            attack(&c, &mut world, "little memory").ok();
         }
     }
 }

@@ -219,6 +219,7 @@ fn t14_a_link_in_the_place_of_a_terminal_is_not_opened() {
 #[test]
 fn t14_a_terminal_for_exec_is_the_true_one() {
     for c in each_way!() {
+        let mut world = World::new(&c);
         let c = with_false_terminals(c).asks(&["pause"]);
         let mut canary = Watched::new(&c.rootfs().join("etc/canary"));
         c.up();
@@ -243,6 +244,7 @@ fn t14_a_terminal_for_exec_is_the_true_one() {
         let args = ["exec", "--tty", &c.id, "/payload", "exit", "0"];
         c.call(&args).on_terminal(slave).finish();
         canary.assert_not_opened();
+        world.assert_after(&c, "afterwards");
     }
 }
 

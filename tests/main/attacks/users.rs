@@ -3,7 +3,7 @@
 
 use super::post::{World, attack};
 use super::ways::each_way;
-use crate::support::{Bundle, Output};
+use crate::support::{Bundle, Output, mask};
 use serde_json::{Value, json};
 use std::fs;
 
@@ -103,8 +103,7 @@ fn t02_an_id_out_of_range_is_refused_at_create() {
 
 /// Inherited by the programs that it executes, and what it can get.
 fn sets(output: &Output) -> [u64; 4] {
-    let hex = |set: &str| u64::from_str_radix(&output.answer(&format!("caps {set}")), 16);
-    ["Inh", "Amb", "Eff", "Bnd"].map(|set| hex(set).expect("hex"))
+    ["Inh", "Amb", "Eff", "Bnd"].map(|set| mask(&output.answer(&format!("caps {set}"))))
 }
 
 const SETS: &str = "caps Inh ; caps Amb ; caps Eff ; caps Bnd";
@@ -151,6 +150,7 @@ fn with(process: &Value, capabilities: Value) -> String {
 #[test]
 fn t09_no_capability_of_the_default_config_is_inheritable() {
     for c in each_way!() {
+        let mut world = World::new(&c);
         for flags in [&[][..], &["--rootless"]] {
             let _ = fs::remove_file(c.dir.join("config.json"));
             c.call(&[&["spec"], flags].concat()).finish().ok();
@@ -172,5 +172,6 @@ fn t09_no_capability_of_the_default_config_is_inheritable() {
             let question = format!("exec /payload caps {set}");
             assert!(output.answer(&question).ends_with(&format!("=> {none}")));
         }
+        world.assert_same(&c, &output, "the default config");
     }
 }
