@@ -6,7 +6,7 @@ use crate::support::trace::{Fault, Kind, Trace, Traced, trace};
 use crate::support::{Bundle, Call, send, wait_until};
 use serde_json::{Value, json};
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -377,4 +377,85 @@ fn records_that_became_read_only_are_named_and_what_ended_can_be_deleted_later()
     remount(&c.state_root(), libc::MS_BIND, None);
     c.delete(&[]).ok();
     assert!(!record(&c).exists() && !c.cgroup().exists());
+}
+
+/// What holds a directory still even for root (ioctl_iflags(2)).
+fn set_immutable(dir: &Path, immutable: bool) -> bool {
+    let flag = if immutable { "+i" } else { "-i" };
+    let done = Command::new("chattr").arg(flag).arg(dir).output();
+    done.is_ok_and(|output| output.status.success())
+}
+
+#[test]
+fn a_directory_of_records_that_cannot_change_is_named_and_what_ended_can_be_deleted_later() {
+    let c = bundle!().asks(&["pause"]);
+    c.up();
+    let pid = c.pid();
+    let dir = c.state_root().join(&c.id);
+    let can = set_immutable(&dir, true);
+    needs!(can, "needs a file system with immutable directories");
+    let deleted = c.delete(&["--force"]);
+    assert!(set_immutable(&dir, false));
+    deleted.fails().says(&dir.display().to_string());
+    assert!(!is_alive(pid));
+    assert_eq!(c.status(), "stopped");
+    let second = beside(&c);
+    assert!(set_immutable(&c.state_root(), true));
+    let created = second.create();
+    assert!(set_immutable(&c.state_root(), false));
+    created
+        .fails()
+        .says(&second.state_root().display().to_string());
+    assert!(!second.cgroup().exists());
+    assert_eq!(c.status(), "stopped");
+    c.delete(&[]).ok();
+    c.assert_gone();
+}
+
+#[test]
+fn a_record_without_rights_is_told_and_nothing_is_done() {
+    let c = bundle!().of_user(crate::hotplug::USER).asks(&["pause"]);
+    c.up();
+    let dir = c.state_root().join(&c.id);
+    let set = |mode| {
+        fs::set_permissions(&dir, fs::Permissions::from_mode(mode)).expect("chmod");
+    };
+    set(0);
+    let calls: [&[&str]; 4] = [
+        &["state", &c.id],
+        &["kill", &c.id, "TERM"],
+        &["exec", &c.id, "/payload", "exit", "0"],
+        &["delete", "--force", &c.id],
+    ];
+    let said = calls.map(|words| c.call(words).finish());
+    set(0o700);
+    for output in said {
+        output.fails().says("ermission denied").says(&c.id);
+    }
+    assert_eq!(c.status(), "running");
+    c.delete(&["--force"]).ok();
+    c.assert_gone();
+}
+
+#[test]
+fn records_that_are_gone_are_no_container_and_nothing_else_is_touched() {
+    let c = bundle!().asks(&["pause"]);
+    c.up();
+    let (pid, second) = (c.pid(), beside(&c).asks(&["pause"]));
+    second.up();
+    fs::remove_dir_all(c.state_root().join(&c.id)).expect("remove");
+    for verb in ["state", "start", "delete", "pause"] {
+        c.call(&[verb, &c.id])
+            .finish()
+            .fails_naming("does not exist");
+    }
+    c.delete(&["--force"]).ok();
+    // The cgroup is still somebody's.
+    c.create().fails_naming("cgroup is not empty");
+    assert!(is_alive(pid));
+    assert_eq!(second.status(), "running");
+    fs::write(c.cgroup().join("cgroup.kill"), "1").expect("kill");
+    wait_until("its process has ended", || !is_alive(pid));
+    fs::remove_dir(c.cgroup()).expect("rmdir");
+    c.up();
 }
