@@ -63,3 +63,41 @@ fn bpf(command: libc::c_int, attribute: &mut Attribute) -> libc::c_long {
     // SAFETY: the attribute outlives the call, its size is given, and the pointers in it are the caller's.
     unsafe { libc::syscall(libc::SYS_bpf, command, attribute.as_mut_ptr(), size) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[repr(C)]
+    struct Guarded {
+        attribute: Attribute,
+        guard: [u64; 16],
+    }
+
+    /// Kernels that write past a short attribute do so when asked which programs a cgroup has.
+    #[test]
+    fn the_kernel_writes_nothing_past_an_attribute() {
+        const BPF_PROG_QUERY: libc::c_int = 16;
+        const GUARD: u64 = 0x5afe_5afe_5afe_5afe;
+        let cgroup = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
+            .iter()
+            .find_map(|path| std::fs::File::open(path).ok());
+        let target = cgroup.as_ref().map_or(-1, AsRawFd::as_raw_fd);
+        let mut programs = [0u32; 64];
+        // Linux 6.1 knows of 144 bytes (linux/bpf.h, union bpf_attr), and later ones of a few more.
+        assert!(size_of::<Attribute>() > 168);
+        for command in [BPF_PROG_LOAD, BPF_PROG_ATTACH, BPF_PROG_QUERY] {
+            let mut asked = Guarded {
+                attribute: [0; 32],
+                guard: [GUARD; 16],
+            };
+            if command == BPF_PROG_QUERY {
+                asked.attribute[0] = pair(target as u32, BPF_CGROUP_DEVICE);
+                asked.attribute[2] = programs.as_mut_ptr() as u64;
+                asked.attribute[3] = programs.len() as u64;
+            }
+            bpf(command, &mut asked.attribute);
+            assert_eq!(std::hint::black_box(&asked).guard, [GUARD; 16]);
+        }
+    }
+}

@@ -96,3 +96,26 @@ fn a_device_program_whose_check_was_given_up_is_loaded_again() {
     assert_eq!(traced.output.code(), 0, "{}", traced.output.describe());
     wait_until("it is created", || c.status() == "created");
 }
+
+#[test]
+fn a_device_program_that_cannot_be_loaded_or_attached_leaves_no_container() {
+    let c = bundle!().asks(&["pause"]);
+    for (call, errno) in [
+        (0, libc::ENOMEM),
+        (1, libc::ENOMEM),
+        (1, libc::EPERM),
+        (1, libc::E2BIG),
+        (1, libc::EINVAL),
+    ] {
+        let fault = Fault {
+            process: 0,
+            call,
+            kind: Kind::FailOf(libc::SYS_bpf, errno),
+        };
+        let traced = trace(c.call_new("create", &[]), Some(fault));
+        assert!(traced.reached, "call {call} of bpf");
+        let output = traced.output.fails_naming("linux.resources.devices: ");
+        output.says("device program");
+        c.assert_gone();
+    }
+}
