@@ -364,3 +364,15 @@ fn bad_combinations_are_refused() {
         c.assert_gone();
     }
 }
+
+#[test]
+fn a_filter_that_refuses_every_call_keeps_nobody_waiting() {
+    for errno in [0, 1, 4095] {
+        let filter = json!({"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": errno});
+        let c = bundle!().set("/linux/seccomp", filter);
+        let output = c.run();
+        assert_ne!(output.code(), 0, "{}", output.describe());
+        c.delete(&["--force"]).ok();
+        c.assert_gone();
+    }
+}
