@@ -9,6 +9,7 @@ mod joining; // T03, T04: the runtime, seen from inside
 mod links; // T12, T16: links in the image where the runtime makes files
 mod masks; // T01: what is hidden or read-only
 mod nodes; // T13, T14: false devices
+mod odd_values; // C50: configs of odd values
 mod places; // C55: more places that come and go
 mod post; // what holds after every attack
 mod proc; // T05, T06: false procfs
