@@ -29,10 +29,9 @@ const NEWER: [(&str, i64, &str); 18] = [
 ];
 
 /// Without these no container is made.
-const NEEDED: [&str; 14] = [
+const NEEDED: [&str; 13] = [
     "clone3",
     "close_range",
-    "execveat",
     "fsconfig",
     "fsmount",
     "fsopen",
