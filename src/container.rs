@@ -134,11 +134,21 @@ impl Store {
 
     pub fn find(&self, id: &str) -> Result<Container> {
         check_id(id)?;
-        let Ok(dir) = Directory::open(self.root.join(id)) else {
-            bail!(coded(
-                "container-unknown",
-                format!("container does not exist: {id}")
-            ));
+        let path = self.root.join(id);
+        let dir = match Directory::open(path.clone()) {
+            // No link, no file: none of ours.
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)
+                ) =>
+            {
+                bail!(coded(
+                    "container-unknown",
+                    format!("container does not exist: {id}")
+                ));
+            }
+            opened => sys::io(opened).with_context(|| format!("--root: open {path:?}"))?,
         };
         check_owner(&dir)?;
         // The link comes after the first record and goes before the last: without one it is there before and after.
