@@ -73,7 +73,8 @@ test-cli: setup ## run the black-box tests on the program that $RUNTIME names, b
 torture: setup ## have each system call be the last, fail, meet a full disk; have attacks race and hundreds of commands meet
 	@$(call install_packages,$(TEST_PACKAGES))
 	COFFERDAM_TORTURE=1 cargo test --locked --test main -- \
-		killed:: records:: shortages:: together:: attacks::races attacks::places attacks::joining attacks::descriptors attacks::refused attacks::odd_values --nocapture
+		killed:: records:: shortages:: systemd::a_job_whose_end together:: attacks::races attacks::places attacks::joining \
+		attacks::descriptors attacks::refused attacks::odd_values --nocapture
 
 soak: setup ## one container a second for MINUTES=10 minutes: nothing of the host grows
 	@$(call install_packages,$(TEST_PACKAGES))

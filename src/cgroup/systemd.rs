@@ -17,6 +17,9 @@ use crate::sys;
 /// For all of one command's exchange with systemd, which may be busy with a reload.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// For what is asked for when that was in vain.
+const HASTE: Duration = Duration::from_secs(5);
+
 const MANAGER: Object = Object {
     destination: "org.freedesktop.systemd1",
     path: "/org/freedesktop/systemd1",
@@ -72,8 +75,12 @@ impl Manager {
 
     /// Has systemd make the scope with this process in it.
     pub fn start(&mut self, scope: &Scope, pid: i32) -> Result<()> {
-        self.try_start(scope, pid)
-            .with_context(|| format!("systemd: start {}", scope.unit))
+        let started = self.try_start(scope, pid);
+        // Without a word of systemd's the scope may be there, or come yet.
+        if started.as_ref().is_err_and(is_unanswered) {
+            self.unit.withdraw().ok();
+        }
+        started.with_context(|| format!("systemd: start {}", scope.unit))
     }
 
     fn try_start(&mut self, scope: &Scope, pid: i32) -> Result<()> {
@@ -225,6 +232,14 @@ impl Unit {
         self.reset(&mut bus).with_context(explain)
     }
 
+    /// Has a scope end that may not have begun, and waits for neither. Calls are done in their order.
+    fn withdraw(&self) -> Result<()> {
+        let mut bus = Bus::connect(&self.bus, self.broker, HASTE)?;
+        let arguments = [Value::text(&*self.name), Value::text("replace")];
+        bus.call(&MANAGER, "StopUnit", &arguments)?;
+        self.reset(&mut bus)
+    }
+
     /// Of a scope that has ended: that it may have failed is forgotten.
     pub fn forget(&self) -> Result<()> {
         let explain = || format!("systemd: reset {}", self.name);
@@ -262,6 +277,10 @@ fn cgroup_of(process: &str) -> Result<PathBuf> {
     let text = sys::io(std::fs::read_to_string(&file)).with_context(|| format!("read {file}"))?;
     let place = text.lines().find_map(|line| line.strip_prefix("0::/"));
     Ok(PathBuf::from(place.unwrap_or_default()))
+}
+
+fn is_unanswered(error: &anyhow::Error) -> bool {
+    dbus::refusal(error).is_none()
 }
 
 fn is_unknown(error: &anyhow::Error) -> bool {

@@ -8,6 +8,7 @@ use crate::support::{
 use serde_json::{Value, json};
 use std::fs;
 use std::path::PathBuf;
+use std::time::Instant;
 
 const EXISTS: &str = "org.freedesktop.systemd1.UnitExists: Unit x.scope already exists.";
 const START: &str = "StartTransientUnit";
@@ -249,15 +250,39 @@ fn a_bus_that_ends_while_it_is_waited_for_ends_the_wait() {
     scope.assert_gone();
 }
 
+/// In real time, as only the kernel's clock tells the runtime how long it has waited: a part of `make torture`.
+#[test]
+fn a_job_whose_end_is_never_told_is_waited_for_half_a_minute() {
+    if std::env::var_os("COFFERDAM_TORTURE").is_none() {
+        let test = "a_job_whose_end_is_never_told_is_waited_for_half_a_minute";
+        return say_skipped(test, "waits: make torture");
+    }
+    let scope = Scope::new(bundle!(), &[Whim::NoJob(START)]);
+    let call = scope.call(&["create", "--bundle", &scope.c.path(""), &scope.c.id]);
+    let begun = Instant::now();
+    let mut running = call.spawn();
+    let status = running.child.wait().expect("wait");
+    running
+        .output(status)
+        .fails_with("wait for the end of StartTransientUnit: no answer from the bus in time");
+    let waited = begun.elapsed().as_secs();
+    assert!((29..40).contains(&waited), "{waited} s");
+    assert!(scope.bus.called().contains(&"StopUnit".to_string()));
+    scope.assert_gone();
+}
+
 #[test]
 fn a_create_that_waits_for_systemd_can_be_interrupted() {
-    let scope = Scope::new(bundle!(), &[Whim::Hangs(START)]);
-    let call = scope.call(&["create", "--bundle", &scope.c.path(""), &scope.c.id]);
-    let running = call.spawn();
-    wait_until("the scope is asked for", || !scope.bus.called().is_empty());
-    send(running.child.id(), libc::SIGTERM);
-    running.wait().exits(143);
-    scope.assert_gone();
+    for whim in [Whim::Hangs(START), Whim::NoJob(START)] {
+        let scope = Scope::new(bundle!(), &[whim]);
+        let call = scope.call(&["create", "--bundle", &scope.c.path(""), &scope.c.id]);
+        let running = call.spawn();
+        wait_until("the scope is asked for", || !scope.bus.called().is_empty());
+        send(running.child.id(), libc::SIGTERM);
+        running.wait().exits(143);
+        assert_eq!(scope.bus.called(), [START, "StopUnit", "ResetFailedUnit"]);
+        scope.assert_gone();
+    }
 }
 
 #[test]

@@ -18,6 +18,8 @@ pub enum Whim {
     Refuses(&'static str, &'static str, usize),
     /// The job ends so.
     Ends(&'static str, &'static str),
+    /// It is done and answered, and the end of its job is never told.
+    NoJob(&'static str),
     /// No answer, until the bus is dropped.
     Hangs(&'static str),
     /// The connection is closed instead of an answer.
@@ -129,6 +131,10 @@ fn serve(mut stream: UnixStream, shared: &Shared) -> Option<()> {
                 return None;
             }
             Some(Whim::Ends(_, result)) => shared.do_job(&mut stream, serial, result)?,
+            Some(Whim::NoJob(_)) => {
+                shared.perform(&name, &arguments);
+                send(&mut stream, reply_to(serial, "/job/1"))?;
+            }
             Some(Whim::Forgets) | None => {
                 shared.perform(&name, &arguments);
                 match name.as_str() {
@@ -147,7 +153,9 @@ impl Shared {
         let mut whims = self.whims.lock().unwrap();
         let concerns = |whim: &&mut Whim| match whim {
             Whim::Refuses(call, _, left) => *call == name && *left > 0,
-            Whim::Ends(call, _) | Whim::Hangs(call) | Whim::Drops(call) => *call == name,
+            Whim::Ends(call, _) | Whim::NoJob(call) | Whim::Hangs(call) | Whim::Drops(call) => {
+                *call == name
+            }
             Whim::Forgets => name == "StartTransientUnit",
         };
         let found = whims.iter_mut().find(concerns)?;
