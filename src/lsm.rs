@@ -3,12 +3,13 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Error, Result, ensure};
+use nix::errno::Errno;
 use nix::fcntl::readlinkat;
 use nix::unistd::write;
 
 use crate::plan::process::Labels;
-use crate::sys::{again, named, path};
+use crate::sys::{self, again, named, path};
 
 /// A label for a module that is not there would be a promise not kept.
 pub fn check(labels: &Labels, mount_label: Option<&str>) -> Result<()> {
@@ -40,6 +41,7 @@ pub fn set(labels: &Labels, proc: &std::os::fd::OwnedFd) -> Result<()> {
         let text = format!("exec {profile}");
         write_attribute(proc, "apparmor/exec", &text)
             .or_else(|_| write_attribute(proc, "exec", &text))
+            .map_err(explain_unloaded)
             .with_context(|| format!("process.apparmorProfile: {profile}"))?;
     }
     if let Some(label) = &labels.selinux {
@@ -49,6 +51,14 @@ pub fn set(labels: &Labels, proc: &std::os::fd::OwnedFd) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// aa_change_onexec(2): the kernel knows no profile of that name. Its file is there, or the error were another.
+fn explain_unloaded(error: Error) -> Error {
+    match sys::errno(&error) {
+        Some(Errno::ENOENT) => error.context("is not loaded; load it with apparmor_parser"),
+        _ => error,
+    }
 }
 
 fn write_attribute(proc: &std::os::fd::OwnedFd, attribute: &str, text: &str) -> Result<()> {
