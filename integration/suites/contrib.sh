@@ -75,6 +75,32 @@ PYTHON
     jq -e '.runtimes.cofferdam.path' $contrib/docker.json
 }
 
+# runtimes FILE..: what the configuration of an engine calls its runtimes, in each file.
+runtimes() {
+    python3 - "$@" <<'PYTHON'
+import sys, tomllib
+def runtimes(table):
+    for key, value in table.items():
+        if key == "runtimes":
+            yield from value
+        elif isinstance(value, dict):
+            yield from runtimes(value)
+for name in sys.argv[1:]:
+    with open(name, "rb") as file:
+        print(*sorted(runtimes(tomllib.load(file))))
+PYTHON
+}
+
+# The class leads to what the engines of a kubelet call the runtime. podman reads the file as one of Kubernetes, and has no
+# use for its kind.
+test_the_class_of_kubernetes() {
+    local handler
+    tells 125 'kind RuntimeClass not supported' podman --log-level info kube play $contrib/runtimeclass.yaml
+    handler=$(sed -n 's/^handler: //p' $contrib/runtimeclass.yaml)
+    same "$(printf '%s\n' "$handler runc" "$handler" "$handler")" \
+        "$(runtimes $contrib/containerd-1.toml $contrib/containerd-2.toml $contrib/crio.conf)"
+}
+
 # The profile confines nothing; it is there for a kernel that lets only programs with a profile make user namespaces.
 test_apparmor() {
     apparmor_parser --skip-kernel-load --skip-cache --preprocess $contrib/apparmor | grep -w userns
