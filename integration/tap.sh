@@ -8,7 +8,7 @@ suite=$1
 file=/payload/integration/suites/$suite.sh
 log=/results/$suite.log
 tests=$(sed -n 's/^\(test_[a-z0-9_]*\)() {.*/\1/p' "$file" | grep -E "${TESTS:-.}")
-seconds=120
+seconds=240
 
 main() {
     exec > >(tee "/results/$suite.tap") 3>&1
@@ -54,9 +54,10 @@ tell() {
     tail -n 25 "$output" | sed 's/^/# /'
 }
 
-# inside FUNCTION LOG SECONDS: a function of the suite, in a shell of its own; what it writes to descriptor 3 is TAP.
+# inside FUNCTION LOG SECONDS: a function of the suite, in a shell of its own; what it writes to descriptor 3 is TAP. The
+# trace of commands has a descriptor of its own: no test must take its own words for an answer.
 inside() {
-    timeout -k 5 "$3" bash -c 'set -xeuo pipefail; . /payload/integration/tools.sh; . "$0"; "$1"' "$file" "$1" \
+    timeout -k 5 "$3" bash -c 'exec 4>&2; BASH_XTRACEFD=4; set -xeuo pipefail; . /payload/integration/tools.sh; . "$0"; "$1"' "$file" "$1" \
         </dev/null >"$2" 2>&1
 }
 

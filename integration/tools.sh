@@ -66,6 +66,23 @@ no_scopes() {
     within 10 prints_nothing systemctl list-units --all --plain --no-legend --type scope "$@"
 }
 
+# Profiles that are none: no JSON, and JSON with an action that there is not.
+bad_seccomp_profiles() {
+    echo '{' >/tmp/cut.json
+    echo '{"defaultAction": "SCMP_ACT_NONE"}' >/tmp/wrong.json
+    chmod 644 /tmp/cut.json /tmp/wrong.json
+}
+
+# has_health PODMAN..: this podman, by whoever is meant, tells that a container becomes well.
+has_health() {
+    local box
+    box=$("$@" run -d --network none --health-cmd 'test -e /tmp/well' --health-interval disable busybox sleep 600)
+    ends_with 1 "$@" healthcheck run "$box"
+    "$@" exec "$box" touch /tmp/well
+    "$@" healthcheck run "$box"
+    gone "$box"
+}
+
 prints_nothing() {
     [ -z "$("$@")" ]
 }

@@ -30,7 +30,28 @@ test_run() {
 
 test_exit_codes() {
     ends_with 7 run base -- sh -c 'exit 7'
-    has "$(run base -- no-such-program 2>&1 || true)" no-such-program
+}
+
+# with FLAG.. -- COMMAND..: run in a working container that is made with these flags.
+with() {
+    local box status=0
+    box=$(buildah from --pull=never "${@:1:$#-2}" localhost/busybox) || return
+    run "$box" -- "${@: -1}" || status=$?
+    buildah rm "$box"
+    return $status
+}
+
+# Some of it buildah refuses by itself, with 125; the rest reaches the runtime, whose errors are 1.
+test_bad_input_is_refused() {
+    bad_seccomp_profiles
+    tells 1 'executable file' run base -- no-such-program
+    tells 1 'ermission denied' run base -- /etc/passwd
+    tells 125 'seccomp profile' with --security-opt seccomp=/tmp/cut.json -- true
+    tells 1 SCMP_ACT_NONE with --security-opt seccomp=/tmp/wrong.json -- true
+    tells 1 500 with --cpuset-cpus 500 -- true
+    tells 1 'peration not permitted' with --ulimit nofile=2000000000:2000000000 -- true
+    tells 125 /no/such run -v /no/such:/x base -- true
+    same '' "$(cofferdam list -q)"
 }
 
 test_build() {

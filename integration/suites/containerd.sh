@@ -96,7 +96,22 @@ test_checkpoint_is_refused_clearly() {
     gone box
 }
 
-test_faults_reach_the_user() {
-    has "$(ctr_run --rm "$image" box no-such-program 2>&1 || true)" 'executable file not found'
+# refused TEXT ARGUMENT..: ctr ends with its only status for errors, tells this, and no container is left, of it or the runtime.
+refused() {
+    tells 1 "$1" ctr_run --rm "${@:2}"
     ctr container rm box || true
+    same '' "$(ctr task ls -q)"
+    same '' "$(cofferdam --root /run/containerd/runc/default list -q)"
+}
+
+# Some of it ctr refuses by itself; the rest reaches the runtime, whose words ctr hands on.
+test_bad_input_is_refused() {
+    bad_seccomp_profiles
+    refused 'executable file not found' "$image" box no-such-program
+    refused 'permission denied' "$image" box /etc/passwd
+    refused 'seccomp profile' --seccomp --seccomp-profile /tmp/cut.json "$image" box true
+    refused SCMP_ACT_NONE --seccomp --seccomp-profile /tmp/wrong.json "$image" box true
+    refused cpu.max --cpu-quota 500 --cpu-period 100000 "$image" box true
+    refused /no/such --mount type=bind,src=/no/such,dst=/x,options=rbind "$image" box true
+    no_scopes 'ctr-*'
 }

@@ -37,9 +37,9 @@ test_run() {
 test_exit_codes() {
     ends_with 7 run busybox sh -c 'exit 7'
     ends_with 125 run --no-such-flag busybox true
-    ends_with 126 run busybox /etc/passwd
+    tells 126 'OCI permission denied' run busybox /etc/passwd
     ends_with 126 run busybox /etc
-    ends_with 127 run busybox no-such-program
+    tells 127 'attempted to invoke a command that was not found' run busybox no-such-program
 }
 
 test_terminal() {
@@ -140,12 +140,7 @@ test_secrets() {
 }
 
 test_health() {
-    local box
-    box=$(living --health-cmd 'test -e /tmp/well' --health-interval disable)
-    ends_with 1 podman healthcheck run "$box"
-    podman exec "$box" touch /tmp/well
-    podman healthcheck run "$box"
-    gone "$box"
+    has_health podman
 }
 
 test_pods() {
@@ -257,9 +252,8 @@ test_faults_reach_the_user() {
 
 # Some of it podman refuses by itself, with 125; the rest reaches the runtime, whose errors are 126.
 test_bad_input_is_refused() {
-    echo '{' >/tmp/cut.json
+    bad_seccomp_profiles
     tells 125 'seccomp profile' run --security-opt seccomp=/tmp/cut.json busybox true
-    echo '{"defaultAction": "SCMP_ACT_NONE"}' >/tmp/wrong.json
     tells 126 SCMP_ACT_NONE run --security-opt seccomp=/tmp/wrong.json busybox true
     tells 126 500 run --cpuset-cpus 500 busybox true
     tells 126 'peration not permitted' run --ulimit nofile=2000000000:2000000000 busybox true
