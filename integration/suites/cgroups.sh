@@ -36,7 +36,7 @@ took() {
 
 # below_without CONTROLLER COMMAND..: in a cgroup namespace whose own cgroup has all controllers but this.
 below_without() {
-    local top name names
+    local top name names status=0
     read -ra names </sys/fs/cgroup/cgroup.controllers
     top=$(mktemp -d /sys/fs/cgroup/short.XXXXXX)
     for name in "${names[@]}"; do
@@ -51,7 +51,9 @@ below_without() {
             mkdir -p /sys/fs/cgroup/caller
             echo $$ >/sys/fs/cgroup/caller/cgroup.procs
             exec "$@"' - "${@:2}"
-    )
+    ) || status=$?
+    find "$top" -depth -type d -exec rmdir {} +
+    return $status
 }
 
 # What wants each controller, by field.
@@ -80,6 +82,7 @@ test_a_controller_that_is_not_handed_down() {
         dir=$(bundle 'echo without' .)
         same without "$(below_without "$controller" cofferdam run --bundle "$dir" box)"
     done
+    same '' "$(find /sys/fs/cgroup -maxdepth 1 -name 'short.*')"
     same '' "$(cofferdam list -q)"
 }
 
