@@ -70,11 +70,11 @@ pod() {
     cri RunPodSandbox "{\"config\": $(pod_config)}" | jq -r .pod_sandbox_id
 }
 
-# container POD COMMAND [LINUX]: a created container of it; the arguments are JSON.
+# container POD COMMAND [LINUX] [MOUNTS]: a created container of it; the arguments are JSON.
 container() {
     cri CreateContainer "{\"pod_sandbox_id\": \"$1\", \"sandbox_config\": $(pod_config), \"config\": {
-        \"metadata\": {\"name\": \"box\"}, \"image\": {\"image\": \"docker.io/local/busybox:latest\"},
-        \"command\": $2, \"log_path\": \"box.log\", \"linux\": ${3-{\}}}}" | jq -r .container_id
+        \"metadata\": {\"name\": \"box$RANDOM\"}, \"image\": {\"image\": \"docker.io/local/busybox:latest\"},
+        \"command\": $2, \"log_path\": \"box.log\", \"linux\": ${3-{\}}, \"mounts\": ${4-[]}}}" | jq -r .container_id
 }
 
 of_container() {
@@ -181,10 +181,39 @@ test_stats_of_a_pod() {
     gone "$pod"
 }
 
-test_faults_reach_the_kubelet() {
-    local pod box
+# refused TEXT COMMAND [LINUX] [MOUNTS]: a container of the pod that is made and does not start; why is told to who starts
+# it, and to who asks for its status, with containerd's status for that.
+refused() {
+    local box status
+    box=$(container "$pod" "$2" "${3-{\}}" "${4-[]}")
+    tells 1 "$1" of_container StartContainer "$box"
+    status=$(of_container ContainerStatus "$box" | jq .status)
+    same 'CONTAINER_EXITED 128 StartError' "$(jq -r '.state + " " + (.exit_code | tostring) + " " + .reason' <<<"$status")"
+    has "$(jq -r .message <<<"$status")" "$1"
+}
+
+profile() {
+    echo "{\"security_context\": {\"seccomp\": {\"profile_type\": \"Localhost\", \"localhost_ref\": \"/tmp/$1.json\"}}}"
+}
+
+mounted() {
+    echo "[{\"host_path\": \"$1\", \"container_path\": \"/etc\"}]"
+}
+
+# Some of it containerd refuses by itself; the rest reaches the runtime. A directory that is missing is made by containerd.
+test_bad_input_is_refused() {
+    local pod true='["true"]'
+    bad_seccomp_profiles
     pod=$(pod)
-    box=$(container "$pod" '["no-such-program"]')
-    has "$(of_container StartContainer "$box" 2>&1 || true)" 'executable file not found'
+    refused 'executable file not found' '["no-such-program"]'
+    refused 'permission denied' '["/etc/passwd"]'
+    tells 1 'seccomp profile' container "$pod" "$true" "$(profile cut)"
+    refused SCMP_ACT_NONE "$true" "$(profile wrong)"
+    refused 500 "$true" '{"resources": {"cpuset_cpus": "500"}}'
+    refused /etc/passwd "$true" '{}' "$(mounted /etc/passwd)"
+    tells 1 /etc/passwd/none container "$pod" "$true" '{}' "$(mounted /etc/passwd/none)"
+    container "$pod" "$true" '{}' "$(mounted /tmp/made-by-containerd)"
+    [ -d /tmp/made-by-containerd ]
     gone "$pod"
+    same '' "$(cofferdam --root /run/containerd/runc/k8s.io list -q)"
 }
