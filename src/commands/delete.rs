@@ -157,14 +157,24 @@ fn remove_rest_of_cgroup(container: &Container) -> Result<()> {
         return Ok(());
     };
     if let Some(unit) = &container.state.unit {
-        // systemd has removed it when the last process was gone, but may keep its name as that of a failed unit.
-        unit.forget()
-            .unwrap_or_else(|error| log::warn(&format!("{error:#}")));
+        // systemd removes it when the last process is gone, but may keep its name as that of a failed unit. And it keeps one
+        // whose only process was dying when it came: of that the kernel tells nothing (cgroup.c, cgroup_migrate_add_task).
+        let asked_for = container.state.pid == 0 && !is_populated(path);
+        let ended = match asked_for {
+            true => unit.stop(),
+            false => unit.forget(),
+        };
+        ended.unwrap_or_else(|error| log::warn(&format!("{error:#}")));
     } else if container.state.pid == 0 && container.may_have_made(path)? {
         std::fs::remove_dir(path).ok();
     }
     tree::remove_made_above(path);
     Ok(())
+}
+
+/// One with processes is another container's by now.
+fn is_populated(path: &Path) -> bool {
+    Cgroup::at(path).is_ok_and(|cgroup| cgroup.has_event("populated 1").unwrap_or(true))
 }
 
 /// Groups do not outlive a boot: one with the name would be another's.

@@ -286,6 +286,24 @@ fn a_create_that_waits_for_systemd_can_be_interrupted() {
 }
 
 #[test]
+fn a_creator_that_is_killed_while_it_waits_for_systemd_leaves_what_delete_ends() {
+    for whim in [Whim::NoJob(START), Whim::Hangs(START)] {
+        let scope = Scope::new(bundle!(), &[whim]);
+        let call = scope.call(&["create", "--bundle", &scope.c.path(""), &scope.c.id]);
+        let running = call.spawn();
+        wait_until("the scope is asked for", || !scope.bus.called().is_empty());
+        let pid = property(&scope.bus.last(START), "PIDs")[0].clone();
+        send(running.child.id(), libc::SIGKILL);
+        running.wait();
+        wait_until("init ends", || {
+            !fs::exists(format!("/proc/{pid}")).unwrap_or(true)
+        });
+        scope.delete().ok().silent();
+        scope.assert_gone();
+    }
+}
+
+#[test]
 fn a_container_that_cannot_be_set_up_leaves_no_scope() {
     let c = bundle!().set("/process/args", json!(["/nonesuch"]));
     let scope = Scope::new(c, &[]);
