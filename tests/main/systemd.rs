@@ -67,6 +67,15 @@ impl Scope {
         self.c.assert_gone();
     }
 
+    /// And until it is made, if that is the whim.
+    fn wait_until_asked(&self, whim: Whim) {
+        wait_until("the scope is asked for", || !self.bus.called().is_empty());
+        let is_filled = || fs::read(self.dir.join("cgroup.procs")).is_ok_and(|text| text.len() > 1);
+        wait_until("the scope is made", || {
+            whim == Whim::Hangs(START) || is_filled()
+        });
+    }
+
     fn procs(&self) -> String {
         let text = fs::read_to_string(self.dir.join("cgroup.procs"));
         text.expect("a scope").trim().to_string()
@@ -277,7 +286,7 @@ fn a_create_that_waits_for_systemd_can_be_interrupted() {
         let scope = Scope::new(bundle!(), &[whim]);
         let call = scope.call(&["create", "--bundle", &scope.c.path(""), &scope.c.id]);
         let running = call.spawn();
-        wait_until("the scope is asked for", || !scope.bus.called().is_empty());
+        scope.wait_until_asked(whim);
         send(running.child.id(), libc::SIGTERM);
         running.wait().exits(143);
         assert_eq!(scope.bus.called(), [START, "StopUnit", "ResetFailedUnit"]);
@@ -291,7 +300,7 @@ fn a_creator_that_is_killed_while_it_waits_for_systemd_leaves_what_delete_ends()
         let scope = Scope::new(bundle!(), &[whim]);
         let call = scope.call(&["create", "--bundle", &scope.c.path(""), &scope.c.id]);
         let running = call.spawn();
-        wait_until("the scope is asked for", || !scope.bus.called().is_empty());
+        scope.wait_until_asked(whim);
         let pid = property(&scope.bus.last(START), "PIDs")[0].clone();
         send(running.child.id(), libc::SIGKILL);
         running.wait();
