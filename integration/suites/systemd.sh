@@ -174,3 +174,35 @@ test_a_name_that_is_taken() {
     same running "$(cofferdam state box | jq -r .status)"
     gone
 }
+
+# In a hook: the scope is there, and nobody is left who would end it.
+test_a_creator_that_is_killed() {
+    local dir creator
+    dir=$(bundle 'sleep 600' '.hooks.createRuntime = [{path: "/bin/sleep", args: ["sleep", "600"]}]')
+    cofferdam --systemd-cgroup create --bundle "$dir" box &
+    creator=$!
+    within 20 systemctl --quiet is-active "$unit"
+    kill -KILL "$creator"
+    ends_with 137 wait "$creator"
+    gone
+    same '' "$(cofferdam list -q)"
+}
+
+# Before each of the last pieces that it reads of what systemd says: StartTransientUnit is sent, and JobRemoved comes later.
+test_a_creator_that_is_killed_while_systemd_works() {
+    local dir count number
+    dir=$(bundle 'sleep 600' .)
+    strace -qq -o /tmp/reads -e trace=recvfrom cofferdam --systemd-cgroup create --bundle "$dir" box
+    gone
+    count=$(wc -l </tmp/reads)
+    [ "$count" -gt 8 ]
+    for number in $(seq $((count - 7)) "$count"); do
+        ends_with 137 strace -qq -o /dev/null -e "inject=recvfrom:signal=KILL:when=$number" \
+            cofferdam --systemd-cgroup create --bundle "$dir" box
+        cofferdam delete --force box
+        same '' "$(cofferdam list -q)"
+        # What nobody has claimed ends by itself, as init has ended.
+        no_scopes 'cofferdam*'
+        [ ! -e "$cgroup" ]
+    done
+}
