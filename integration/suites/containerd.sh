@@ -107,7 +107,7 @@ refused() {
 # Some of it ctr refuses by itself; the rest reaches the runtime, whose words ctr hands on.
 test_bad_input_is_refused() {
     bad_seccomp_profiles
-    refused 'executable file not found' "$image" box no-such-program
+    refused 'executable file' "$image" box no-such-program
     refused 'permission denied' "$image" box /etc/passwd
     refused 'seccomp profile' --seccomp --seccomp-profile /tmp/cut.json "$image" box true
     refused SCMP_ACT_NONE --seccomp --seccomp-profile /tmp/wrong.json "$image" box true

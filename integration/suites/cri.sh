@@ -205,7 +205,7 @@ test_bad_input_is_refused() {
     local pod true='["true"]'
     bad_seccomp_profiles
     pod=$(pod)
-    refused 'executable file not found' '["no-such-program"]'
+    refused 'executable file' '["no-such-program"]'
     refused 'permission denied' '["/etc/passwd"]'
     tells 1 'seccomp profile' container "$pod" "$true" "$(profile cut)"
     refused SCMP_ACT_NONE "$true" "$(profile wrong)"
