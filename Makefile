@@ -7,7 +7,7 @@ MUSL := x86_64-unknown-linux-musl
 TARGET = $(shell test -d "$$(PATH=$(PATH) rustc --print sysroot 2>/dev/null)/lib/rustlib/$(MUSL)" && echo $(MUSL) || echo x86_64-unknown-linux-gnu)
 export CARGO_BUILD_TARGET ?= $(TARGET)
 BINARY = $(or $(CARGO_TARGET_DIR),target)/$(CARGO_BUILD_TARGET)/release/cofferdam
-SOURCES := Cargo.toml Cargo.lock .cargo/config.toml $(shell find src shims -name '*.rs')
+SOURCES := Cargo.toml Cargo.lock build.rs first.ld .cargo/config.toml $(shell find src shims -name '*.rs')
 COMMIT := $(or $(shell git rev-parse --short HEAD 2>/dev/null),unknown)
 
 # Where install puts what. Each verb has its man page; a test compares the list with the program.
@@ -37,7 +37,7 @@ export RUSTUP_HOME ?= $(USER_HOME)/.rustup
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test test-cli torture soak oracle control integration integration-nightly conformance fuzz lint-deps bench install uninstall clean
+.PHONY: help setup build run test test-cli torture soak oracle control integration integration-nightly conformance fuzz lint-deps bench order install uninstall clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -117,6 +117,9 @@ lint-deps: setup ## check licences, sources and known faults of the crates; with
 bench: build ## measure it, crun, runc and what the kernel needs; QUICK=1 tries that out in a minute
 	@$(call install_packages,$(ORACLES))
 	@PATH=$$PATH:/usr/sbin integration/bench/run.sh
+
+order: setup ## find out anew which functions short commands call, for first.ld: takes ten minutes
+	@ORDER=1 integration/bench/run.sh
 
 install: $(BINARY) ## install program, completions, man pages, files for engines below $(DESTDIR)$(PREFIX), by default /usr/local
 	install -D -m 755 $(BINARY) $(BIN)/cofferdam

@@ -11,7 +11,7 @@ work=/run/cofferdam-bench
 main() {
     [ "$(id -u)" = 0 ] || { echo "bench: must be root" >&2; exit 1; }
     (cd "$here" && cargo build --release --locked --target-dir "$target/bench")
-    youki
+    if [ "${ORDER-}" = 1 ]; then order; else youki; fi
     unshare --mount --propagation private -- "$0" --inside
 }
 
@@ -23,6 +23,11 @@ youki() {
             --no-default-features --features v2 || echo "bench: youki does not build" >&2
 }
 
+# The same program, but with the names of its functions.
+order() {
+    (cd "$root" && CARGO_PROFILE_RELEASE_STRIP=none cargo build --release --locked --target-dir "$target/order")
+}
+
 inside() {
     local launcher=$target/bench/${CARGO_BUILD_TARGET:-x86_64-unknown-linux-musl}/release/bench
     local arguments=()
@@ -30,6 +35,11 @@ inside() {
     trap 'cd /; umount -l "$work"; rmdir "$work" /sys/fs/cgroup/bench' EXIT
     mkdir -p "$work"
     mount -t tmpfs -o mode=755,size=2g tmpfs "$work"
+    if [ "${ORDER-}" = 1 ]; then
+        "$launcher" order --subject "cofferdam=$target/order/${CARGO_BUILD_TARGET:-x86_64-unknown-linux-musl}/release/cofferdam" \
+            --repository "$root" --work "$work" --out "$root/first.ld"
+        return
+    fi
     arguments+=(--subject "cofferdam=${RUNTIME:-$target/${CARGO_BUILD_TARGET:-x86_64-unknown-linux-musl}/release/cofferdam}")
     peer crun "$(command -v crun || true)" "not installed"
     peer runc "$(command -v runc || true)" "not installed"

@@ -1,4 +1,5 @@
 //! Measures container runtimes: `bench measure` writes a report as Markdown, JSON and SVG, `bench count` is its helper.
+//! `bench order` finds out how the program is best laid out.
 //! Runs as root in a mount namespace of its own, which run.sh makes. The story of a measurement is in `measure`.
 
 mod bpf;
@@ -10,6 +11,7 @@ mod filter;
 mod machine;
 mod measure;
 mod names;
+mod order;
 mod plot;
 mod report;
 mod rootfs;
@@ -35,6 +37,8 @@ struct Arguments {
 enum Command {
     /// Measure, and write report.md, report.json and plot.svg
     Measure(Settings),
+    /// Write a linker script with the functions that commands call, for a program that has its names
+    Order(Settings),
     /// Count what one command asks of the kernel
     Count { words: Vec<String> },
 }
@@ -56,7 +60,7 @@ pub struct Settings {
     /// An empty directory on a tmpfs
     #[arg(long)]
     pub work: PathBuf,
-    /// Where the report goes
+    /// Where the report goes, or the script
     #[arg(long)]
     pub out: PathBuf,
     /// Seconds for all, about
@@ -73,6 +77,7 @@ pub struct Settings {
 fn main() {
     let done = match Arguments::parse().command {
         Command::Measure(settings) => measure::measure(&settings),
+        Command::Order(settings) => order::order(&settings),
         Command::Count { words } => count::count(&words),
     };
     if let Err(error) = done {

@@ -33,8 +33,6 @@ pub struct Outcome {
 pub fn measure(settings: &Settings) -> Result<()> {
     bench_sys::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0)?;
     let controllers = prepare_cgroup()?;
-    let beside =
-        |name: &str| -> Result<PathBuf> { Ok(std::env::current_exe()?.with_file_name(name)) };
     rootfs::make(&settings.work, &beside("probe")?)?;
     let (repository, work) = (&settings.repository, &settings.work);
     let device_rules = bench_sys::setrlimit(libc::RLIMIT_MEMLOCK as _, u64::MAX, u64::MAX).is_ok();
@@ -67,6 +65,22 @@ pub fn measure(settings: &Settings) -> Result<()> {
         scale::measure(settings, &runtimes, &place, &mut outcome)?;
     }
     report::write(settings, &runtimes, &outcome)
+}
+
+/// The same without a measurement: all variants, with rules for devices.
+pub fn make_ready(settings: &Settings) -> Result<Vec<Variant>> {
+    let controllers = prepare_cgroup()?;
+    rootfs::make(&settings.work, &beside("probe")?)?;
+    config::variants(&config::Place {
+        repository: &settings.repository,
+        work: &settings.work,
+        controllers: &controllers,
+        device_rules: true,
+    })
+}
+
+fn beside(name: &str) -> Result<PathBuf> {
+    Ok(std::env::current_exe()?.with_file_name(name))
 }
 
 fn runtimes(settings: &Settings, floor: &Path) -> Result<Vec<Runtime>> {

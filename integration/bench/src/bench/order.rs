@@ -1,0 +1,265 @@
+//! Which functions of the program the commands of a container's life call, one instruction after the other, and the linker
+//! script that puts these side by side. A file is mapped page by page, sixteen at a fault: text that is called is not to lie
+//! among text that is not. Hashes in the names are left open, so the script outlives changes; a name that is gone does no harm.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::ptrace::{self, Event, Options};
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use crate::config::Variant;
+use crate::rounds::{self, Bundles};
+use crate::runtime::{self, Runtime};
+use crate::{Settings, filter, measure};
+
+/// The operation, its container, and whether it is followed. What `create` leaves cannot live on after that; `run` calls what
+/// it does.
+const LIFE: [(&str, char, bool); 11] = [
+    ("run", 'c', true),
+    ("create", 'a', false),
+    ("state", 'a', true),
+    ("start", 'a', true),
+    ("exec", 'a', true),
+    ("list", 'a', true),
+    ("kill", 'a', true),
+    ("delete", 'a', true),
+    ("create", 'b', false),
+    ("start", 'b', false),
+    ("delete --force", 'b', true),
+];
+/// Of these only `run` is followed.
+const BESIDES: [&str; 3] = ["seccomp", "userns", "docker-config"];
+
+/// By address; what is between two functions belongs to none.
+struct Functions {
+    all: Vec<(u64, u64, String)>,
+}
+
+/// `bench order` writes the script.
+pub fn order(settings: &Settings) -> Result<()> {
+    bench_sys::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0)?;
+    let (name, program) = settings.subject.split_once('=').context("--subject")?;
+    let functions = Functions::of(Path::new(program))?;
+    let runtime = Runtime::new(name, Path::new(program), &settings.work)?;
+    let mut calls: Vec<Vec<usize>> = Vec::new();
+    for variant in measure::make_ready(settings)? {
+        let is_base = variant.name == "base";
+        if is_base || BESIDES.contains(&variant.name.as_str()) {
+            eprintln!("bench: {}", variant.name);
+            let steps = if is_base { &LIFE[..] } else { &LIFE[..1] };
+            follow_life(settings, &runtime, &variant, steps, &functions, &mut calls)?;
+        }
+    }
+    fs::write(&settings.out, script(&functions, &calls)?)
+        .with_context(|| settings.out.display().to_string())
+}
+
+fn follow_life(
+    settings: &Settings,
+    runtime: &Runtime,
+    variant: &Variant,
+    steps: &[(&str, char, bool)],
+    functions: &Functions,
+    calls: &mut Vec<Vec<usize>>,
+) -> Result<()> {
+    let filter = filter::of(runtime, &settings.work, variant)?;
+    let bundles: Bundles =
+        rounds::bundles(&settings.work, variant, &runtime.name, filter.as_deref())?;
+    for (operation, container, followed) in steps {
+        let bundle = if *container == 'c' {
+            &bundles.short
+        } else {
+            &bundles.life
+        };
+        let id = container.to_string();
+        if *followed {
+            let words = runtime.words(operation, bundle, &id);
+            let called = follow(runtime.command(&words)?, functions);
+            calls.push(called.with_context(|| format!("{operation}: {}", runtime.last_words()))?);
+        } else {
+            runtime.perform(operation, bundle, &id)?;
+        }
+        if let Ok(init) = runtime::init_of(&bundles.cgroup)
+            && *operation == "kill"
+        {
+            runtime::wait_until_dead(init)?;
+        }
+        runtime::reap();
+    }
+    Ok(())
+}
+
+/// The functions that a command and its children call, each once.
+fn follow(mut command: Command, functions: &Functions) -> Result<Vec<usize>> {
+    let child = bench_sys::traced(&mut command).spawn()?;
+    let main = Pid::from_raw(child.id() as i32);
+    waitpid(main, None)?;
+    let options = Options::PTRACE_O_TRACEFORK
+        | Options::PTRACE_O_TRACEVFORK
+        | Options::PTRACE_O_TRACECLONE
+        | Options::PTRACE_O_TRACEEXEC;
+    ptrace::setoptions(main, options)?;
+    ptrace::step(main, None)?;
+    let (mut called, mut seen) = (Vec::new(), HashSet::new());
+    loop {
+        let (pid, signal) = match waitpid(None, Some(WaitPidFlag::__WALL))? {
+            WaitStatus::Exited(pid, 0) if pid == main => return Ok(called),
+            WaitStatus::Exited(pid, status) if pid == main => bail!("exit status {status}"),
+            WaitStatus::PtraceEvent(pid, _, event)
+                if pid != main && event == Event::PTRACE_EVENT_EXEC as i32 =>
+            {
+                // The container's program.
+                ptrace::detach(pid, None)?;
+                continue;
+            }
+            WaitStatus::PtraceEvent(pid, ..) => (pid, None),
+            WaitStatus::Stopped(pid, Signal::SIGTRAP | Signal::SIGSTOP) => (pid, None),
+            WaitStatus::Stopped(pid, signal) => (pid, Some(signal)),
+            _ => continue,
+        };
+        if let Ok(registers) = ptrace::getregs(pid)
+            && let Some(function) = functions.at(registers.rip)
+            && seen.insert(function)
+        {
+            called.push(function);
+        }
+        // One that was killed meanwhile says so next.
+        ptrace::step(pid, signal).ok();
+    }
+}
+
+impl Functions {
+    fn of(program: &Path) -> Result<Functions> {
+        let nm = Command::new("nm")
+            .arg("-S")
+            .arg(program)
+            .stderr(Stdio::inherit())
+            .output()?;
+        let text = String::from_utf8(nm.stdout)?;
+        let mut all: Vec<(u64, u64, String)> = text.lines().filter_map(function).collect();
+        all.sort();
+        if all.is_empty() {
+            bail!(
+                "{}: has no names; build it with strip = \"none\"",
+                program.display()
+            );
+        }
+        Ok(Functions { all })
+    }
+
+    fn at(&self, address: u64) -> Option<usize> {
+        let before = self.all.partition_point(|(start, ..)| *start <= address);
+        let number = before.checked_sub(1)?;
+        let (start, size, _) = &self.all[number];
+        (address < start + size).then_some(number)
+    }
+}
+
+/// `ADDRESS SIZE t NAME`
+fn function(line: &str) -> Option<(u64, u64, String)> {
+    let mut words = line.split_whitespace();
+    let start = u64::from_str_radix(words.next()?, 16).ok()?;
+    let size = u64::from_str_radix(words.next()?, 16).ok()?;
+    let is_text = matches!(words.next()?, "t" | "T" | "w" | "W");
+    is_text.then_some((start, size, words.next()?.to_string()))
+}
+
+/// What nearly all commands call first, then what most call, then the rest; each in the order of its first call.
+fn script(functions: &Functions, calls: &[Vec<usize>]) -> Result<String> {
+    let mut counts: HashMap<usize, usize> = HashMap::new();
+    let mut order = Vec::new();
+    for function in calls.iter().flatten() {
+        if *counts
+            .entry(*function)
+            .and_modify(|count| *count += 1)
+            .or_insert(1)
+            == 1
+        {
+            order.push(*function);
+        }
+    }
+    let rank = |count: usize| match count {
+        count if count + 2 >= calls.len() => 0,
+        count if count * 2 > calls.len() => 1,
+        _ => 2,
+    };
+    order.sort_by_key(|function| rank(counts[function]));
+    let mut text =
+        "/* What short commands call, side by side: fewer page faults. Made by `make order`. */\n"
+            .to_string();
+    text += "SECTIONS\n{\n  .text.first : ALIGN(4096)\n  {\n";
+    let mut seen = HashSet::new();
+    for function in order {
+        let pattern = pattern(&functions.all[function].2);
+        if seen.insert(pattern.clone()) {
+            writeln!(text, "    *(.text.{pattern})")?;
+        }
+    }
+    text += "  }\n}\nINSERT BEFORE .text;\n";
+    Ok(text)
+}
+
+/// The name of a function in whatever build: Rust puts a hash at its end, or one behind each crate's `Cs`.
+fn pattern(name: &str) -> String {
+    let is_hash =
+        |rest: &str| rest.len() > 16 && rest[..16].bytes().all(|byte| byte.is_ascii_hexdigit());
+    if let Some((front, _)) = name.rsplit_once("17h").filter(|(_, rest)| is_hash(rest)) {
+        return format!("{front}17h*");
+    }
+    let name = name.split(".llvm.").next().unwrap_or(name);
+    let mut pieces = name.split("Cs");
+    let mut text = pieces.next().unwrap_or_default().to_string();
+    for piece in pieces {
+        let hash = piece.bytes().take_while(u8::is_ascii_alphanumeric).count();
+        match piece[hash..].starts_with('_') {
+            true => write!(text, "Cs*{}", &piece[hash..]).ok(),
+            false => write!(text, "Cs{piece}").ok(),
+        };
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashes_are_left_open() {
+        for (name, expected) in [
+            (
+                "_ZN9cofferdam3cli5parse17h0123456789abcdefE",
+                "_ZN9cofferdam3cli5parse17h*",
+            ),
+            ("_ZN1a17h0123456789abcdefE.llvm.12", "_ZN1a17h*"),
+            (
+                "_RNvNtCs7BliBxkEZsN_4core3str4trimCsa_3std",
+                "_RNvNtCs*_4core3str4trimCs*_3std",
+            ),
+            ("memcpy", "memcpy"),
+        ] {
+            assert_eq!(pattern(name), expected);
+        }
+    }
+
+    #[test]
+    fn an_address_is_that_of_the_function_around_it() {
+        let line = |line| function(line).unwrap();
+        let functions = Functions {
+            all: vec![
+                line("0000000000001000 0000000000000010 t a"),
+                line("0000000000002000 0000000000000008 T b"),
+            ],
+        };
+        assert_eq!(functions.at(0x100f), Some(0));
+        assert_eq!(functions.at(0x1010), None);
+        assert_eq!(functions.at(0x2000), Some(1));
+        assert_eq!(functions.at(0xfff), None);
+    }
+}
