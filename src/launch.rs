@@ -57,6 +57,8 @@ struct Way {
     waits: bool,
     outside: bool,
     network: Network,
+    /// Where the parent comes back to, if it makes the network namespace meanwhile.
+    own_network: Option<OwnedFd>,
 }
 
 /// The container's init: ready, waiting for the word to start. Killed on drop unless kept.
@@ -111,10 +113,8 @@ impl<'a> Launch<'a> {
         if way.relayed {
             init.adopt()?;
         }
-        if way.network == Network::Coming {
-            let namespace = clone::network_apart().context("make a network namespace")?;
-            init.channel.send_network(namespace)?;
-            timings::step(|| "make the network namespace".to_string());
+        if let Some(own) = way.own_network {
+            init.give_network(own)?;
         }
         Ok(Born {
             init,
@@ -139,6 +139,7 @@ impl Way {
                 true => Network::New,
                 false => Network::Settled,
             },
+            own_network: None,
         }
     }
 
@@ -147,12 +148,15 @@ impl Way {
         let own = plan.namespaces.at_the_clone();
         let flags = if self.relayed { 0 } else { own };
         if !self.waits && plan.namespaces.network_is_apart() {
+            self.own_network = clone::own_network().ok();
+        }
+        if self.own_network.is_some() {
             self.network = Network::Coming;
             let side = clone::clone3(flags & !clone::NEWNET, cgroup.map(AsFd::as_fd));
             if !is_refused_but_attachable(&side, attachable) {
                 return side;
             }
-            self.network = Network::New;
+            (self.own_network, self.network) = (None, Network::New);
         }
         let side = clone::clone3(flags, cgroup.map(AsFd::as_fd));
         if !is_refused_but_attachable(&side, attachable) {
@@ -194,6 +198,19 @@ impl Init {
             console: None,
             channel,
             kept: false,
+        }
+    }
+
+    /// While it is at work.
+    fn give_network(&self, own: OwnedFd) -> Result<()> {
+        let namespace = clone::network_apart(own).context("make a network namespace")?;
+        let sent = self.channel.send_network(namespace);
+        timings::step(|| "make the network namespace".to_string());
+        let errno = sent.as_ref().err().and_then(sys::errno);
+        match errno {
+            // One that has ended has said why.
+            Some(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
+            _ => sent,
         }
     }
 

@@ -61,7 +61,7 @@ static ALLOCATOR: sys::alloc::Allocator = sys::alloc::Allocator::new();
 
 /// Gives the exit code.
 #[cfg_attr(any(test, fuzzing), allow(dead_code))]
-fn start() -> i32 {
+fn start(begun: Instant) -> i32 {
     let started = Instant::now();
     sys::process::ignore_backtraces();
     // What is made must be usable whatever the caller's is; hooks get this one too.
@@ -69,7 +69,7 @@ fn start() -> i32 {
     std::panic::set_hook(Box::new(|panic| {
         log::error(&format!("internal error: {panic}"))
     }));
-    let done = log::init(sys::arguments()).and_then(|()| run(started));
+    let done = log::init(sys::arguments()).and_then(|()| run([begun, started]));
     let code = done.unwrap_or_else(|error| {
         log::failure(&error);
         let interrupted = error.downcast_ref::<Interrupted>();
@@ -79,7 +79,7 @@ fn start() -> i32 {
     code & 0xff
 }
 
-fn run(started: Instant) -> Result<i32> {
+fn run(started: [Instant; 2]) -> Result<i32> {
     let parsed = match cli::parse(sys::arguments()) {
         Ok(parsed) => parsed,
         Err(error) => return refuse(&error),

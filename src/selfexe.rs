@@ -27,9 +27,13 @@ const SEALS: SealFlag = SealFlag::F_SEAL_SEAL
 /// to be done again. `protect` decides, and says what went wrong.
 #[cfg_attr(test, allow(dead_code))]
 pub fn protect_early() {
-    if sys::words().any(|word| [c"create", c"exec", c"run"].contains(&word)) {
+    if is_early() {
         protect().ok();
     }
+}
+
+pub fn is_early() -> bool {
+    sys::words().any(|word| [c"create", c"exec", c"run"].contains(&word))
 }
 
 /// Executes this program again from a copy that cannot be written; returns if it runs from one already.

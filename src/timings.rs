@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::sys;
+use crate::{selfexe, sys};
 
 /// Hands the first start's time on, over the execution of the protected copy.
 pub const BEGUN: &str = "COFFERDAM_TIMINGS_BEGUN";
@@ -34,19 +34,21 @@ pub struct Step {
     pub init: bool,
 }
 
-/// Begins to measure, with what has passed since the program was started.
-pub fn begin(started: Instant) {
+/// Begins to measure, with what has passed since the program was started, and since it was protected.
+pub fn begin(started: [Instant; 2]) {
     let now = monotonic();
-    let started = now.saturating_sub(started.elapsed().as_micros() as u64);
+    let since = |instant: Instant| now.saturating_sub(instant.elapsed().as_micros() as u64);
+    let [begun, started] = started.map(since);
     let first = std::env::var(BEGUN).ok().and_then(|text| text.parse().ok());
+    let begun = first.unwrap_or(begun);
     let clock = CLOCK.get_or_init(|| {
         Mutex::new(Clock {
-            begun: first.unwrap_or(started),
-            last: first.unwrap_or(started),
+            begun,
+            last: begun,
             steps: Vec::new(),
         })
     });
-    if first.is_some() {
+    if selfexe::is_early() {
         note(clock, "run from a protected copy".to_string(), started);
     }
     note(clock, "read the command line".to_string(), now);

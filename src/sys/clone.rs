@@ -99,17 +99,25 @@ pub fn unshare(flags: u64) -> Result<()> {
     check(result, || format!("unshare({flags:#x})")).map(drop)
 }
 
-/// Makes a network namespace and stays where this process is. The kernel takes longer over it than over all others together.
-pub fn network_apart() -> Result<OwnedFd> {
-    let open = || {
-        let path = "/proc/self/ns/net";
-        io(File::open(path)).with_context(|| format!("open {path}"))
-    };
-    let own = open()?;
+/// This process's network namespace, if it may come back to it: not if that belongs to another user namespace.
+pub fn own_network() -> Result<OwnedFd> {
+    let own = open_network()?;
+    setns(&own, NEWNET)?;
+    Ok(own)
+}
+
+/// Makes a network namespace and comes back. The kernel takes longer over it than over all others together.
+pub fn network_apart(own: OwnedFd) -> Result<OwnedFd> {
     unshare(NEWNET)?;
-    let made = open();
+    let made = open_network();
     setns(own, NEWNET)?;
-    Ok(made?.into())
+    made
+}
+
+fn open_network() -> Result<OwnedFd> {
+    let path = "/proc/self/ns/net";
+    let opened = io(File::open(path)).with_context(|| format!("open {path}"))?;
+    Ok(opened.into())
 }
 
 pub fn setns(namespace: impl AsFd, kind: u64) -> Result<()> {

@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::process::exit;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
+use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
@@ -30,6 +31,7 @@ static WORDS: AtomicPtr<*const c_char> = AtomicPtr::new(ptr::null_mut());
 #[unsafe(no_mangle)]
 extern "C" fn main(_count: c_int, words: Words) -> c_int {
     WORDS.store(words.cast_mut(), Ordering::Relaxed);
+    let begun = Instant::now();
     crate::selfexe::protect_early();
     if open_standard_streams().is_err() {
         exit(1);
@@ -37,7 +39,7 @@ extern "C" fn main(_count: c_int, words: Words) -> c_int {
     // SAFETY: no handler is installed.
     unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) }.ok();
     // Flushes what has been printed, which the return from here would not.
-    exit(crate::start())
+    exit(crate::start(begun))
 }
 
 /// The words of the call, the program's name first. There are none in unit tests.

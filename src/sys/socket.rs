@@ -38,8 +38,8 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<(usize, Option<Ow
     let flags = MsgFlags::MSG_CMSG_CLOEXEC;
     let message = match recvmsg::<UnixAddr>(from, &mut parts, Some(&mut space), flags) {
         Err(Errno::EINTR) => return receive(socket, buffer),
-        // A listener that was closed with this connection still in its queue.
-        Err(Errno::ECONNRESET) => return Ok((0, None)),
+        // The other end was closed before it had received all: told once, before what it had sent itself (net/unix/af_unix.c).
+        Err(Errno::ECONNRESET) => return receive(socket, buffer),
         other => named(other, || format!("recvmsg(fd {from})"))?,
     };
     let mut fds = Vec::new();
