@@ -205,6 +205,14 @@ impl Store {
 
 impl Container {
     pub fn status(&self) -> Result<Status> {
+        match self.look()? {
+            (Status::Running, _) if self.is_at_gate() => Ok(Status::Created),
+            (status, _) => Ok(status),
+        }
+    }
+
+    /// The same for whom it makes no difference whether a container is created or running already; and its init, if it lives.
+    pub fn look(&self) -> Result<(Status, Option<OwnedFd>)> {
         let record = self.dir.path.join(STATE);
         ensure!(
             !self.damaged,
@@ -216,21 +224,19 @@ impl Container {
             } else {
                 Status::Stopped
             };
-            return Ok(status);
+            return Ok((status, None));
         }
-        if self.init()?.is_none() {
-            return Ok(Status::Stopped);
-        }
-        if let Some(cgroup) = self.cgroup()?
-            && cgroup.is_frozen()?
-        {
-            return Ok(Status::Paused);
-        }
-        Ok(if self.is_at_gate() {
-            Status::Created
-        } else {
-            Status::Running
-        })
+        let init = self.init()?;
+        let frozen = match self.cgroup()?.filter(|_| init.is_some()) {
+            Some(cgroup) => cgroup.is_frozen()?,
+            None => false,
+        };
+        let status = match init {
+            None => Status::Stopped,
+            Some(_) if frozen => Status::Paused,
+            Some(_) => Status::Running,
+        };
+        Ok((status, init))
     }
 
     /// The init process, if it is still the one that was made: the same boot, number and start time.
@@ -449,7 +455,8 @@ fn read_records(dir: &Directory) -> Result<Vec<u8>> {
     if !meta.is_file() || meta.len() > LONGEST {
         return damaged();
     }
-    let mut text = Vec::new();
+    // What most records need, in one read.
+    let mut text = Vec::with_capacity(4 << 10);
     sys::io(opened.take(LONGEST).read_to_end(&mut text))?;
     Ok(text)
 }

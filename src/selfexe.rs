@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -17,6 +18,9 @@ use nix::sys::statvfs::{FsFlags, fstatvfs};
 use crate::sys::mount::{self, Attributes};
 use crate::sys::{self, image, named, process};
 use crate::timings;
+
+/// The kernel was asked already, and nothing takes it back.
+static PROTECTED: AtomicBool = AtomicBool::new(false);
 
 const SEALS: SealFlag = SealFlag::F_SEAL_SEAL
     .union(SealFlag::F_SEAL_SHRINK)
@@ -38,15 +42,16 @@ pub fn is_early() -> bool {
 
 /// Executes this program again from a copy that cannot be written; returns if it runs from one already.
 pub fn protect() -> Result<()> {
-    if cfg!(feature = "measure-unprotected") {
+    if cfg!(feature = "measure-unprotected") || PROTECTED.load(Ordering::Relaxed) {
         return Ok(());
     }
     let own = sys::io(File::open("/proc/self/exe")).context("open /proc/self/exe")?;
     if is_protected(&own) {
+        PROTECTED.store(true, Ordering::Relaxed);
         return Ok(());
     }
     let copy = match read_only_mount(&own) {
-        Ok(copy) if image::go_on_from(&copy).is_ok() => return Ok(()),
+        Ok(copy) if image::go_on_from(&copy).is_ok() => return protect(),
         Ok(copy) => copy.into(),
         // Without CAP_SYS_ADMIN there are no mounts to be made.
         Err(_) => sealed_copy(own)?,

@@ -26,10 +26,10 @@ use crate::{log, lsm, patience, selfexe, terminal, timings, users};
 pub fn run(args: &flags::Exec, store: &Store) -> Result<i32> {
     selfexe::protect()?;
     let container = store.find(&args.id)?;
-    check_status(&container, args.ignore_paused)?;
+    let init = living(&container, args.ignore_paused)?;
     timings::step(|| "find the container".to_string());
     let coded = |error: &Error| fault::code(error).is_some();
-    join(args, &container).map_err(|error| match coded(&error) {
+    join(args, &container, init).map_err(|error| match coded(&error) {
         true => error,
         false => explain(&container, error),
     })
@@ -52,8 +52,7 @@ fn stopped() -> Coded {
     coded("container-state", "cannot exec in a stopped container")
 }
 
-fn join(args: &flags::Exec, container: &Container) -> Result<i32> {
-    let init = container.init()?.with_context(stopped)?;
+fn join(args: &flags::Exec, container: &Container, init: OwnedFd) -> Result<i32> {
     let target = Target {
         flags: foreign_namespaces(container.state.pid)?,
         pidfd: init,
@@ -152,10 +151,12 @@ fn start(process: &mut Init, args: &flags::Exec, container: &Container) -> Resul
         .inspect_err(|_| drop(std::fs::remove_file(file)))
 }
 
-fn check_status(container: &Container, ignore_paused: bool) -> Result<()> {
-    let words = match container.status()? {
-        Status::Created | Status::Running => return Ok(()),
-        Status::Paused if ignore_paused => return Ok(()),
+/// The init of a container that can be joined.
+fn living(container: &Container, ignore_paused: bool) -> Result<OwnedFd> {
+    let (status, init) = container.look()?;
+    let words = match status {
+        Status::Created | Status::Running => return init.with_context(stopped),
+        Status::Paused if ignore_paused => return init.with_context(stopped),
         Status::Paused => "cannot exec in a paused container (use --ignore-paused to override)",
         Status::Creating => "cannot exec in a container that is being created",
         Status::Stopped => "cannot exec in a stopped container",

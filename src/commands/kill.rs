@@ -22,7 +22,8 @@ pub fn run(args: &flags::Kill, store: &Store) -> Result<i32> {
 }
 
 fn kill(container: &Container, signal: i32, all: bool) -> Result<()> {
-    match container.status()? {
+    let (status, init) = container.look()?;
+    match status {
         // Engines clean up this way after the end of an init that shared its pid namespace.
         Status::Stopped if all => return delete::kill_all(container),
         Status::Created | Status::Running | Status::Paused => {}
@@ -35,7 +36,7 @@ fn kill(container: &Container, signal: i32, all: bool) -> Result<()> {
         signal_all(container, signal)?;
         None
     } else {
-        let init = container.init()?.with_context(not_running)?;
+        let init = init.with_context(not_running)?;
         process::pidfd_send_signal(&init, signal)?;
         Some(init).filter(|_| signal == libc::SIGKILL)
     };

@@ -18,11 +18,8 @@ use crate::{hooks, launch, log, timings};
 
 pub fn run(args: &flags::Start, store: &Store) -> Result<i32> {
     let container = store.find(&args.id)?;
-    check_status(&container)?;
+    let (init, gate) = waiting(&container)?;
     timings::step(|| "find the container".to_string());
-    let init = container.init()?.with_context(|| stopped(&container))?;
-    let gate = container.gate().with_context(|| stopped(&container))?;
-    let gate = ParentEnd::connected(gate);
     let cgroup = container.cgroup()?;
     let mut debtor = Debtor::new(container.state.pid, &init, "start");
     debtor.cgroup = cgroup.as_ref();
@@ -42,13 +39,22 @@ pub fn run(args: &flags::Start, store: &Store) -> Result<i32> {
     Ok(0)
 }
 
-fn check_status(container: &Container) -> Result<()> {
-    let words = match container.status()? {
-        Status::Created => return Ok(()),
+/// The init of a created container, and a connection to it.
+fn waiting(container: &Container) -> Result<(OwnedFd, ParentEnd)> {
+    let (status, init) = container.look()?;
+    let init = init.with_context(|| stopped(container));
+    let words = match status {
         Status::Creating => "cannot start a container that is being created",
-        Status::Running => "cannot start an already running container",
         Status::Paused => "cannot start a container in the paused state",
         Status::Stopped => bail!(stopped(container)),
+        Status::Created | Status::Running => {
+            let init = init?;
+            match container.gate() {
+                Ok(gate) => return Ok((init, ParentEnd::connected(gate))),
+                Err(_) if process::has_ended(&init) => bail!(stopped(container)),
+                Err(_) => "cannot start an already running container",
+            }
+        }
     };
     bail!(coded("container-state", words))
 }
