@@ -45,8 +45,8 @@ impl Container {
     }
 }
 
-/// A cgroup is removed by its path. Who does so is alone with the container for that time, and its id is still taken: what
-/// has the path cannot be that of a later one. `None` if all of it is gone.
+/// A cgroup is removed by its path. Who does so is alone with the container for that time, and its id is still taken, for
+/// who removes the record is alone as well: what has the path cannot be that of a later one. `None` if all of it is gone.
 pub fn alone(dir: &Directory) -> Result<Option<File>> {
     let lock = sys::io(dir.reopen()).with_context(|| format!("open {:?}", dir.path))?;
     let begun = Instant::now();

@@ -24,7 +24,7 @@ use crate::fault::coded;
 use crate::plan::Plan;
 use crate::plan::exec;
 use crate::plan::rdt::Groups;
-use crate::removal::forget;
+use crate::removal::{alone, forget};
 use crate::sys::{self, socket};
 
 const DELETED_MEANWHILE: &str = "deleted by another command while it was being created";
@@ -168,7 +168,10 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         if !self.kept {
+            // Where another command takes too long over it, nothing is gained by leaving more behind.
+            let alone = alone(&self.dir).ok();
             forget(&self.dir).ok();
+            drop(alone);
         }
     }
 }

@@ -60,15 +60,23 @@ fn is_missing(error: &Error) -> bool {
 
 /// Leaves the record in place when anything survives, so that another try finds it.
 pub fn remove(container: &Container) -> Result<()> {
-    let Some(alone) = removal::alone(&container.dir)? else {
+    let Some(mut alone) = removal::alone(&container.dir)? else {
         return Ok(());
     };
     end(container)?;
-    // A hook may delete the container, too.
-    drop(alone);
-    run_poststop_hooks(&container.dir, &container.state);
+    if !container.state.hooks.poststop.is_empty() {
+        // A hook may delete the container, too.
+        drop(alone);
+        run_poststop_hooks(&container.dir, &container.state);
+        match removal::alone(&container.dir)? {
+            Some(again) => alone = again,
+            None => return Ok(()),
+        }
+    }
     timings::step(|| "poststop hooks".to_string());
-    container.forget()
+    let forgotten = container.forget();
+    drop(alone);
+    forgotten
 }
 
 /// What it has beside its record: processes first, then what they were in.

@@ -3,10 +3,12 @@
 //!
 //! COFFERDAM_TORTURE=1 makes it a thousand rounds. COFFERDAM_SEED=N repeats a mixture that failed.
 
-use crate::support::{Bundle, Output, Running, wait_until};
+use crate::support::{Bundle, Call, Output, Running, wait_until};
 use serde_json::{Value, json};
-use std::fs;
+use std::fs::{self, File};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::sleep;
+use std::time::Duration;
 
 fn is_torture() -> bool {
     std::env::var_os("COFFERDAM_TORTURE").is_some()
@@ -50,6 +52,47 @@ fn many_short_processes_join_at_once() {
     let left = || fs::read_to_string(&procs).expect("read").lines().count();
     wait_until("only init is left, and no zombie", || left() == 1);
     assert_eq!(c.status(), "running");
+}
+
+/// This command runs a hook that waits; meanwhile somebody else begins to remove the container.
+fn meets_another(c: &Bundle, call: Call) -> Output {
+    let running = call.spawn();
+    wait_until("the hook runs", || c.dir.join("runs").exists());
+    let place = c.state_root().join(&c.id);
+    let another = File::open(&place).expect("the container's directory");
+    another.try_lock().expect("lock the directory");
+    fs::write(c.path("ends"), "").expect("write");
+    // Who does not wait needs less.
+    sleep(Duration::from_millis(500));
+    let is_taken = place.exists();
+    drop(another);
+    let output = running.wait();
+    assert!(is_taken, "a later container could have the id by now");
+    c.assert_gone();
+    output
+}
+
+/// It waits at a poststop hook.
+fn waiting(c: Bundle) -> Bundle {
+    let (runs, ends) = (c.path("runs"), c.path("ends"));
+    let line = format!("echo > {runs}; until test -e {ends}; do sleep 0.01; done");
+    let hook = json!({"path": "/bin/sh", "args": ["sh", "-c", line]});
+    c.push("/hooks/poststop", hook)
+}
+
+#[test]
+fn the_id_of_a_deleted_one_is_taken_while_another_removes_it() {
+    let c = waiting(bundle!().asks(&["exit 0"]));
+    c.up();
+    c.wait_stopped();
+    meets_another(&c, c.call(&["delete", &c.id])).ok();
+}
+
+#[test]
+fn the_id_of_a_failed_create_is_taken_while_another_removes_it() {
+    let c = waiting(bundle!());
+    let file = ["--pid-file", "/no/such/directory/pid"];
+    meets_another(&c, c.call_new("create", &file)).fails();
 }
 
 /// Bundles that share the root file system, each with a cgroup by the name of its id.
