@@ -43,6 +43,12 @@ pub fn go_on_from(file: &File) -> Result<()> {
     {
         replace(segment, file)?;
     }
+    for segment in segments
+        .iter()
+        .filter(|segment| segment.p_type == libc::PT_GNU_RELRO)
+    {
+        make_read_only(segment)?;
+    }
     // kernel/sys.c, replace_mm_exe_file: EBUSY for as long as anything of the old file is mapped.
     set_exe(file, segments)
 }
@@ -50,12 +56,12 @@ pub fn go_on_from(file: &File) -> Result<()> {
 /// elf(5): the headers are in memory, and the kernel says where.
 fn segments() -> Result<&'static [libc::Elf64_Phdr]> {
     // SAFETY: getauxval(3) only reads what execve(2) has put on the stack.
-    let (headers, count) = unsafe {
-        (
-            libc::getauxval(libc::AT_PHDR),
-            libc::getauxval(libc::AT_PHNUM),
-        )
-    };
+    let told = |key| unsafe { libc::getauxval(key) };
+    let (headers, count) = (told(libc::AT_PHDR), told(libc::AT_PHNUM));
+    ensure!(
+        told(libc::AT_PAGESZ) as usize == PAGE,
+        "pages are not of {PAGE} bytes"
+    );
     let headers = NonNull::new(headers as *mut libc::Elf64_Phdr).context("no AT_PHDR")?;
     // SAFETY: so many headers are there, in a segment that stays mapped with these bytes.
     let headers = unsafe { std::slice::from_raw_parts(headers.as_ptr(), count as usize) };
@@ -117,6 +123,15 @@ fn own(start: usize, length: usize) -> Result<()> {
         )
     };
     check(moved as c_long, || "mremap(a copy of the data)".to_string()).map(drop)
+}
+
+/// What is written by nobody once the program runs (ld(1), -z relro); not all C libraries see to it themselves.
+fn make_read_only(segment: &libc::Elf64_Phdr) -> Result<()> {
+    let start = segment.p_vaddr as usize / PAGE * PAGE;
+    let end = (segment.p_vaddr + segment.p_memsz) as usize / PAGE * PAGE;
+    // SAFETY: whole pages of this program's own data, which nothing writes to.
+    let set = unsafe { libc::mprotect(start as *mut c_void, end - start, libc::PROT_READ) };
+    check(set.into(), || "mprotect(the program)".to_string()).map(drop)
 }
 
 /// The other values, which ps(1) reads, are told as they are: there is no call for the file alone without CAP_SYS_RESOURCE.

@@ -37,6 +37,9 @@ const LIFE: [(&str, char, bool); 11] = [
 /// Of these only `run` is followed.
 const BESIDES: [&str; 3] = ["seccomp", "userns", "docker-config"];
 
+/// The first that is called by a protected program.
+const AFTERWARDS: &str = "9cofferdam5start17h";
+
 /// By address; what is between two functions belongs to none.
 struct Functions {
     all: Vec<(u64, u64, String)>,
@@ -171,7 +174,8 @@ fn function(line: &str) -> Option<(u64, u64, String)> {
     is_text.then_some((start, size, words.next()?.to_string()))
 }
 
-/// What nearly all commands call first, then what most call, then the rest; each in the order of its first call.
+/// What is called before the program has gone over to its protected copy, and is mapped twice; then what nearly all commands
+/// call, what most call, and the rest. Each in the order of its first call.
 fn script(functions: &Functions, calls: &[Vec<usize>]) -> Result<String> {
     let mut counts: HashMap<usize, usize> = HashMap::new();
     let mut order = Vec::new();
@@ -185,12 +189,14 @@ fn script(functions: &Functions, calls: &[Vec<usize>]) -> Result<String> {
             order.push(*function);
         }
     }
+    let is_parse = |function: &usize| functions.all[*function].2.contains(AFTERWARDS);
+    let early = order.iter().position(is_parse).unwrap_or(0);
     let rank = |count: usize| match count {
         count if count + 2 >= calls.len() => 0,
         count if count * 2 > calls.len() => 1,
         _ => 2,
     };
-    order.sort_by_key(|function| rank(counts[function]));
+    order[early..].sort_by_key(|function| rank(counts[function]));
     let mut text =
         "/* What short commands call, side by side: fewer page faults. Made by `make order`. */\n"
             .to_string();
