@@ -16,7 +16,7 @@
 //! start                                     the same process, over a connection to the gate
 //!        ---------------- Down::Start ---->
 //!        <------------- Up::Starting ------  this caller won; end of file then means that exec succeeded
-//!        <--- Up::Listener{number} --------  only with a seccomp filter that notifies
+//!        <--- Up::Listener{number} [+ fd] -  only with a seccomp filter that notifies
 //!        ------------------- Down::Go ---->  its agent has it
 //!        <--- Up::Failed{code, errno, text}  ends it at any point
 //! ```
@@ -44,8 +44,8 @@ pub enum Up {
     Starting,
     /// What `--timings` is to tell of the child's steps.
     Timings(String),
-    /// The number of the seccomp listener in the child's table.
-    Listener(i32),
+    /// The number of the seccomp listener in the child's table, and where it can the listener.
+    Listener(i32, Option<OwnedFd>),
     Failed(Coded),
 }
 
@@ -111,7 +111,7 @@ impl ParentEnd {
             (b'w', None) => Up::Waiting,
             (b's', None) => Up::Starting,
             (b't', None) => Up::Timings(String::from_utf8_lossy(payload).into_owned()),
-            (b'l', None) => Up::Listener(i32::from_ne_bytes(payload.try_into()?)),
+            (b'l', listener) => Up::Listener(i32::from_ne_bytes(payload.try_into()?), listener),
             (b'f', None) => Up::Failed(failure(payload)),
             (tag, fd) => bail!(
                 "unexpected packet {:?} from the container's init, descriptor {fd:?}",
@@ -145,7 +145,10 @@ impl ChildEnd {
             Up::Ready => socket::send(&self.socket, b"r", None),
             Up::Waiting => socket::send(&self.socket, b"w", None),
             Up::Starting => socket::send(&self.socket, b"s", None),
-            Up::Listener(number) => socket::send(&self.socket, &listener_packet(*number), None),
+            Up::Listener(number, listener) => {
+                let listener = listener.as_ref().map(AsFd::as_fd);
+                socket::send(&self.socket, &listener_packet(*number), listener)
+            }
             Up::Timings(text) => {
                 socket::send(&self.socket, &[b"t", text.as_bytes()].concat(), None)
             }

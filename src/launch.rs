@@ -374,8 +374,8 @@ pub fn start_over(channel: &ParentEnd, state: &State, mut init: Debtor) -> Resul
     loop {
         match patience::next_word(channel, &init)? {
             None => return Ok(()),
-            Some(Up::Listener(number)) => {
-                notify::hand_over(state, (init.pid, init.pidfd), number)?;
+            Some(Up::Listener(number, listener)) => {
+                notify::hand_over(state, (init.pid, init.pidfd), number, listener)?;
                 channel.send(Down::Go)?;
             }
             Some(Up::Failed(failure)) => bail!(failure),

@@ -1,9 +1,9 @@
 //! Hands the listener of a seccomp filter to the agent that the config names. Run by whoever starts the container.
 //!
-//! init, already under its filter, can do no more than write(2) the number of the descriptor; it is
-//! taken from it by pidfd_getfd(2) and goes to the agent with the container's state in one message.
+//! init, already under its filter, can do no more than write(2) the number of the descriptor. It is taken from it by
+//! pidfd_getfd(2), or sent by a thread beside it, and goes to the agent with the container's state in one message.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use serde_json::json;
@@ -14,7 +14,12 @@ use crate::sys::process::pidfd_getfd;
 use crate::sys::socket;
 
 /// config-linux.md, "Container Process State".
-pub fn hand_over(state: &State, process: (i32, BorrowedFd), number: i32) -> Result<()> {
+pub fn hand_over(
+    state: &State,
+    process: (i32, BorrowedFd),
+    number: i32,
+    sent: Option<OwnedFd>,
+) -> Result<()> {
     let (pid, pidfd) = process;
     let notify = state
         .notify
@@ -26,7 +31,10 @@ pub fn hand_over(state: &State, process: (i32, BorrowedFd), number: i32) -> Resu
             notify.listener_path.display()
         )
     };
-    let descriptor = pidfd_getfd(pidfd, number)?;
+    let descriptor = match sent {
+        Some(descriptor) => descriptor,
+        None => pidfd_getfd(pidfd, number).with_context(|| refused(&field()))?,
+    };
     // A process that joins finds the container running.
     let status = if pid == state.pid {
         Status::Created
@@ -47,4 +55,12 @@ pub fn hand_over(state: &State, process: (i32, BorrowedFd), number: i32) -> Resu
         Some(descriptor.as_fd()),
     )
     .with_context(field)
+}
+
+/// A thread that could send it counts as a process.
+fn refused(field: &str) -> String {
+    format!(
+        "{field}: take the listener out of the container's init, which a caller without CAP_SYS_PTRACE may not; \
+         one more process must be allowed (linux.resources.pids.limit, ulimit -u)"
+    )
 }

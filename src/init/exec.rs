@@ -20,6 +20,7 @@ use crate::plan::hooks::Hook;
 use crate::plan::process::{Process, Rlimit};
 use crate::plan::scheduling::Scheduling;
 use crate::plan::seccomp::Filter;
+use crate::sys::courier::Courier;
 use crate::sys::process::{self, Pointers};
 use crate::sys::{self, clone, named, path, seccomp};
 
@@ -67,12 +68,14 @@ pub fn execute(plan: &Plan, channel: &ChildEnd, ready: Ready) -> Result<Infallib
         "process: missing in the config; there is nothing to start"
     );
     close_all_but(&[channel.as_fd()], process.preserve_fds)?;
+    // Before its limits, one of which may be that on processes.
+    let courier = courier(plan, channel);
     set_limits(process)?;
     if needs_admin(process) {
         identity::raise_admin()?;
     }
     if let Some(filter) = &process.seccomp {
-        load(filter, channel)?;
+        load(filter, channel, courier.as_ref())?;
     }
     let errno = process::execve(&ready.program, &ready.argv, &ready.envp);
     Err(explain::failed_exec(&ready.program, errno))
@@ -83,8 +86,16 @@ fn needs_admin(process: &Process) -> bool {
     process.seccomp.is_some() && !process.identity.no_new_privileges
 }
 
+/// Outside of the container's user namespace somebody may lack the privilege to take the listener from here.
+fn courier(plan: &Plan, channel: &ChildEnd) -> Option<Courier> {
+    let filter = plan.process.seccomp.as_ref();
+    let wanted = filter.is_some_and(|filter| filter.notify.is_some());
+    let confined = plan.namespaces.has(clone::NEWUSER);
+    (wanted && confined).then(|| Courier::new(channel.as_fd()))?
+}
+
 /// From here on the filter judges this process too.
-fn load(filter: &Filter, channel: &ChildEnd) -> Result<()> {
+fn load(filter: &Filter, channel: &ChildEnd, courier: Option<&Courier>) -> Result<()> {
     let result = match seccomp::load(&filter.program, filter.flags) {
         // A kernel that does not know the default flag.
         Err(Errno::EINVAL) if filter.flags_optional => {
@@ -98,7 +109,11 @@ fn load(filter: &Filter, channel: &ChildEnd) -> Result<()> {
     if filter.notify.is_none() {
         return Ok(());
     }
-    process::exchange(channel, &channel::listener_packet(listener), &mut [0])
+    let sent = match courier {
+        Some(courier) => courier.send(listener),
+        None => process::write(channel, &channel::listener_packet(listener)),
+    };
+    sent.and_then(|()| process::read(channel, &mut [0]))
         .map_err(|errno| anyhow!("linux.seccomp: hand over the listener: {}", errno.desc()))
 }
 

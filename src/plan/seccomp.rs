@@ -179,7 +179,6 @@ fn notify(seccomp: &LinuxSeccomp) -> Result<Option<Notify>> {
 }
 
 const TSYNC: u32 = libc::SECCOMP_FILTER_FLAG_TSYNC as u32;
-const TSYNC_ESRCH: u32 = libc::SECCOMP_FILTER_FLAG_TSYNC_ESRCH as u32;
 const SPEC_ALLOW: u32 = libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW as u32;
 const NEW_LISTENER: u32 = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u32;
 const WAIT_KILLABLE_RECV: u32 = libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV as u32;
@@ -199,9 +198,9 @@ fn flags(seccomp: &LinuxSeccomp, listens: bool) -> u32 {
         // The kernel refuses it without a listener, and there is nothing to wait for.
         flags &= !WAIT_KILLABLE_RECV;
     }
-    // Both give their result in the return value, unless TSYNC gives up its own (seccomp(2)).
-    if flags & TSYNC != 0 && listens {
-        flags |= TSYNC_ESRCH;
+    // There is one thread, but for the one that hands the listener over, which the filter must not bind.
+    if listens {
+        flags &= !TSYNC;
     }
     flags
 }

@@ -1,4 +1,4 @@
-//! The memory of the program: dlmalloc without its lock, for a program that never has a second thread.
+//! The memory of the program: dlmalloc without its lock, for a program of which one thread allocates.
 //!
 //! Used by parent and child alike. musl's own allocator asks the kernel for each size of object, and gives back what is
 //! free at once: most system calls of a short command would be its, and the page faults after them.
@@ -10,7 +10,8 @@ use dlmalloc::Dlmalloc;
 
 pub struct Allocator(UnsafeCell<Dlmalloc>);
 
-// SAFETY: there is one thread (clone3 is called without CLONE_VM, and nothing spawns any), and no signal handler.
+// SAFETY: there is one thread (clone3 is called without CLONE_VM) but for the courier's, which calls nothing but the kernel, and no signal
+// handler.
 unsafe impl Sync for Allocator {}
 
 impl Allocator {

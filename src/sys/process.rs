@@ -55,11 +55,17 @@ pub fn pidfd_getfd(pidfd: impl AsFd, number: RawFd) -> Result<OwnedFd> {
     check_fd(result, || format!("pidfd_getfd(fd {fd}, {number})"))
 }
 
-/// write(2) and read(2) on prepared memory, for a process under a filter.
-pub fn exchange(fd: impl AsFd, question: &[u8], answer: &mut [u8]) -> Result<(), Errno> {
+/// write(2) on prepared memory, for a process under a filter.
+pub fn write(fd: impl AsFd, bytes: &[u8]) -> Result<(), Errno> {
     let fd = fd.as_fd().as_raw_fd();
     // SAFETY: the pointer and the length describe one slice.
-    again(|| Errno::result(unsafe { libc::write(fd, question.as_ptr().cast(), question.len()) }))?;
+    let write = || Errno::result(unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) });
+    again(write).map(drop)
+}
+
+/// The same with read(2).
+pub fn read(fd: impl AsFd, answer: &mut [u8]) -> Result<(), Errno> {
+    let fd = fd.as_fd().as_raw_fd();
     // SAFETY: the pointer and the length describe one slice.
     let read =
         || Errno::result(unsafe { libc::read(fd, answer.as_mut_ptr().cast(), answer.len()) });

@@ -1,5 +1,6 @@
 //! Annotations that engines send, the seccomp listener, and the cgroup that is given to its user.
 
+use crate::hotplug::USER;
 use crate::support::{Bundle, wait_until};
 use serde_json::{Value, json};
 use std::io::{IoSliceMut, Read};
@@ -66,6 +67,11 @@ fn notifying(listener: Option<&str>) -> Value {
 
 fn is_handed_over(c: &Bundle, agent: &UnixListener, metadata: &str) {
     let run = c.call_new("run", &[]).spawn();
+    is_told(c, agent, metadata);
+    run.wait().exits(5);
+}
+
+fn is_told(c: &Bundle, agent: &UnixListener, metadata: &str) {
     let stream = accepted(agent);
     let (text, descriptors) = receive(&stream);
     assert_eq!(descriptors, 1);
@@ -76,7 +82,6 @@ fn is_handed_over(c: &Bundle, agent: &UnixListener, metadata: &str) {
     assert_eq!(message["state"]["pid"], message["pid"]);
     let rest = (&stream).read(&mut [0]).expect("read");
     assert_eq!(rest, 0, "one message and no more");
-    run.wait().exits(5);
 }
 
 #[test]
@@ -178,6 +183,69 @@ fn a_process_that_joins_brings_the_state_of_the_container() {
         (&json!(c.pid()), &json!("running"))
     );
     assert_ne!(message["pid"], message["state"]["pid"]);
+    exec.wait().exits(3);
+}
+
+/// Who is not root may not look into an init that is not dumpable, and gets its listener all the same.
+#[test]
+fn the_listener_of_an_ordinary_user_goes_to_its_agent() {
+    // What the runtime itself could send it with is refused to the program.
+    let refused = "syscall 46 -1 0 0";
+    let c = bundle!().asks(&[refused, "status Threads", "status Seccomp", "exit 5"]);
+    let mut c = c.of_user(USER);
+    let path = c.path("agent");
+    let agent = UnixListener::bind(&path).expect("bind");
+    let mut profile = notifying(Some(&path));
+    let deny =
+        json!({"names": ["sendmsg", "prctl", "wait4"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95});
+    profile["syscalls"]
+        .as_array_mut()
+        .expect("rules")
+        .push(deny);
+    for (flags, no_more) in [
+        (json!([]), true),
+        (json!(["SECCOMP_FILTER_FLAG_TSYNC"]), false),
+    ] {
+        profile["flags"] = flags;
+        c = c
+            .set("/linux/seccomp", profile.clone())
+            .set("/process/noNewPrivileges", json!(no_more));
+        let run = c.call_new("run", &[]).spawn();
+        is_told(&c, &agent, "for the agent");
+        let output = run.wait().exits(5);
+        assert_eq!(output.answer(refused), "EOPNOTSUPP");
+        assert_eq!(output.answer("status Threads"), "1");
+        assert_eq!(output.answer("status Seccomp"), "2");
+    }
+}
+
+#[test]
+fn a_listener_that_cannot_be_handed_over_names_its_field() {
+    let c = bundle!().of_user(USER);
+    let path = c.path("agent");
+    let _agent = UnixListener::bind(&path).expect("bind");
+    let c = c.set("/linux/seccomp", notifying(Some(&path)));
+    let call = c.call_new("run", &[]);
+    let without_help = call.without(libc::SYS_eventfd2, libc::EMFILE).finish();
+    without_help.fails_naming("linux.seccomp.listenerPath");
+    c.assert_gone();
+}
+
+#[test]
+fn the_listeners_of_create_and_exec_of_an_ordinary_user_go_to_their_agent() {
+    let c = bundle!().asks(&["pause"]).of_user(USER);
+    let path = c.path("agent");
+    let agent = UnixListener::bind(&path).expect("bind");
+    let c = c.set("/linux/seccomp", notifying(Some(&path)));
+    c.create().ok();
+    let start = c.call(&["start", &c.id]).spawn();
+    is_told(&c, &agent, "for the agent");
+    start.wait().ok();
+    let exec = c.call(&["exec", &c.id, "/payload", "exit", "3"]).spawn();
+    let (text, files) = receive(&accepted(&agent));
+    assert_eq!(files, 1);
+    let message: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(message["state"]["pid"], json!(c.pid()));
     exec.wait().exits(3);
 }
 
