@@ -6,9 +6,10 @@ use super::ways::each_way;
 use crate::support::terminal::{Terminal, listen, receive};
 use crate::support::{Bundle, Call, binary, copy_program, has_controller};
 use serde_json::json;
-use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::{fs, io};
 
 /// Not the binary itself, which may be overwritten if this goes wrong.
 fn own_program(c: &Bundle) -> PathBuf {
@@ -112,6 +113,38 @@ fn t03_a_tracer_inside_finds_no_way_out_of_a_process_that_joins() {
         let answer = prowl(c, join_often);
         assert!(!answer.contains("host through"), "{answer}");
         // Without a user namespace the container has each capability that the kernel asks for.
+        assert!(!confined || reached(&answer).is_empty(), "{answer}");
+    }
+}
+
+/// An agent that takes what it is told, and does nothing.
+fn agent(c: &Bundle) -> String {
+    let path = c.path("agent");
+    let listener = UnixListener::bind(&path).expect("bind");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).expect("chmod");
+    let hear = |stream: UnixStream| io::copy(&mut &stream, &mut io::sink());
+    std::thread::spawn(move || {
+        listener
+            .incoming()
+            .flatten()
+            .for_each(|stream| drop(hear(stream)))
+    });
+    path
+}
+
+/// Its filter is in force, and it waits for its agent: longer than others for anything.
+#[test]
+fn t03_a_process_that_hands_a_listener_over_cannot_be_entered() {
+    for c in each_way!() {
+        let filter = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{"names": ["swapon"], "action": "SCMP_ACT_NOTIFY"}],
+            "listenerPath": agent(&c),
+        });
+        let confined = c.spec["linux"].get("uidMappings").is_some();
+        let c = c.caps(&ALL).set("/linux/seccomp", filter);
+        let answer = prowl(c, join_often);
+        assert!(!answer.contains("host through"), "{answer}");
         assert!(!confined || reached(&answer).is_empty(), "{answer}");
     }
 }
