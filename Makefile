@@ -88,7 +88,7 @@ oracle: setup ## prove the black-box tests: run them on runc and crun
 
 control: setup ## prove the attacks: runc 1.1.5, of Debian 12, must fail those that it is known to fail
 	@$(call install_packages,$(TEST_PACKAGES) runc)
-	COFFERDAM_CONTROL=1 RUNTIME=$$(PATH=$$PATH:/usr/sbin command -v runc) \
+	COFFERDAM_CONTROL=1 RUNTIME=$${RUNTIME:-$$(PATH=$$PATH:/usr/sbin command -v runc)} \
 		cargo test --locked --test main attacks::control -- --nocapture
 
 # Engines run in a guest, under QEMU. What CI leaves for the night is run in two boots, each with a driver and results of its own.
