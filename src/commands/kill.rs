@@ -13,7 +13,7 @@ use crate::patience;
 use crate::sys::process;
 
 /// How long to wait for the end of what was killed, so that `state` says stopped; the caller may be in a hurry.
-const PATIENCE: Duration = Duration::from_millis(100);
+const PATIENCE: Duration = Duration::from_millis(500);
 
 pub fn run(args: &flags::Kill, store: &Store) -> Result<i32> {
     let signal = parse(&args.signal)?;
