@@ -1,8 +1,7 @@
 //! `pause` and `resume`: freeze and thaw all processes of a container.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, bail, ensure};
 
-use crate::cgroup::Cgroup;
 use crate::container::{Container, Status, Store, not_running};
 use crate::fault::coded;
 use crate::flags;
@@ -31,8 +30,11 @@ fn freeze(container: &Container, frozen: bool) -> Result<i32> {
         !container.state.no_cgroup,
         "the container has no cgroup that could be frozen: it was made with --cgroup-manager disabled"
     );
-    // It has ended meanwhile, or its cgroup was removed from under it.
-    let cgroup: Cgroup = container.cgroup()?.with_context(not_running)?;
+    let Some(cgroup) = container.cgroup()? else {
+        // It has ended meanwhile.
+        ensure!(container.init()?.is_some(), not_running());
+        bail!("the container's cgroup is gone, and with it what could be frozen; kill still works");
+    };
     cgroup.freeze(frozen)?;
     Ok(0)
 }

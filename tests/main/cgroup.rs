@@ -339,6 +339,18 @@ fn only_a_living_container_can_be_paused() {
 }
 
 #[test]
+fn a_living_container_without_its_cgroup_is_not_called_ended() {
+    let c = bundle!().asks(&["pause"]);
+    c.up();
+    let pid = c.pid().to_string();
+    fs::write(cgroup_root().join("cgroup.procs"), pid).expect("leave the cgroup");
+    fs::remove_dir(c.cgroup()).expect("rmdir");
+    assert_eq!(c.status(), "running");
+    let paused = c.call(&["pause", &c.id]).finish();
+    paused.fails_with("the container's cgroup is gone");
+}
+
+#[test]
 fn a_limit_of_huge_pages() {
     needs!(has_controller("hugetlb"), "needs the hugetlb controller");
     assert_limits_huge_pages(bundle!(), "hugetlb.2MB.max");
