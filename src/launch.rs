@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use crate::cgroup::Cgroup;
 use crate::channel::{self, ChildEnd, Down, ParentEnd, Up};
 use crate::container::{State, Status, report};
-use crate::fault::coded;
+use crate::fault::{Coded, coded};
 use crate::host::Host;
 use crate::init::{self, Materials, Network};
 use crate::patience::{self, Debtor};
@@ -111,7 +111,7 @@ impl<'a> Launch<'a> {
         timings::step(|| "clone init".to_string());
         let mut init = Init::new(pid, pidfd, parent);
         if way.relayed {
-            init.adopt()?;
+            init.adopt(cgroup)?;
         }
         if let Some(own) = way.own_network {
             init.give_network(own)?;
@@ -215,10 +215,10 @@ impl Init {
     }
 
     /// Takes the process that the relay has made in the relay's place.
-    fn adopt(&mut self) -> Result<()> {
+    fn adopt(&mut self, cgroup: Option<&Cgroup>) -> Result<()> {
         let (pid, pidfd) = match self.next_word("join the namespaces", None, true)? {
             Some(Up::Pid(pid, pidfd)) => (pid, pidfd),
-            Some(Up::Failed(failure)) => bail!(failure),
+            Some(Up::Failed(failure)) => return Err(explain_relay(failure, cgroup)),
             Some(other) => bail!("unexpected {other:?} from the process that joins the namespaces"),
             None => {
                 return Err(self.death(None, anyhow!("joining the namespaces ended early")));
@@ -407,6 +407,17 @@ fn explain_clone(error: anyhow::Error, plan: &Plan, cgroup: Option<&Cgroup>) -> 
         );
     }
     error.context("make the container's init")
+}
+
+/// The relay is a process of the container's cgroup, too, as long as it is not reaped.
+fn explain_relay(failure: Coded, cgroup: Option<&Cgroup>) -> anyhow::Error {
+    let refused = failure.errno == Errno::EAGAIN as i32;
+    match cgroup.filter(|_| refused).and_then(Cgroup::full) {
+        Some(full) => anyhow!(failure).context(format!(
+            "make a process of the container, which takes two for a moment{full}"
+        )),
+        None => failure.into(),
+    }
 }
 
 fn set_oom_score(pid: i32, score: i32) -> Result<()> {

@@ -142,8 +142,9 @@ test_few_processes() {
         living ".linux.resources.pids = {limit: $most}"
         same "$most" "$(cat $own/box/pids.max)"
         same 1 "$(cat $own/box/pids.current)"
-        if [ "$most" = 1 ]; then
-            tells 255 'pids.max of /sys/fs/cgroup/by-hand/box is 1' took 10000 cofferdam exec box true
+        # One that joins is made by another, which is there for a moment.
+        if [ "$most" -lt 3 ]; then
+            tells 255 "pids.max of /sys/fs/cgroup/by-hand/box is $most" took 10000 cofferdam exec box true
         else
             same 'in it' "$(took 10000 cofferdam exec box echo in it)"
         fi
