@@ -37,8 +37,7 @@ impl Target {
     pub fn in_its_user_namespace(self) -> Result<Target> {
         process::set_dumpable(false)?;
         clone::setns(&self.pidfd, clone::NEWUSER).context("join the container's user namespace")?;
-        cred::set_gid(0).ok();
-        cred::set_uid(0).ok();
+        become_its_root();
         let flags = self.flags & !clone::NEWUSER;
         Ok(Target { flags, ..self })
     }
@@ -51,9 +50,7 @@ impl Target {
             clone::setns(&self.pidfd, self.flags).context("join the container's namespaces")?;
         }
         if self.flags & clone::NEWUSER != 0 {
-            // Root of the namespace, where it has one.
-            cred::set_gid(0).ok();
-            cred::set_uid(0).ok();
+            become_its_root();
         }
         Ok(())
     }
@@ -115,9 +112,7 @@ fn join_and_clone(plan: &Plan, joins: Vec<(&Join, OwnedFd)>) -> Result<Side> {
     }
     for (join, namespace) in user {
         clone::setns(&namespace, clone::NEWUSER).with_context(|| join.field.clone())?;
-        // Root of the namespace, where it has one.
-        cred::set_gid(0).ok();
-        cred::set_uid(0).ok();
+        become_its_root();
     }
     for (join, namespace) in refused {
         clone::setns(&namespace, join.kind.flag).with_context(|| join.field.clone())?;
@@ -128,4 +123,10 @@ fn join_and_clone(plan: &Plan, joins: Vec<(&Join, OwnedFd)>) -> Result<Side> {
     }
     let flags = plan.namespaces.at_the_clone() | clone::PARENT;
     clone::clone3(flags, None).context("make the container's init")
+}
+
+/// Root of the user namespace that was joined, where it has one.
+fn become_its_root() {
+    cred::set_gid(0).ok();
+    cred::set_uid(0).ok();
 }

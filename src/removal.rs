@@ -76,18 +76,13 @@ pub fn begins_poststop(dir: &Directory) -> bool {
 /// Another command may still be adding something, which its creator will then see to be of no effect.
 pub fn forget(dir: &Directory) -> std::io::Result<()> {
     const TRIES: usize = 100;
-    let mut removed = forget_once(dir);
     for _ in 1..TRIES {
-        if !removed
-            .as_ref()
-            .is_err_and(|error| error.kind() == ErrorKind::DirectoryNotEmpty)
-        {
-            break;
+        match forget_once(dir) {
+            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => doom(dir)?,
+            removed => return removed,
         }
-        doom(dir)?;
-        removed = forget_once(dir);
     }
-    removed
+    forget_once(dir)
 }
 
 fn forget_once(dir: &Directory) -> std::io::Result<()> {

@@ -19,7 +19,7 @@ use crate::sys::mount::{self, Attributes};
 use crate::sys::{self, image, named, process};
 use crate::timings;
 
-/// The kernel was asked already, and nothing takes it back.
+/// Nothing takes it back.
 static PROTECTED: AtomicBool = AtomicBool::new(false);
 
 const SEALS: SealFlag = SealFlag::F_SEAL_SEAL
@@ -40,18 +40,23 @@ pub fn is_early() -> bool {
     sys::words().any(|word| [c"create", c"exec", c"run"].contains(&word))
 }
 
-/// Executes this program again from a copy that cannot be written; returns if it runs from one already.
+/// Has this program run from a copy that cannot be written, once.
 pub fn protect() -> Result<()> {
-    if cfg!(feature = "measure-unprotected") || PROTECTED.load(Ordering::Relaxed) {
-        return Ok(());
+    if !cfg!(feature = "measure-unprotected") && !PROTECTED.load(Ordering::Relaxed) {
+        run_from_copy()?;
+        PROTECTED.store(true, Ordering::Relaxed);
     }
+    Ok(())
+}
+
+/// Goes over to it in place, or executes this program again; nothing is to be done if it runs from one already.
+fn run_from_copy() -> Result<()> {
     let own = sys::io(File::open("/proc/self/exe")).context("open /proc/self/exe")?;
     if is_protected(&own) {
-        PROTECTED.store(true, Ordering::Relaxed);
         return Ok(());
     }
     let copy = match read_only_mount(&own) {
-        Ok(copy) if image::go_on_from(&copy).is_ok() => return protect(),
+        Ok(copy) if image::go_on_from(&copy).is_ok() => return Ok(()),
         Ok(copy) => copy.into(),
         // Without CAP_SYS_ADMIN there are no mounts to be made.
         Err(_) => sealed_copy(own)?,

@@ -103,18 +103,13 @@ fn end(container: &Container) -> Result<()> {
 /// An `exec` may still put a process in after all were killed; it is killed, too.
 fn remove_cgroup(cgroup: &Cgroup) -> Result<()> {
     const TRIES: usize = 100;
-    let mut removed = remove_empty(cgroup);
     for _ in 1..TRIES {
-        if !removed
-            .as_ref()
-            .is_err_and(|error| sys::errno(error) == Some(Errno::EBUSY))
-        {
-            break;
+        match remove_empty(cgroup) {
+            Err(error) if sys::errno(&error) == Some(Errno::EBUSY) => cgroup.kill()?,
+            removed => return removed,
         }
-        cgroup.kill()?;
-        removed = remove_empty(cgroup);
     }
-    removed
+    remove_empty(cgroup)
 }
 
 fn remove_empty(cgroup: &Cgroup) -> Result<()> {

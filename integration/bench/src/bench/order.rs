@@ -15,25 +15,10 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::config::Variant;
-use crate::rounds::{self, Bundles};
+use crate::rounds::{self, ROUND, Step};
 use crate::runtime::{self, Runtime};
 use crate::{Settings, filter, measure};
 
-/// The operation, its container, and whether it is followed. What `create` leaves cannot live on after that; `run` calls what
-/// it does.
-const LIFE: [(&str, char, bool); 11] = [
-    ("run", 'c', true),
-    ("create", 'a', false),
-    ("state", 'a', true),
-    ("start", 'a', true),
-    ("exec", 'a', true),
-    ("list", 'a', true),
-    ("kill", 'a', true),
-    ("delete", 'a', true),
-    ("create", 'b', false),
-    ("start", 'b', false),
-    ("delete --force", 'b', true),
-];
 /// Of these only `run` is followed.
 const BESIDES: [&str; 3] = ["seccomp", "userns", "docker-config"];
 
@@ -52,11 +37,13 @@ pub fn order(settings: &Settings) -> Result<()> {
     let functions = Functions::of(Path::new(program))?;
     let runtime = Runtime::new(name, Path::new(program), &settings.work)?;
     let mut calls: Vec<Vec<usize>> = Vec::new();
+    // It begins with what is done before the program is protected.
+    let (run, others): (Vec<_>, Vec<_>) = ROUND.iter().partition(|step| step.0 == "run");
     for variant in measure::make_ready(settings)? {
         let is_base = variant.name == "base";
         if is_base || BESIDES.contains(&variant.name.as_str()) {
             eprintln!("bench: {}", variant.name);
-            let steps = if is_base { &LIFE[..] } else { &LIFE[..1] };
+            let steps = run.iter().chain(others.iter().filter(|_| is_base));
             follow_life(settings, &runtime, &variant, steps, &functions, &mut calls)?;
         }
     }
@@ -64,25 +51,20 @@ pub fn order(settings: &Settings) -> Result<()> {
         .with_context(|| settings.out.display().to_string())
 }
 
-fn follow_life(
+/// What `create` leaves cannot live on after it was followed; `run` calls what it does.
+fn follow_life<'a>(
     settings: &Settings,
     runtime: &Runtime,
     variant: &Variant,
-    steps: &[(&str, char, bool)],
+    steps: impl Iterator<Item = &'a &'a Step>,
     functions: &Functions,
     calls: &mut Vec<Vec<usize>>,
 ) -> Result<()> {
     let filter = filter::of(runtime, &settings.work, variant)?;
-    let bundles: Bundles =
-        rounds::bundles(&settings.work, variant, &runtime.name, filter.as_deref())?;
-    for (operation, container, followed) in steps {
-        let bundle = if *container == 'c' {
-            &bundles.short
-        } else {
-            &bundles.life
-        };
-        let id = container.to_string();
-        if *followed {
+    let bundles = rounds::bundles(&settings.work, variant, &runtime.name, filter.as_deref())?;
+    for (operation, container, measured) in steps {
+        let (bundle, id) = (bundles.of(*container), container.to_string());
+        if *measured && *operation != "create" {
             let words = runtime.words(operation, bundle, &id);
             let called = follow(runtime.command(&words)?, functions);
             calls.push(called.with_context(|| format!("{operation}: {}", runtime.last_words()))?);

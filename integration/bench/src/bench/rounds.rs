@@ -39,7 +39,7 @@ pub struct Bundles {
 
 impl Bundles {
     /// That of a container, by its letter.
-    fn of(&self, container: char) -> &Path {
+    pub fn of(&self, container: char) -> &Path {
         match container {
             'c' => &self.short,
             _ => &self.life,
@@ -47,8 +47,10 @@ impl Bundles {
     }
 }
 
-/// A step of a round: the operation, its container, and whether it is measured.
-const ROUND: [(&str, char, bool); 11] = [
+/// The operation, its container, and whether it is measured.
+pub type Step = (&'static str, char, bool);
+
+pub const ROUND: [Step; 11] = [
     ("create", 'a', true),
     ("state", 'a', true),
     ("list", 'a', true),
