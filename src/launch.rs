@@ -34,6 +34,8 @@ pub struct Launch<'a> {
     pub target: Option<Target>,
     /// Whether systemd can put the process in its cgroup, where the kernel lets nobody else do so.
     pub attachable: bool,
+    /// Once it is ready it starts, and waits for no word.
+    pub at_once: bool,
 }
 
 /// An init that was made. One that waits has done nothing yet.
@@ -42,6 +44,7 @@ pub struct Born<'a> {
     /// It is in its caller's cgroup, and not where it should be.
     pub outside: bool,
     waits: bool,
+    at_once: bool,
     plan: &'a Plan,
     host: &'a Host,
     pub state: &'a mut State,
@@ -67,6 +70,10 @@ pub struct Init {
     pub pidfd: OwnedFd,
     pub console: Option<OwnedFd>,
     channel: ParentEnd,
+    /// Who has made it, until that is reaped.
+    relay: Option<OwnedFd>,
+    /// Whether it was told to start.
+    told: bool,
     kept: bool,
 }
 
@@ -80,6 +87,7 @@ impl<'a> Launch<'a> {
             state,
             target,
             attachable,
+            at_once,
         } = self;
         prepare_for_children(host)?;
         let (trees, sender) = trees::prepare(plan, host)?;
@@ -87,7 +95,8 @@ impl<'a> Launch<'a> {
         let devices = netdev::find(&plan.net_devices)?;
         let (parent, child) = channel::pair()?;
         let refused = target.as_ref().is_some_and(|target| !target.prepare());
-        let mut way = Way::new(plan, refused || !joins.is_empty());
+        let mut way = Way::new(plan, refused, !joins.is_empty());
+        way.relayed.then(|| parent.know_senders()).transpose()?;
         way.outside = cgroup.is_none() && attachable;
         way.waits |= way.outside || !devices.is_empty() || state.rdt.is_some();
         let side = way.clone(plan, cgroup, attachable);
@@ -98,6 +107,7 @@ impl<'a> Launch<'a> {
                 trees,
                 gate: gate.as_ref(),
                 state,
+                relayed: way.relayed,
                 waits: way.waits,
                 network: way.network,
                 target,
@@ -120,6 +130,7 @@ impl<'a> Launch<'a> {
             init,
             outside: way.outside,
             waits: way.waits,
+            at_once,
             plan,
             host,
             state,
@@ -130,10 +141,10 @@ impl<'a> Launch<'a> {
 }
 
 impl Way {
-    fn new(plan: &Plan, relayed: bool) -> Way {
+    fn new(plan: &Plan, enters: bool, joins: bool) -> Way {
         Way {
-            relayed,
-            waits: relayed || plan.namespaces.creates(clone::NEWUSER),
+            relayed: enters || joins,
+            waits: joins || plan.namespaces.creates(clone::NEWUSER),
             outside: false,
             network: match plan.namespaces.creates(clone::NEWNET) {
                 true => Network::New,
@@ -184,6 +195,10 @@ impl Born<'_> {
         if self.waits {
             init.channel.send(Down::Go)?;
         }
+        if self.at_once {
+            init.tell_to_start()?;
+        }
+        init.reap_relay();
         init.see_through(plan, self.state, cgroup)?;
         opener.map(tty::exit_code).transpose()?;
         Ok(init)
@@ -197,6 +212,8 @@ impl Init {
             pidfd,
             console: None,
             channel,
+            relay: None,
+            told: false,
             kept: false,
         }
     }
@@ -214,19 +231,35 @@ impl Init {
         }
     }
 
-    /// Takes the process that the relay has made in the relay's place.
+    /// Takes the process that the relay has made in the relay's place. Both may speak, and one of them lives as long as it does not.
     fn adopt(&mut self, cgroup: Option<&Cgroup>) -> Result<()> {
-        let (pid, pidfd) = match self.next_word("join the namespaces", None, true)? {
-            Some(Up::Pid(pid, pidfd)) => (pid, pidfd),
+        let mut either = Debtor::new(self.pid, &self.pidfd, "join the namespaces");
+        either.pidfd = self.channel.as_fd();
+        let pid = match patience::next_word(&self.channel, &either)? {
+            Some(Up::Born(pid)) => pid,
             Some(Up::Failed(failure)) => return Err(explain_relay(failure, cgroup)),
             Some(other) => bail!("unexpected {other:?} from the process that joins the namespaces"),
             None => {
                 return Err(self.death(None, anyhow!("joining the namespaces ended early")));
             }
         };
-        let relay = std::mem::replace(&mut self.pidfd, pidfd);
+        // A child of this process, as the relay was: its number is nobody else's before it is reaped.
+        let pidfd = process::pidfd_open(pid).context("find the process that was made")?;
+        self.relay = Some(std::mem::replace(&mut self.pidfd, pidfd));
         self.pid = pid;
-        reap(&relay);
+        Ok(())
+    }
+
+    /// It counts as one of the container's processes as long as it is not.
+    fn reap_relay(&mut self) {
+        self.relay.take().map(|relay| reap(&relay));
+    }
+
+    fn tell_to_start(&mut self) -> Result<()> {
+        if !self.told {
+            self.channel.send(Down::Start)?;
+            self.told = true;
+        }
         Ok(())
     }
 
@@ -263,12 +296,15 @@ impl Init {
         state: &mut State,
         cgroup: Option<&Cgroup>,
     ) -> Result<()> {
-        state
-            .set_init(self.pid)
-            .map_err(|error| self.death(cgroup, error))?;
+        let is_own = plan.rootfs.is_some();
+        if is_own {
+            state
+                .set_init(self.pid)
+                .map_err(|error| self.death(cgroup, error))?;
+        }
         let limited = plan.hooks.create_container.iter().all(Hook::is_limited);
         // A process that joins a container may wait with it for its thaw, if it was told to.
-        let not_frozen = cgroup.filter(|_| plan.rootfs.is_some());
+        let not_frozen = cgroup.filter(|_| is_own);
         loop {
             match self.next_word("set up the container", not_frozen, limited)? {
                 Some(Up::Hooks) => {
@@ -310,8 +346,9 @@ impl Init {
 
     /// `run`: init goes on to its program. Returns once that runs.
     pub fn start(&mut self, state: &State) -> Result<()> {
+        self.tell_to_start()?;
         let debtor = Debtor::new(self.pid, &self.pidfd, "start");
-        start_over(&self.channel, state, debtor)
+        see_start(&self.channel, state, debtor)
     }
 
     /// Not to be killed with this value: it has ended, or lives on without this process.
@@ -346,6 +383,7 @@ impl Drop for Init {
         if !self.kept {
             process::pidfd_send_signal(&self.pidfd, libc::SIGKILL).ok();
             reap(&self.pidfd);
+            self.reap_relay();
         }
     }
 }
@@ -358,11 +396,14 @@ fn reap(process: &OwnedFd) -> i32 {
     }
 }
 
-/// Says start, over the launch's channel or the gate's, and waits for the program to run.
-///
-/// The connection closes on exec: its end without a word is success.
-pub fn start_over(channel: &ParentEnd, state: &State, mut init: Debtor) -> Result<()> {
+/// Says start to an init that waits at its gate.
+pub fn start_over(channel: &ParentEnd, state: &State, init: Debtor) -> Result<()> {
     channel.send(Down::Start)?;
+    see_start(channel, state, init)
+}
+
+/// Waits for the program to run. The connection closes on exec: its end without a word is success.
+fn see_start(channel: &ParentEnd, state: &State, mut init: Debtor) -> Result<()> {
     match patience::next_word(channel, &init)? {
         Some(Up::Starting) => {}
         Some(Up::Failed(failure)) => bail!(failure),

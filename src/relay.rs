@@ -56,7 +56,7 @@ impl Target {
     }
 }
 
-/// Joins, then makes init and ends.
+/// Joins, then makes init, which says that it is born, and ends.
 pub fn relay(
     plan: &Plan,
     joins: Vec<(&Join, OwnedFd)>,
@@ -69,10 +69,7 @@ pub fn relay(
     };
     match made {
         Ok(Side::Child) => init::run(plan, channel, materials),
-        Ok(Side::Parent { pid, pidfd }) => {
-            let sent = channel.send(Up::Pid(pid, pidfd));
-            process::exit(if sent.is_ok() { 0 } else { 1 })
-        }
+        Ok(Side::Parent { .. }) => process::exit(0),
         Err(error) => {
             channel.send(Up::Failed(Coded::of(&error))).ok();
             process::exit(1)

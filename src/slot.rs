@@ -106,6 +106,7 @@ impl Slot {
                 mount_label: linux.and_then(|linux| linux.mount_label().as_deref()),
             },
             keyring: plan.process.keyring.as_deref(),
+            namespaces: plan.namespaces.create,
         };
         let text = serde_json::to_vec(&saved).context("write the config")?;
         sys::io(self.dir.write(CONFIG, &text))

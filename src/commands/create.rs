@@ -143,6 +143,7 @@ impl Request<'_> {
                 gate,
                 state: &mut state,
                 attachable: manager.is_some(),
+                at_once: false,
             };
             let mut born = launch.begin(resources.cgroup.as_ref())?;
             // While init is at work.

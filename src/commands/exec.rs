@@ -19,8 +19,9 @@ use crate::host::Host;
 use crate::launch::{Init, Launch};
 use crate::plan::Plan;
 use crate::plan::exec::{self, Changes, Saved};
+use crate::plan::namespaces::KINDS;
 use crate::relay::Target;
-use crate::sys::{self, process, socket};
+use crate::sys::{self, clone, process, socket};
 use crate::{log, lsm, patience, selfexe, terminal, timings, users};
 
 pub fn run(args: &flags::Exec, store: &Store) -> Result<i32> {
@@ -53,12 +54,13 @@ fn stopped() -> Coded {
 }
 
 fn join(args: &flags::Exec, container: &Container, init: OwnedFd) -> Result<i32> {
+    let saved = container.saved()?;
     let target = Target {
-        flags: foreign_namespaces(container.state.pid)?,
+        flags: foreign_namespaces(container.state.pid, saved.namespaces)?,
         pidfd: init,
     };
     let host = Host::probe()?;
-    let plan = plan(args, container, &host, &target)?;
+    let plan = plan(args, container, &host, &target, &saved)?;
     plan.warnings.iter().for_each(|warning| log::warn(warning));
     timings::step(|| "plan".to_string());
     check_terminal(args, &plan)?;
@@ -82,6 +84,7 @@ fn join(args: &flags::Exec, container: &Container, init: OwnedFd) -> Result<i32>
             state,
             target: Some(target),
             attachable: unit.is_some(),
+            at_once: at_once(args, &plan),
         };
         let born = launch.begin(cgroup.as_ref())?;
         if let Some((unit, cgroup)) = unit.filter(|_| born.outside) {
@@ -94,6 +97,11 @@ fn join(args: &flags::Exec, container: &Container, init: OwnedFd) -> Result<i32>
     } else {
         foreground(args, container, launch)
     }
+}
+
+/// Nobody has to learn of it between its being ready and its start.
+fn at_once(args: &flags::Exec, plan: &Plan) -> bool {
+    args.pid_file.is_none() && args.pidfd_socket.is_none() && plan.process.terminal.is_none()
 }
 
 /// In the container's user namespace nobody has the right to raise them; this process may have it, and its child inherits.
@@ -164,11 +172,16 @@ fn living(container: &Container, ignore_paused: bool) -> Result<OwnedFd> {
     bail!(coded("container-state", words))
 }
 
-fn plan(args: &flags::Exec, container: &Container, host: &Host, target: &Target) -> Result<Plan> {
-    let saved = container.saved()?;
+fn plan(
+    args: &flags::Exec,
+    container: &Container,
+    host: &Host,
+    target: &Target,
+    saved: &Saved,
+) -> Result<Plan> {
     let process = match &args.process {
         Some(file) => exec::of_file(&saved.process, read(file)?)?,
-        None => exec::of_changes(&saved.process, changes(args, &saved, container.state.pid)?)?,
+        None => exec::of_changes(&saved.process, changes(args, saved, container.state.pid)?)?,
     };
     let config = serde_json::json!({
         "ociVersion": container.state.oci_version,
@@ -177,7 +190,7 @@ fn plan(args: &flags::Exec, container: &Container, host: &Host, target: &Target)
         "annotations": container.state.annotations,
     });
     let bundle = Bundle::of_process(container.state.bundle.clone(), &config)?;
-    let flags = exec::flags(&args.id, args.preserve_fds, listen_fds(), &saved);
+    let flags = exec::flags(&args.id, args.preserve_fds, listen_fds(), saved);
     Plan::exec(&bundle, host, &flags, target.flags)
 }
 
@@ -239,10 +252,12 @@ fn check_terminal(args: &flags::Exec, plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-/// Clone flags of the namespaces that init has and this process has not.
-pub fn foreign_namespaces(pid: i32) -> Result<u64> {
-    let mut flags = 0;
-    for kind in crate::plan::namespaces::KINDS {
+/// Clone flags of the namespaces that init has and this process has not. Those that were made for the container need not be looked
+/// at, but for the user namespace: nobody may join the own one again (setns(2)).
+pub fn foreign_namespaces(pid: i32, made: u64) -> Result<u64> {
+    let known = made & !clone::NEWUSER;
+    let mut flags = known;
+    for kind in KINDS.iter().filter(|kind| known & kind.flag == 0) {
         let link = |process: &str| {
             let path = format!("/proc/{process}/ns/{}", kind.file);
             sys::io(std::fs::read_link(&path)).with_context(|| format!("read {path}"))

@@ -254,7 +254,7 @@ pub fn id_map_in(text: &str) -> Vec<IdMap> {
 /// The namespaces to join, and what must be opened while the host's paths are in reach.
 fn open(container: &Container) -> Result<(Target, Site)> {
     let pid = container.state.pid;
-    let flags = foreign_namespaces(pid)?;
+    let flags = foreign_namespaces(pid, 0)?;
     ensure!(
         flags & clone::NEWNS != 0,
         "the container has no mount namespace of its own; mount on the host"

@@ -42,8 +42,10 @@ pub struct Materials<'a> {
     pub trees: Trees,
     /// Where a created container waits; `None` for one that starts at once.
     pub gate: Option<&'a OwnedFd>,
+    /// By a relay: the parent does not know yet who init is.
+    pub relayed: bool,
     /// Whether the parent has something to do first: to have systemd make the scope, to write id maps, to move
-    /// network devices, to put init into its groups of resctrl, or to learn who init is.
+    /// network devices, or to put init into its groups of resctrl.
     pub waits: bool,
     pub network: Network,
     /// Those that run before the old root is left.
@@ -90,6 +92,9 @@ fn fail(channel: &ChildEnd, error: anyhow::Error) -> ! {
 fn set_up(plan: &Plan, channel: &ChildEnd, mut materials: Materials) -> Result<exec::Ready> {
     let gate = materials.gate;
     timings::restart();
+    if materials.relayed {
+        channel.send(Up::Born(0))?;
+    }
     process::set_parent_death_signal(libc::SIGKILL)?;
     process::reset_signals()?;
     unblock_signals()?;

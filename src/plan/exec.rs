@@ -14,6 +14,8 @@ pub struct Saved {
     pub process: Value,
     pub linux: Value,
     pub keyring: Option<String>,
+    /// Clone flags of those that were made for it.
+    pub namespaces: u64,
 }
 
 /// The same when it is written.
@@ -22,6 +24,7 @@ pub struct Keep<'a> {
     pub process: Option<&'a Spec>,
     pub linux: KeepLinux<'a>,
     pub keyring: Option<&'a str>,
+    pub namespaces: u64,
 }
 
 #[derive(Serialize)]

@@ -9,7 +9,8 @@ use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
-    bind, connect, recvmsg, sendmsg, setsockopt, socket, sockopt::SendTimeout,
+    UnixCredentials, bind, connect, recvmsg, sendmsg, setsockopt, socket,
+    sockopt::{PassCred, SendTimeout},
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
@@ -32,25 +33,36 @@ pub fn send(socket: impl AsFd, bytes: &[u8], fd: Option<BorrowedFd>) -> Result<(
 
 /// Receives one message and the descriptor that may come with it; no bytes mean that the peer is gone.
 pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<(usize, Option<OwnedFd>)> {
+    let (length, fd, _) = receive_from(socket, buffer)?;
+    Ok((length, fd))
+}
+
+/// The same, with the process that has sent it, if the socket is to know its senders.
+pub fn receive_from(
+    socket: impl AsFd,
+    buffer: &mut [u8],
+) -> Result<(usize, Option<OwnedFd>, Option<i32>)> {
     let from = socket.as_fd().as_raw_fd();
-    let mut space = nix::cmsg_space!([i32; 4]);
+    let mut space = nix::cmsg_space!([i32; 4], UnixCredentials);
     let mut parts = [IoSliceMut::new(buffer)];
     let flags = MsgFlags::MSG_CMSG_CLOEXEC;
     let message = match recvmsg::<UnixAddr>(from, &mut parts, Some(&mut space), flags) {
-        Err(Errno::EINTR) => return receive(socket, buffer),
+        Err(Errno::EINTR) => return receive_from(socket, buffer),
         // The other end was closed before it had received all: told once, before what it had sent itself (net/unix/af_unix.c).
-        Err(Errno::ECONNRESET) => return receive(socket, buffer),
+        Err(Errno::ECONNRESET) => return receive_from(socket, buffer),
         other => named(other, || format!("recvmsg(fd {from})"))?,
     };
-    let mut fds = Vec::new();
+    let (mut fds, mut sender) = (Vec::new(), None);
     for control in named(message.cmsgs(), || format!("recvmsg(fd {from})"))? {
-        if let ControlMessageOwned::ScmRights(received) = control {
+        match control {
             // SAFETY: the kernel has just made these descriptors for this process.
-            fds.extend(
+            ControlMessageOwned::ScmRights(received) => fds.extend(
                 received
                     .into_iter()
                     .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }),
-            );
+            ),
+            ControlMessageOwned::ScmCredentials(of) => sender = Some(of.pid()),
+            _ => {}
         }
     }
     if fds.len() > 1 {
@@ -59,7 +71,15 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<(usize, Option<Ow
             fds.len()
         );
     }
-    Ok((message.bytes, fds.pop()))
+    Ok((message.bytes, fds.pop(), sender))
+}
+
+/// From now on each message that is sent to this socket tells its sender, by the number that the receiver's pid namespace has for it
+/// (unix(7), SO_PASSCRED).
+pub fn know_senders(socket: impl AsFd) -> Result<()> {
+    named(setsockopt(&socket, PassCred, &true), || {
+        "setsockopt(SO_PASSCRED)".to_string()
+    })
 }
 
 /// Connects to a socket in the filesystem, however long its path is.
