@@ -10,7 +10,7 @@
 //!        <--- Up::Console + terminal ------  only with a terminal
 //!        <------ Up::Timings{text} ------  only with --timings
 //!        <--------------- Up::Ready -------  all is set up, the executable is found
-//!   state saved --------- Down::Start ---->  run: goes on to exec. To exec, where nothing is saved, it may be told before
+//!   state saved --------- Down::Start ---->  run: goes on to exec. One that is told before leaves Ready out
 //!                   or -- Down::Wait ----->  create: waits at the gate
 //!        <-------------- Up::Waiting ------  no longer bound to the parent's life
 //! start                                     the same process, over a connection to the gate

@@ -72,8 +72,8 @@ pub struct Init {
     channel: ParentEnd,
     /// Who has made it, until that is reaped.
     relay: Option<OwnedFd>,
-    /// Whether it was told to start.
-    told: bool,
+    /// It was told to before it was ready, and is about to.
+    starting: bool,
     kept: bool,
 }
 
@@ -109,6 +109,7 @@ impl<'a> Launch<'a> {
                 state,
                 relayed: way.relayed,
                 waits: way.waits,
+                at_once,
                 network: way.network,
                 target,
             };
@@ -196,7 +197,7 @@ impl Born<'_> {
             init.channel.send(Down::Go)?;
         }
         if self.at_once {
-            init.tell_to_start()?;
+            unless_ended(init.channel.send(Down::Start))?;
         }
         init.reap_relay();
         init.see_through(plan, self.state, cgroup)?;
@@ -213,7 +214,7 @@ impl Init {
             console: None,
             channel,
             relay: None,
-            told: false,
+            starting: false,
             kept: false,
         }
     }
@@ -223,12 +224,7 @@ impl Init {
         let namespace = clone::network_apart(own).context("make a network namespace")?;
         let sent = self.channel.send_network(namespace);
         timings::step(|| "make the network namespace".to_string());
-        let errno = sent.as_ref().err().and_then(sys::errno);
-        match errno {
-            // One that has ended has said why.
-            Some(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
-            _ => sent,
-        }
+        unless_ended(sent)
     }
 
     /// Takes the process that the relay has made in the relay's place. Both may speak, and one of them lives as long as it does not.
@@ -253,14 +249,6 @@ impl Init {
     /// It counts as one of the container's processes as long as it is not.
     fn reap_relay(&mut self) {
         self.relay.take().map(|relay| reap(&relay));
-    }
-
-    fn tell_to_start(&mut self) -> Result<()> {
-        if !self.told {
-            self.channel.send(Down::Start)?;
-            self.told = true;
-        }
-        Ok(())
     }
 
     fn next_word(
@@ -315,7 +303,8 @@ impl Init {
                 }
                 Some(Up::Console(master)) => self.console = Some(master),
                 Some(Up::Timings(piece)) => timings::add(&piece),
-                Some(Up::Ready) => {
+                Some(word @ (Up::Ready | Up::Starting)) => {
+                    self.starting = matches!(word, Up::Starting);
                     timings::step(|| "wait until init is ready".to_string());
                     return Ok(());
                 }
@@ -346,9 +335,11 @@ impl Init {
 
     /// `run`: init goes on to its program. Returns once that runs.
     pub fn start(&mut self, state: &State) -> Result<()> {
-        self.tell_to_start()?;
         let debtor = Debtor::new(self.pid, &self.pidfd, "start");
-        see_start(&self.channel, state, debtor)
+        match self.starting {
+            true => see_program(&self.channel, state, debtor),
+            false => start_over(&self.channel, state, debtor),
+        }
     }
 
     /// Not to be killed with this value: it has ended, or lives on without this process.
@@ -388,6 +379,14 @@ impl Drop for Init {
     }
 }
 
+/// A word to an init that does not wait for it: one that has ended has said why.
+fn unless_ended(sent: Result<()>) -> Result<()> {
+    match sent.as_ref().err().and_then(sys::errno) {
+        Some(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
+        _ => sent,
+    }
+}
+
 /// Of one that will end, or does not die: then nobody waits for it.
 fn reap(process: &OwnedFd) -> i32 {
     match patience::dies(process) {
@@ -396,20 +395,20 @@ fn reap(process: &OwnedFd) -> i32 {
     }
 }
 
-/// Says start to an init that waits at its gate.
+/// Says start, over the launch's channel or the gate's, and waits for the program to run.
 pub fn start_over(channel: &ParentEnd, state: &State, init: Debtor) -> Result<()> {
     channel.send(Down::Start)?;
-    see_start(channel, state, init)
-}
-
-/// Waits for the program to run. The connection closes on exec: its end without a word is success.
-fn see_start(channel: &ParentEnd, state: &State, mut init: Debtor) -> Result<()> {
     match patience::next_word(channel, &init)? {
         Some(Up::Starting) => {}
         Some(Up::Failed(failure)) => bail!(failure),
         None => bail!("cannot start an already running container"),
         Some(other) => bail!("unexpected {other:?} from the container's init"),
     }
+    see_program(channel, state, init)
+}
+
+/// The connection closes on exec: its end without a word is success.
+fn see_program(channel: &ParentEnd, state: &State, mut init: Debtor) -> Result<()> {
     // The hooks of the start have no limit but their own.
     init.limited = false;
     loop {

@@ -47,6 +47,8 @@ pub struct Materials<'a> {
     /// Whether the parent has something to do first: to have systemd make the scope, to write id maps, to move
     /// network devices, or to put init into its groups of resctrl.
     pub waits: bool,
+    /// Its start follows its being ready, and it need not say that it is.
+    pub at_once: bool,
     pub network: Network,
     /// Those that run before the old root is left.
     pub hooks: Vec<Hook>,
@@ -90,7 +92,7 @@ fn fail(channel: &ChildEnd, error: anyhow::Error) -> ! {
 
 /// Everything up to the last step before the program.
 fn set_up(plan: &Plan, channel: &ChildEnd, mut materials: Materials) -> Result<exec::Ready> {
-    let gate = materials.gate;
+    let (gate, at_once) = (materials.gate, materials.at_once);
     timings::restart();
     if materials.relayed {
         channel.send(Up::Born(0))?;
@@ -143,7 +145,9 @@ fn set_up(plan: &Plan, channel: &ChildEnd, mut materials: Materials) -> Result<e
     for piece in timings::pieces(LONGEST) {
         channel.send(Up::Timings(piece))?;
     }
-    channel.send(Up::Ready)?;
+    if !at_once {
+        channel.send(Up::Ready)?;
+    }
     Ok(ready)
 }
 
