@@ -167,10 +167,11 @@ fn make_root(
     } = materials;
     let mut root = rootfs::enter(rootfs, trees.take()?)?;
     timings::step(|| "attach the root".to_string());
-    let (before, after) = rootfs.around_network();
-    steps::perform_all(before, &mut root)?;
+    let nothing_between = plan.hooks.are_none_of_create() && plan.process.terminal.is_none();
+    let [before, after, last] = rootfs.in_turn(nothing_between);
+    steps::perform_all(&before, &mut root)?;
     enter_network(&mut network, channel)?;
-    steps::perform_all(after, &mut root)?;
+    steps::perform_all(&after, &mut root)?;
     if !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty() {
         channel.send(Up::Hooks)?;
         channel.expect(Down::Go)?;
@@ -181,7 +182,7 @@ fn make_root(
     if let Some(terminal) = &terminal {
         console::put_on_console(terminal, &root)?;
     }
-    steps::perform_all(&rootfs.seal, &mut root)?;
+    steps::perform_all(&last, &mut root)?;
     rootfs::leave_the_old(rootfs, root)?;
     timings::step(|| "leave the old root".to_string());
     Ok(terminal)

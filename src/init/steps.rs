@@ -17,7 +17,7 @@ use crate::sys::mount::{self, Attributes, Configuration};
 use crate::sys::{self, named, path};
 use crate::timings;
 
-pub fn perform_all(steps: &[Step], root: &mut Root) -> Result<()> {
+pub fn perform_all(steps: &[&Step], root: &mut Root) -> Result<()> {
     for step in steps {
         perform(step, root)?;
         timings::step(|| step.to_string());

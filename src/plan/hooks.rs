@@ -94,6 +94,12 @@ fn list(hooks: &Option<Vec<SpecHook>>, name: &str) -> Result<Vec<Hook>> {
 }
 
 impl Hooks {
+    /// Whether nothing runs between the making of the root and its sealing.
+    pub fn are_none_of_create(&self) -> bool {
+        let lists = [&self.prestart, &self.create_runtime, &self.create_container];
+        lists.iter().all(|list| list.is_empty())
+    }
+
     /// Not those that run inside the container, where the engine's files are not.
     fn redirect(&mut self, bundle: &Bundle) {
         let file = |name: &str| bundle.annotation(name).map(PathBuf::from);

@@ -61,16 +61,23 @@ pub struct Rootfs {
 }
 
 impl Rootfs {
-    /// What can be done while the network namespace is being made, and the rest: a new filesystem of another kind, as that of
-    /// sysfs, may show the network of who mounts it.
-    pub fn around_network(&self) -> (&[Step], &[Step]) {
-        const WITHOUT: [&str; 5] = ["proc", "tmpfs", "devpts", "mqueue", "cgroup2"];
-        let shows_network = |step: &Step| match step {
-            Step::Mount(mount) => !WITHOUT.contains(&mount.kind.as_str()),
-            _ => false,
+    /// What is done while the network namespace is being made, what after that, and what after the hooks and the terminal, if there
+    /// is any of these. Mounts keep their order; what has a place apart from those that wait need not wait with them.
+    pub fn in_turn(&self, nothing_between: bool) -> [Vec<&Step>; 3] {
+        let (mut before, mut after): (Vec<&Step>, Vec<&Step>) = (Vec::new(), Vec::new());
+        let (seal, last) = match nothing_between {
+            true => (&self.seal[..], &[][..]),
+            false => (&[][..], &self.seal[..]),
         };
-        let first = self.furnish.iter().position(shows_network);
-        self.furnish.split_at(first.unwrap_or(self.furnish.len()))
+        for step in self.furnish.iter().chain(seal) {
+            let apart = |waiting: &&Step| step.is_apart_from(waiting);
+            let free = after.is_empty() || step.is_no_mount() && after.iter().all(apart);
+            match free && !step.shows_network() {
+                true => before.push(step),
+                false => after.push(step),
+            }
+        }
+        [before, after, last.iter().collect()]
     }
 }
 
@@ -469,6 +476,70 @@ mod tests {
             "link /dev/ptmx -> pts/ptmx",
         ];
         assert_eq!(furnish, expected);
+    }
+
+    #[test]
+    fn what_is_apart_from_sysfs_does_not_wait_for_the_network() {
+        let mount =
+            |kind: &str, target: &str| json!({"type": kind, "source": kind, "destination": target});
+        let rootfs = rootfs_of(&[
+            (
+                "/mounts",
+                json!([
+                    mount("proc", "/proc"),
+                    mount("sysfs", "/sys"),
+                    mount("tmpfs", "/sys/fs"),
+                    mount("tmpfs", "/run")
+                ]),
+            ),
+            (
+                "/linux/maskedPaths",
+                json!(["/proc/keys", "/sys/firmware", "/run/a"]),
+            ),
+            ("/linux/readonlyPaths", json!(["/proc/sys", "/sys/block"])),
+        ]);
+        let of = |steps: &[&Step]| {
+            steps
+                .iter()
+                .map(|step| step.place().display().to_string())
+                .collect::<Vec<_>>()
+        };
+        let nodes = rootfs.furnish[4..].iter().collect::<Vec<_>>();
+        let [before, after, last] = rootfs.in_turn(true);
+        assert_eq!(
+            of(&before),
+            [
+                &["/proc".to_string()],
+                &of(&nodes)[..],
+                &["/proc/sys".into(), "/proc/keys".into()]
+            ]
+            .concat()
+        );
+        assert_eq!(
+            of(&after),
+            [
+                "/sys",
+                "/sys/fs",
+                "/run",
+                "/sys/block",
+                "/sys/firmware",
+                "/run/a"
+            ]
+        );
+        assert!(last.is_empty());
+        let [before, after, last] = rootfs.in_turn(false);
+        assert_eq!(before.len(), 1 + nodes.len());
+        assert_eq!(of(&after), ["/sys", "/sys/fs", "/run"]);
+        assert_eq!(
+            of(&last),
+            [
+                "/proc/sys",
+                "/sys/block",
+                "/proc/keys",
+                "/sys/firmware",
+                "/run/a"
+            ]
+        );
     }
 
     #[test]

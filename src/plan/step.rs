@@ -4,7 +4,7 @@
 //! context of its error alike.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::namespaces::IdMap;
 use super::options;
@@ -129,6 +129,43 @@ pub enum NodeKind {
     Char(u32, u32),
     Block(u32, u32),
     Fifo,
+}
+
+impl Step {
+    /// Where in the root.
+    pub fn place(&self) -> &Path {
+        match self {
+            Step::Mount(Mount { target, .. })
+            | Step::Bind(Bind { target, .. })
+            | Step::Remount(Remount { target, .. }) => target,
+            Step::MakeNode(node) | Step::BindNode(node) => &node.path,
+            Step::MakeDir { path, .. }
+            | Step::Symlink { path, .. }
+            | Step::ReadOnly { path }
+            | Step::Mask { path }
+            | Step::Seal { path } => path,
+        }
+    }
+
+    /// Neither is at, above or below the other.
+    pub fn is_apart_from(&self, other: &Step) -> bool {
+        let (own, other) = (self.place(), other.place());
+        !own.starts_with(other) && !other.starts_with(own)
+    }
+
+    /// One that has its own order besides the mounts of the config.
+    pub fn is_no_mount(&self) -> bool {
+        matches!(
+            self,
+            Step::MakeNode(_) | Step::Symlink { .. } | Step::ReadOnly { .. } | Step::Mask { .. }
+        )
+    }
+
+    /// A new filesystem of another kind, as that of sysfs, may show the network of who mounts it.
+    pub fn shows_network(&self) -> bool {
+        const WITHOUT: [&str; 5] = ["proc", "tmpfs", "devpts", "mqueue", "cgroup2"];
+        matches!(self, Step::Mount(mount) if !WITHOUT.contains(&mount.kind.as_str()))
+    }
 }
 
 impl Source {
