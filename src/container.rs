@@ -30,6 +30,7 @@ use crate::plan::exec::Saved;
 use crate::plan::hooks::Hooks;
 use crate::plan::rdt::Groups;
 use crate::plan::seccomp::Notify;
+use crate::sys::stat::Stat;
 use crate::sys::{self, process, socket};
 
 pub const STATE: &str = "state";
@@ -74,6 +75,9 @@ pub struct State {
     /// Where a container without a mount namespace has mounted something in the caller's, in this order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub mounts_in_place: Vec<PathBuf>,
+    /// Its init was told to start before it was ready: the program runs as soon as it has been executed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub at_once: bool,
     /// Killing its init then kills every process of the container.
     pub private_pids: bool,
     pub hooks: Hooks,
@@ -226,21 +230,27 @@ impl Container {
             };
             return Ok((status, None));
         }
-        let init = self.init()?;
-        let frozen = match self.cgroup()?.filter(|_| init.is_some()) {
+        let Some((init, stat)) = self.found()? else {
+            return Ok((Status::Stopped, None));
+        };
+        let frozen = match self.cgroup()? {
             Some(cgroup) => cgroup.is_frozen()?,
             None => false,
         };
-        let status = match init {
-            None => Status::Stopped,
-            Some(_) if frozen => Status::Paused,
-            Some(_) => Status::Running,
+        let status = match frozen {
+            _ if self.state.at_once && stat.has_executed_nothing() => Status::Creating,
+            true => Status::Paused,
+            false => Status::Running,
         };
-        Ok((status, init))
+        Ok((status, Some(init)))
     }
 
     /// The init process, if it is still the one that was made: the same boot, number and start time.
     pub fn init(&self) -> Result<Option<OwnedFd>> {
+        Ok(self.found()?.map(|(init, _)| init))
+    }
+
+    fn found(&self) -> Result<Option<(OwnedFd, Stat)>> {
         if self.state.pid == 0 || !self.of_this_boot {
             return Ok(None);
         }
@@ -252,9 +262,24 @@ impl Container {
             opened => opened?,
         };
         // Compared after the pidfd was opened, so that what was compared is what it refers to.
-        let alive = start_time(self.state.pid) == Some(self.state.start_time)
-            && !process::has_ended(&pidfd);
-        Ok(alive.then_some(pidfd))
+        let stat = Stat::of(self.state.pid).filter(|stat| self.is_of_init(stat));
+        let alive = stat.filter(|_| !process::has_ended(&pidfd));
+        Ok(alive.map(|stat| (pidfd, stat)))
+    }
+
+    fn is_of_init(&self, stat: &Stat) -> bool {
+        stat.start_time() == Some(self.state.start_time)
+    }
+
+    /// How init ended, while nobody has waited for that (wait(2)).
+    pub fn exit_status(&self) -> Option<i32> {
+        let stat = Stat::of(self.state.pid).filter(|stat| self.is_of_init(stat));
+        stat?.exit_status()
+    }
+
+    /// Whether init has begun to end.
+    pub fn is_exiting(&self) -> bool {
+        Stat::of(self.state.pid).is_none_or(|stat| stat.is_exiting())
     }
 
     pub fn cgroup(&self) -> Result<Option<Cgroup>> {
@@ -330,8 +355,8 @@ impl Container {
 impl State {
     /// Fills in the process that init is now.
     pub fn set_init(&mut self, pid: i32) -> Result<()> {
-        self.start_time =
-            start_time(pid).with_context(|| format!("read the start time of process {pid}"))?;
+        let time = Stat::of(pid).and_then(|stat| stat.start_time());
+        self.start_time = time.with_context(|| format!("read the start time of process {pid}"))?;
         self.pid = pid;
         Ok(())
     }
@@ -372,32 +397,6 @@ pub fn boot_id() -> Result<String> {
     let file = "/proc/sys/kernel/random/boot_id";
     let text = sys::io(sys::read_text(file)).with_context(|| format!("read {file}"))?;
     Ok(text.trim().to_string())
-}
-
-/// proc_pid_stat(5), field 22.
-fn start_time(pid: i32) -> Option<u64> {
-    start_time_in(&sys::read_text(format!("/proc/{pid}/stat")).ok()?)
-}
-
-pub fn start_time_in(stat: &str) -> Option<u64> {
-    field(stat, 22)
-}
-
-/// Whether a process has begun to end: its namespaces are gone then, although it may have to wait for the others of its pid
-/// namespace. PF_EXITING of include/linux/sched.h, in proc_pid_stat(5), field 9.
-pub fn is_exiting(pid: i32) -> bool {
-    const EXITING: u64 = 0x4;
-    let stat = sys::read_text(format!("/proc/{pid}/stat"));
-    stat.map_or(true, |stat| {
-        field(&stat, 9).is_some_and(|flags| flags & EXITING != 0)
-    })
-}
-
-/// By its number in the manual.
-fn field(stat: &str, number: usize) -> Option<u64> {
-    // The second, the name in parentheses, may contain anything.
-    let mut after = stat[stat.rfind(')')? + 1..].split_whitespace();
-    after.nth(number - 3)?.parse().ok()
 }
 
 pub fn check_id(id: &str) -> Result<()> {
@@ -525,14 +524,6 @@ mod tests {
         for id in ["", ".", "..", "a/b", "a b", "a:b", "ä", &"x".repeat(256)] {
             assert!(check_id(id).is_err(), "{id}");
         }
-    }
-
-    #[test]
-    fn start_times_tell_processes_apart() {
-        let own = std::process::id() as i32;
-        assert!(start_time(own).is_some_and(|time| time > 0));
-        assert_eq!(start_time(i32::MAX), None);
-        assert!(is_exiting(i32::MAX) && !is_exiting(own));
     }
 
     #[test]

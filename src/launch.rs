@@ -44,11 +44,11 @@ pub struct Born<'a> {
     /// It is in its caller's cgroup, and not where it should be.
     pub outside: bool,
     waits: bool,
-    at_once: bool,
     plan: &'a Plan,
     host: &'a Host,
     pub state: &'a mut State,
     sender: Option<ChildEnd>,
+    opener: Option<OwnedFd>,
     devices: Vec<netdev::Found<'a>>,
 }
 
@@ -131,11 +131,11 @@ impl<'a> Launch<'a> {
             init,
             outside: way.outside,
             waits: way.waits,
-            at_once,
             plan,
             host,
             state,
             sender,
+            opener: None,
             devices,
         })
     }
@@ -185,23 +185,35 @@ fn is_refused_but_attachable(side: &Result<Side>, attachable: bool) -> bool {
 }
 
 impl Born<'_> {
-    /// Sees it through to the point before its program.
-    pub fn see_through(self, cgroup: Option<&Cgroup>) -> Result<Init> {
-        let (plan, host) = (self.plan, self.host);
-        let mut init = self.init;
+    /// Does to it what only the parent may do. It need not wait any more.
+    pub fn release(&mut self, cgroup: Option<&Cgroup>) -> Result<()> {
+        let (plan, host, init) = (self.plan, self.host, &self.init);
         let send = |to| trees::send(trees::of(plan), host, &init.pidfd, to);
-        let opener = self.sender.map(send).transpose()?;
+        self.opener = self.sender.take().map(send).transpose()?;
         init.furnish(plan, host, self.state.rdt.as_ref())?;
         netdev::move_to(init.pid, init.pidfd.as_fd(), &self.devices)?;
         if self.waits {
             init.channel.send(Down::Go)?;
         }
-        if self.at_once {
-            unless_ended(init.channel.send(Down::Start))?;
-        }
+        // Not of a process that joins a container.
+        let recorded = match plan.rootfs {
+            Some(_) => self.state.set_init(init.pid),
+            None => Ok(()),
+        };
+        recorded.map_err(|error| init.death(cgroup, error))
+    }
+
+    /// It starts as soon as it is ready.
+    pub fn start_at_once(&self) -> Result<()> {
+        unless_ended(self.init.channel.send(Down::Start))
+    }
+
+    /// Sees it through to the point before its program.
+    pub fn see_through(self, cgroup: Option<&Cgroup>) -> Result<Init> {
+        let mut init = self.init;
         init.reap_relay();
-        init.see_through(plan, self.state, cgroup)?;
-        opener.map(tty::exit_code).transpose()?;
+        init.see_through(self.plan, self.state, cgroup)?;
+        self.opener.map(tty::exit_code).transpose()?;
         Ok(init)
     }
 }
@@ -278,21 +290,10 @@ impl Init {
     }
 
     /// Answers it until it is ready.
-    fn see_through(
-        &mut self,
-        plan: &Plan,
-        state: &mut State,
-        cgroup: Option<&Cgroup>,
-    ) -> Result<()> {
-        let is_own = plan.rootfs.is_some();
-        if is_own {
-            state
-                .set_init(self.pid)
-                .map_err(|error| self.death(cgroup, error))?;
-        }
+    fn see_through(&mut self, plan: &Plan, state: &State, cgroup: Option<&Cgroup>) -> Result<()> {
         let limited = plan.hooks.create_container.iter().all(Hook::is_limited);
         // A process that joins a container may wait with it for its thaw, if it was told to.
-        let not_frozen = cgroup.filter(|_| is_own);
+        let not_frozen = cgroup.filter(|_| plan.rootfs.is_some());
         loop {
             match self.next_word("set up the container", not_frozen, limited)? {
                 Some(Up::Hooks) => {

@@ -17,6 +17,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::cgroup::Cgroup;
 use crate::channel::{ParentEnd, Up};
+use crate::sys::stat::Stat;
 use crate::sys::{self, again, named, process, socket};
 
 /// A silence after which init is looked at.
@@ -90,7 +91,7 @@ pub fn next_word(channel: &ParentEnd, debtor: &Debtor) -> Result<Option<Up>> {
         }
         debtor.check_moves().context(debtor.awaited)?;
         if debtor.limited && begun.elapsed() >= PATIENCE {
-            let state = process_state(debtor.pid).unwrap_or('?');
+            let state = state(debtor.pid).unwrap_or('?');
             bail!(
                 "{}: container init is not done after {} seconds (process {}, state {state})",
                 debtor.awaited,
@@ -121,7 +122,7 @@ impl<'a> Debtor<'a> {
                 cgroup.path.display()
             );
         }
-        match process_state(self.pid) {
+        match state(self.pid) {
             Some('T') => bail!(
                 "container init was stopped by a signal: process {} waits for SIGCONT",
                 self.pid
@@ -135,13 +136,8 @@ impl<'a> Debtor<'a> {
     }
 }
 
-/// proc_pid_stat(5), field 3.
-fn process_state(pid: i32) -> Option<char> {
-    state_in(&sys::read_text(format!("/proc/{pid}/stat")).ok()?)
-}
-
-pub fn state_in(stat: &str) -> Option<char> {
-    stat[stat.rfind(')')? + 1..].trim_start().chars().next()
+fn state(pid: i32) -> Option<char> {
+    Stat::of(pid)?.state()
 }
 
 /// Which of these are ready, none after that time; a signal that was kept is an error.

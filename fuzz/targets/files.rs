@@ -2,18 +2,17 @@
 
 use super::assert_printable;
 use crate::cgroup::stats;
-use crate::commands::{mounts, start};
-use crate::container::start_time_in;
+use crate::commands::mounts;
 use crate::dbus::{self, Message};
-use crate::patience::state_in;
+use crate::sys::stat::Stat;
 
 /// Any file may be asked for any of what is in files: a later kernel may write what is not expected.
 pub fn files(data: &[u8]) {
     let text = &*String::from_utf8_lossy(data);
-    if let Some(time) = start_time_in(text) {
-        start::ended(text, time);
-    }
-    state_in(text);
+    let stat = Stat::new(text.to_string());
+    assert!(stat.exit_status().is_none() || stat.state() == Some('Z'));
+    stat.start_time();
+    stat.is_exiting();
     stats::parse_cpu(text);
     stats::parse_io(text);
     stats::parse_flat(text);

@@ -119,12 +119,7 @@ impl Request<'_> {
             plan.to_string().lines().for_each(log::debug);
         }
         plan.warnings.iter().for_each(|warning| log::warn(warning));
-        let receiver = self
-            .bundle
-            .annotation("run.oci.pidfd_receiver")
-            .map(PathBuf::from);
-        let pidfd = self.flags.pidfd_socket.clone().or(receiver);
-        let sockets = Sockets::connect(&self.flags.console_socket, &pidfd)?;
+        let sockets = Sockets::connect(&self.flags.console_socket, &self.pidfd_receiver())?;
 
         patience::keep_interrupts()?;
         let mut manager = reach_systemd(&plan)?;
@@ -135,6 +130,7 @@ impl Request<'_> {
             return Err(give_up(&slot, &state, resources, error));
         }
         let gate = self.waits.then(|| slot.listen()).transpose();
+        let at_once = state.at_once;
         let launch = |gate| {
             let launch = Launch {
                 target: None,
@@ -143,7 +139,7 @@ impl Request<'_> {
                 gate,
                 state: &mut state,
                 attachable: manager.is_some(),
-                at_once: false,
+                at_once,
             };
             let mut born = launch.begin(resources.cgroup.as_ref())?;
             // While init is at work.
@@ -151,11 +147,19 @@ impl Request<'_> {
             if let Some(manager) = &mut manager {
                 resources.cgroup = enter_scope(&plan, manager, &slot, &mut born)?;
             }
+            born.release(resources.cgroup.as_ref())?;
+            if at_once {
+                record_init(&mut slot, born.state)?;
+                born.start_at_once()?;
+            }
             born.see_through(resources.cgroup.as_ref())
         };
         let launched = gate.and_then(launch);
         let finished = launched.and_then(|mut init| {
-            self.finish(&mut init, &mut slot, &mut state, sockets)?;
+            if !at_once {
+                record_init(&mut slot, &mut state)?;
+            }
+            self.tell(&mut init, sockets)?;
             Ok(init)
         });
         match finished {
@@ -195,18 +199,22 @@ impl Request<'_> {
         Ok(())
     }
 
-    /// The record of a created container is written before anybody is told of it.
-    fn finish(
-        &self,
-        init: &mut Init,
-        slot: &mut Slot,
-        state: &mut State,
-        sockets: Sockets,
-    ) -> Result<()> {
-        state.created = log::rfc3339_nanos(SystemTime::now());
-        slot.save(state)?;
-        ensure!(!slot.is_deleted(), "the record has no effect any more");
-        timings::step(|| "write the record".to_string());
+    /// Whether there is nothing to do between init's being ready and its start.
+    fn starts_at_once(&self, plan: &Plan) -> bool {
+        let told = self.flags.pid_file.is_some() || self.pidfd_receiver().is_some();
+        let hooks = !plan.hooks.are_none_of_create() || !plan.hooks.start_container.is_empty();
+        let asked = plan.process.terminal.is_some() || hooks;
+        !(self.waits || told || asked)
+    }
+
+    fn pidfd_receiver(&self) -> Option<PathBuf> {
+        let annotated = || self.bundle.annotation("run.oci.pidfd_receiver");
+        let socket = self.flags.pidfd_socket.clone();
+        socket.or_else(|| annotated().map(PathBuf::from))
+    }
+
+    /// Those who wait for a created container.
+    fn tell(&self, init: &mut Init, sockets: Sockets) -> Result<()> {
         if let Some((socket, console)) =
             sockets.console.zip(init.console.take_if(|_| self.detached))
         {
@@ -244,6 +252,7 @@ impl Request<'_> {
                 (Some(rootfs), false) => rootfs.mounts_in_place(),
                 _ => Vec::new(),
             },
+            at_once: self.starts_at_once(plan),
             private_pids: plan.namespaces.creates(clone::NEWPID),
             hooks: plan.hooks.clone(),
             notify: plan
@@ -284,6 +293,15 @@ impl Request<'_> {
         );
         Ok(())
     }
+}
+
+/// Before anybody is told of the container.
+fn record_init(slot: &mut Slot, state: &mut State) -> Result<()> {
+    state.created = log::rfc3339_nanos(SystemTime::now());
+    slot.save(state)?;
+    ensure!(!slot.is_deleted(), "the record has no effect any more");
+    timings::step(|| "write the record".to_string());
+    Ok(())
 }
 
 /// `None` if systemd is not wanted, or is out of reach and nothing needs it.

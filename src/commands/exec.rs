@@ -12,7 +12,7 @@ use super::create::{Sockets, check_preserved, listen_fds, write_pid_file};
 use crate::argv;
 use crate::bundle::{Bundle, values};
 use crate::cgroup::Cgroup;
-use crate::container::{Container, Status, Store, is_exiting};
+use crate::container::{Container, Status, Store};
 use crate::fault::{self, Coded, coded};
 use crate::flags;
 use crate::host::Host;
@@ -40,7 +40,7 @@ pub fn run(args: &flags::Exec, store: &Store) -> Result<i32> {
 fn explain(container: &Container, error: Error) -> Error {
     const MOMENT: Duration = Duration::from_millis(50);
     let ended = match container.init() {
-        Ok(Some(init)) => is_exiting(container.state.pid) || patience::ends_within(&init, MOMENT),
+        Ok(Some(init)) => container.is_exiting() || patience::ends_within(&init, MOMENT),
         init => init.is_ok(),
     };
     match ended {
@@ -75,6 +75,7 @@ fn join(args: &flags::Exec, container: &Container, init: OwnedFd) -> Result<i32>
             .context("process.execCPUAffinity.initial: go to these processors")?;
     }
     raise_own_limits(&plan);
+    let at_once = starts_at_once(args, &plan);
     let launch = |state: &mut _| {
         let unit = container.state.unit.as_ref().zip(cgroup.as_ref());
         let launch = Launch {
@@ -84,11 +85,15 @@ fn join(args: &flags::Exec, container: &Container, init: OwnedFd) -> Result<i32>
             state,
             target: Some(target),
             attachable: unit.is_some(),
-            at_once: at_once(args, &plan),
+            at_once,
         };
-        let born = launch.begin(cgroup.as_ref())?;
+        let mut born = launch.begin(cgroup.as_ref())?;
         if let Some((unit, cgroup)) = unit.filter(|_| born.outside) {
             unit.attach(below_scope(container, cgroup)?, born.init.pid)?;
+        }
+        born.release(cgroup.as_ref())?;
+        if at_once {
+            born.start_at_once()?;
         }
         born.see_through(cgroup.as_ref())
     };
@@ -100,7 +105,7 @@ fn join(args: &flags::Exec, container: &Container, init: OwnedFd) -> Result<i32>
 }
 
 /// Nobody has to learn of it between its being ready and its start.
-fn at_once(args: &flags::Exec, plan: &Plan) -> bool {
+fn starts_at_once(args: &flags::Exec, plan: &Plan) -> bool {
     args.pid_file.is_none() && args.pidfd_socket.is_none() && plan.process.terminal.is_none()
 }
 

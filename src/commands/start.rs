@@ -74,14 +74,13 @@ const MOMENT: Duration = Duration::from_millis(100);
 /// A filter may kill for the very call that executes the program, which no process can tell any more. Who has no memory
 /// left is ending (proc_pid_exe(5)); how, is to be read while nobody has waited for it.
 fn check_survival(container: &Container, init: &OwnedFd) -> Result<()> {
-    let process = format!("/proc/{}", container.state.pid);
+    let exe = format!("/proc/{}/exe", container.state.pid);
     let gone = |error: std::io::Error| error.kind() == ErrorKind::NotFound;
-    if !std::fs::read_link(format!("{process}/exe")).is_err_and(gone) {
+    if !std::fs::read_link(exe).is_err_and(gone) {
         return Ok(());
     }
     patience::ends_within(init, MOMENT);
-    let stat = std::fs::read_to_string(format!("{process}/stat")).unwrap_or_default();
-    match exit_status(&stat, container.state.start_time).map(|status| status & 0x7f) {
+    match container.exit_status().map(|status| status & 0x7f) {
         Some(libc::SIGSYS) => bail!(coded("seccomp-killed", FILTERED)),
         _ => Ok(()),
     }
@@ -98,8 +97,7 @@ fn stopped(container: &Container) -> Coded {
     if let Some(cgroup) = cgroup.filter(|cgroup| cgroup.oom_kills() > 0) {
         return coded("oom-killed", format!("{what}: {}", cgroup.out_of_memory()));
     }
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", container.state.pid));
-    let ended = ended(&stat.unwrap_or_default(), container.state.start_time);
+    let ended = container.exit_status().map(ended);
     let ended = ended.map_or_else(String::new, |ended| format!(": its init {ended}"));
     coded(
         "container-state",
@@ -107,21 +105,11 @@ fn stopped(container: &Container) -> Coded {
     )
 }
 
-pub fn ended(stat: &str, start_time: u64) -> Option<String> {
-    let status = exit_status(stat, start_time)?;
-    Some(match status & 0x7f {
+fn ended(status: i32) -> String {
+    match status & 0x7f {
         0 => format!("exited with status {}", status >> 8),
         signal => format!("was killed by signal {signal}"),
-    })
-}
-
-/// proc_pid_stat(5): the fields 3 (state), 22 (start time) and 52 (exit status) of one that has ended.
-fn exit_status(stat: &str, start_time: u64) -> Option<i32> {
-    let (_, fields) = stat.rsplit_once(") ")?;
-    let fields: Vec<&str> = fields.split_whitespace().collect();
-    let same = fields.get(19)?.parse() == Ok(start_time);
-    let status = fields.get(49)?.parse().ok()?;
-    (same && fields[0] == "Z").then_some(status)
+    }
 }
 
 /// runtime.md, "Lifecycle": after a hook has failed it goes on as for `delete`, with the poststop hooks.
@@ -150,21 +138,8 @@ mod tests {
     use super::ended;
 
     #[test]
-    fn the_end_of_a_process_nobody_has_waited_for_is_read() {
-        let stat = |state: &str, code: i32| {
-            let zeros = "0 ".repeat(18);
-            format!("7 (a) b) {state} {zeros}99 {}{code}\n", "0 ".repeat(29))
-        };
-        assert_eq!(
-            ended(&stat("Z", 3 << 8), 99).as_deref(),
-            Some("exited with status 3")
-        );
-        assert_eq!(
-            ended(&stat("Z", 9), 99).as_deref(),
-            Some("was killed by signal 9")
-        );
-        assert_eq!(ended(&stat("Z", 9), 98), None);
-        assert_eq!(ended(&stat("S", 9), 99), None);
-        assert_eq!(ended("", 0), None);
+    fn the_end_of_a_process_is_told() {
+        assert_eq!(ended(3 << 8), "exited with status 3");
+        assert_eq!(ended(9), "was killed by signal 9");
     }
 }

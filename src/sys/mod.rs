@@ -21,6 +21,7 @@ pub mod process;
 pub mod seccomp;
 pub mod since;
 pub mod socket;
+pub mod stat;
 pub mod tty;
 pub mod xattr;
 

@@ -91,3 +91,47 @@ fn a_relative_state_root_does() {
     assert_eq!(c.status(), "running");
     assert!(c.state_root().join(&c.id).exists());
 }
+
+/// Between its being made and its program it is the host's program in the host's root.
+#[test]
+fn nobody_joins_one_whose_program_does_not_run_yet() {
+    let mut c = bundle!().asks(&["pause"]);
+    for number in 0..1500 {
+        c = c.mount("tmpfs", "tmpfs", &format!("/m/{number}"), &[]);
+    }
+    let running = c.call_new("run", &[]).spawn();
+    let mut early = 0;
+    let joined = loop {
+        let output = c.call(&["exec", &c.id, "/payload", "exit", "7"]).finish();
+        let said = output.stderr();
+        early += u32::from(said.contains("that is being created"));
+        if !said.contains("does not exist") && !said.contains("that is being created") {
+            break output;
+        }
+    };
+    joined.exits(7).silent();
+    assert!(early > 0, "it was made before anybody looked");
+    assert_eq!(c.status(), "running");
+    c.delete(&["--force"]).ok();
+    running.wait().exits(128 + libc::SIGKILL);
+}
+
+#[test]
+fn one_that_is_being_made_can_be_deleted_by_force() {
+    let mut c = bundle!();
+    for number in 0..1500 {
+        c = c.mount("tmpfs", "tmpfs", &format!("/m/{number}"), &[]);
+    }
+    let running = c.call_new("run", &[]).spawn();
+    wait_until("it is being made", || {
+        c.call(&["state", &c.id])
+            .finish()
+            .stdout()
+            .contains("creating")
+    });
+    c.delete(&["--force"]).ok();
+    running
+        .wait()
+        .fails_with("deleted by another command while it was being created");
+    c.assert_gone();
+}

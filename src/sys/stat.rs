@@ -1,0 +1,103 @@
+//! proc_pid_stat(5): what the kernel tells of a process in one line.
+
+use super::read_text;
+
+/// PF_EXITING and PF_FORKNOEXEC of include/linux/sched.h.
+const EXITING: u64 = 0x4;
+const FORKED_ONLY: u64 = 0x40;
+
+pub struct Stat(String);
+
+impl Stat {
+    /// `None` if it is gone.
+    pub fn of(pid: i32) -> Option<Stat> {
+        read_text(format!("/proc/{pid}/stat")).ok().map(Stat::new)
+    }
+
+    pub fn new(line: String) -> Stat {
+        Stat(line)
+    }
+
+    /// As ps(1) shows it.
+    pub fn state(&self) -> Option<char> {
+        self.field(3)?.chars().next()
+    }
+
+    /// In clock ticks after boot.
+    pub fn start_time(&self) -> Option<u64> {
+        self.field(22)?.parse().ok()
+    }
+
+    /// Its namespaces are gone then, although it may have to wait for the others of its pid namespace.
+    pub fn is_exiting(&self) -> bool {
+        self.has(EXITING)
+    }
+
+    /// Whether it is still at the program of who has made it.
+    pub fn has_executed_nothing(&self) -> bool {
+        self.has(FORKED_ONLY)
+    }
+
+    /// As wait(2) tells it, of one that has ended and that nobody has waited for.
+    pub fn exit_status(&self) -> Option<i32> {
+        let status = self.field(52)?.parse().ok()?;
+        (self.state() == Some('Z')).then_some(status)
+    }
+
+    fn has(&self, flag: u64) -> bool {
+        let flags = self.field(9).and_then(|field| field.parse::<u64>().ok());
+        flags.is_some_and(|flags| flags & flag != 0)
+    }
+
+    /// By its number in the manual.
+    fn field(&self, number: usize) -> Option<&str> {
+        // The second, the name in parentheses, may contain anything.
+        let after = &self.0[self.0.rfind(')')? + 1..];
+        after.split_whitespace().nth(number - 3)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Stat;
+
+    #[test]
+    fn fields_are_found_behind_any_name() {
+        let zeros = |count| "0 ".repeat(count);
+        let stat = |state: &str, flags: u64| {
+            let text = format!(
+                "7 (a) b) {state} {}{flags} {}99 {}768\n",
+                zeros(5),
+                zeros(12),
+                zeros(29)
+            );
+            Stat::new(text)
+        };
+        let running = stat("R", 0x40);
+        assert_eq!(
+            (running.state(), running.start_time()),
+            (Some('R'), Some(99))
+        );
+        assert!(running.has_executed_nothing() && !running.is_exiting());
+        assert_eq!(running.exit_status(), None);
+        let ended = stat("Z", 0x4);
+        assert!(ended.is_exiting() && !ended.has_executed_nothing());
+        assert_eq!(ended.exit_status(), Some(3 << 8));
+        for text in ["", "7", "7 (a)", "7 (a) ", "7 (a) R 1 2"] {
+            let stat = Stat::new(text.to_string());
+            assert!(
+                stat.start_time().is_none() && stat.exit_status().is_none(),
+                "{text:?}"
+            );
+            assert!(!stat.is_exiting(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_kernel_writes_it_so() {
+        let own = Stat::of(std::process::id() as i32).unwrap();
+        assert!(own.start_time().is_some_and(|time| time > 0));
+        assert!(!own.is_exiting() && !own.has_executed_nothing());
+        assert!(Stat::of(i32::MAX).is_none());
+    }
+}
