@@ -74,6 +74,7 @@ pub struct Init {
     relay: Option<OwnedFd>,
     /// It was told to before it was ready, and is about to.
     starting: bool,
+    pub runs: bool,
     kept: bool,
 }
 
@@ -227,6 +228,7 @@ impl Init {
             channel,
             relay: None,
             starting: false,
+            runs: false,
             kept: false,
         }
     }
@@ -340,7 +342,9 @@ impl Init {
         match self.starting {
             true => see_program(&self.channel, state, debtor),
             false => start_over(&self.channel, state, debtor),
-        }
+        }?;
+        self.runs = true;
+        Ok(())
     }
 
     /// Not to be killed with this value: it has ended, or lives on without this process.

@@ -92,10 +92,15 @@ fn join(args: &flags::Exec, container: &Container, init: OwnedFd) -> Result<i32>
             unit.attach(below_scope(container, cgroup)?, born.init.pid)?;
         }
         born.release(cgroup.as_ref())?;
-        if at_once {
-            born.start_at_once()?;
+        if !at_once {
+            return born.see_through(cgroup.as_ref());
         }
-        born.see_through(cgroup.as_ref())
+        with_pid_file(args, born.init.pid, || {
+            born.start_at_once()?;
+            let mut process = born.see_through(cgroup.as_ref())?;
+            process.start(&container.state)?;
+            Ok(process)
+        })
     };
     if args.detach {
         detached(args, container, sockets, launch)
@@ -104,9 +109,9 @@ fn join(args: &flags::Exec, container: &Container, init: OwnedFd) -> Result<i32>
     }
 }
 
-/// Nobody has to learn of it between its being ready and its start.
+/// Nobody takes part in it between its being ready and its start.
 fn starts_at_once(args: &flags::Exec, plan: &Plan) -> bool {
-    args.pid_file.is_none() && args.pidfd_socket.is_none() && plan.process.terminal.is_none()
+    args.pidfd_socket.is_none() && plan.process.terminal.is_none()
 }
 
 /// In the container's user namespace nobody has the right to raise them; this process may have it, and its child inherits.
@@ -153,15 +158,20 @@ fn foreground(
     terminal::wait(process.pidfd.as_fd(), console, &signals)
 }
 
-/// The file first: if this process is killed between the two, nobody lives on whose number is not told.
 fn start(process: &mut Init, args: &flags::Exec, container: &Container) -> Result<()> {
+    if process.runs {
+        return Ok(());
+    }
+    with_pid_file(args, process.pid, || process.start(&container.state))
+}
+
+/// The file first: if this process is killed between the two, nobody lives on whose number is not told. What fails leaves none.
+fn with_pid_file<T>(args: &flags::Exec, pid: i32, start: impl FnOnce() -> Result<T>) -> Result<T> {
     let Some(file) = &args.pid_file else {
-        return process.start(&container.state);
+        return start();
     };
-    write_pid_file(file, process.pid)?;
-    process
-        .start(&container.state)
-        .inspect_err(|_| drop(std::fs::remove_file(file)))
+    write_pid_file(file, pid)?;
+    start().inspect_err(|_| drop(std::fs::remove_file(file)))
 }
 
 /// The init of a container that can be joined.
