@@ -5,7 +5,7 @@
 
 use crate::sandbox::confinement;
 use crate::support::trace::{Fault, Kind, Trace, trace};
-use crate::support::{Bundle, Call, holds_within, send, wait_until};
+use crate::support::{Bundle, Call, holds_within, seed, send, wait_until};
 use serde_json::json;
 use std::fs;
 use std::time::Duration;
@@ -22,7 +22,7 @@ pub fn sweep(process: usize, prepare: impl Fn() -> Call, judge: impl Fn(&Trace))
 fn sweep_with(kind: Kind, process: usize, prepare: impl Fn() -> Call, judge: impl Fn(&Trace)) {
     let all = std::env::var_os("COFFERDAM_TORTURE").is_some();
     let stride = if all { 1 } else { STRIDE };
-    let offset = std::process::id() as usize % stride;
+    let offset = seed() as usize % stride;
     // The first one always: a process that makes no call at all is none.
     for call in std::iter::once(0).chain((offset.max(1)..).step_by(stride)) {
         let fault = Fault {

@@ -3,7 +3,7 @@
 //!
 //! COFFERDAM_TORTURE=1 makes it a thousand rounds. COFFERDAM_SEED=N repeats a mixture that failed.
 
-use crate::support::{Bundle, Call, Output, Running, wait_until};
+use crate::support::{Bundle, Call, Chance, Output, Running, seed, wait_until};
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -197,27 +197,9 @@ const ANSWERS: [&str; 12] = [
     "was killed by signal 9",
 ];
 
-/// xorshift, which repeats itself for a seed.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 16) as usize % sides
-    }
-}
-
-fn seed() -> u64 {
-    let given = std::env::var("COFFERDAM_SEED").ok();
-    let now = || std::time::UNIX_EPOCH.elapsed().expect("a time").as_nanos() as u64;
-    given.and_then(|text| text.parse().ok()).unwrap_or_else(now) | 1
-}
-
-fn act(c: &Bundle, dir: &str, id: &str, dice: &mut Dice) -> Output {
+fn act(c: &Bundle, dir: &str, id: &str, chance: &mut Chance) -> Output {
     let call = |args: &[&str]| c.call(args).finish();
-    match dice.roll(11) {
+    match chance.below(11) {
         0..=3 => create(c, dir, id),
         4 | 5 => call(&["start", id]),
         6 => call(&["kill", id, "KILL"]),
@@ -232,17 +214,16 @@ fn act(c: &Bundle, dir: &str, id: &str, dice: &mut Dice) -> Output {
 fn a_mixture_of_commands_gives_right_answers_only() {
     let c = bundle!().asks(&["pause"]);
     let (seed, dir) = (seed(), c.path(""));
-    println!("COFFERDAM_SEED={seed}");
     let ids = bundles(&c, 4);
     let rounds = if is_torture() { 1000 } else { 30 };
     std::thread::scope(|threads| {
         for worker in 0..6 {
             let (c, ids, dir) = (&c, &ids, &dir);
             threads.spawn(move || {
-                let mut dice = Dice(seed.wrapping_mul(2 * worker + 3));
+                let mut chance = Chance::new(seed.wrapping_mul(2 * worker + 3));
                 for _ in 0..rounds {
-                    let id = &ids[dice.roll(ids.len())];
-                    let output = act(c, dir, id, &mut dice);
+                    let id = &ids[chance.below(ids.len())];
+                    let output = act(c, dir, id, &mut chance);
                     let said = output.stderr();
                     // One that has joined is killed with the container.
                     let right = [0, 128 + libc::SIGKILL].contains(&output.code())

@@ -1,31 +1,11 @@
 //! C50: configs that are valid, with values that nobody would think of, are run: whatever comes of it, the host is as it was.
-//! The seed is printed; COFFERDAM_SEED takes it again.
+//! COFFERDAM_SEED repeats them.
 
 use super::post::World;
 use super::ways::each_way;
-use crate::support::Bundle;
+use crate::support::{Bundle, Chance, seed};
 use serde_json::{Value, json};
 use std::fs;
-
-/// A generator of numbers by Marsaglia (xorshift64).
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, count: usize) -> usize {
-        for shift in [(13, true), (7, false), (17, true)] {
-            self.0 ^= match shift {
-                (by, true) => self.0 << by,
-                (by, false) => self.0 >> by,
-            };
-        }
-        (self.0 % count as u64) as usize
-    }
-
-    fn of(&mut self, list: &Value) -> Value {
-        let list = list.as_array().expect("a list");
-        list[self.below(list.len())].clone()
-    }
-}
 
 /// Values for fields. None of them asks for what is the host's own.
 fn fields() -> Vec<(&'static str, Value)> {
@@ -251,17 +231,13 @@ fn c50_odd_values_change_nothing_on_the_host() {
         Some(_) => 1000,
         None => 25,
     };
-    let seed = std::env::var("COFFERDAM_SEED").ok();
-    let seed = seed.map_or(u64::from(std::process::id()), |seed| {
-        seed.parse().expect("a seed")
-    });
-    println!("COFFERDAM_SEED={seed}");
+    let seed = seed();
     for mut c in each_way!() {
         c = c.asks(&["status CapEff"]).link("/etc/link", "/proc");
         fs::create_dir(c.path("source")).expect("mkdir");
         fs::write(c.path("source/file"), "text").expect("write");
         let mut world = World::new(&c);
-        let (base, mut chance, mut ran) = (c.spec.clone(), Chance(seed | 1 << 40), 0);
+        let (base, mut chance, mut ran) = (c.spec.clone(), Chance::new(seed), 0);
         for _ in 0..times {
             c.spec = base.clone();
             for _ in 0..=chance.below(4) {

@@ -3,7 +3,7 @@
 
 use super::post::World;
 use super::ways::each_way;
-use crate::support::{Bundle, Output, copy_program, exchange};
+use crate::support::{Bundle, Chance, Output, copy_program, exchange, seed};
 use serde_json::{Value, json};
 use std::ffi::CString;
 use std::fs;
@@ -44,12 +44,13 @@ pub fn race_by(
     run().ok();
     c.delete(&["--force"]).ok();
     let names = [first, second].map(|name| CString::new(c.path(name)).expect("a path"));
-    let over = AtomicBool::new(false);
+    let (over, seed) = (AtomicBool::new(false), seed());
     let (runs, good, exchanges) = std::thread::scope(|scope| {
         let swapper = scope.spawn(|| {
-            let mut count = 0;
+            let (mut count, mut chance) = (0, Chance::new(seed));
             while !over.load(Ordering::Relaxed) {
                 count += u32::from(exchange(&names));
+                pause(&mut chance);
             }
             count
         });
@@ -62,6 +63,16 @@ pub fn race_by(
     println!("{runs} runs, {good} containers, {exchanges} exchanges");
     assert!(runs > 1 && exchanges > 1, "no race: {runs} {exchanges}");
     world.assert_after(c, "a race");
+}
+
+/// Half of the exchanges follow at once, the others after up to a tenth of a millisecond, as the seed says; who runs when is up
+/// to the kernel.
+fn pause(chance: &mut Chance) {
+    let turns = match chance.below(2) {
+        0 => 0,
+        _ => 1 << chance.below(12),
+    };
+    (0..turns).for_each(|_| std::hint::spin_loop());
 }
 
 /// Also when the judge panics: the scope waits for its threads.

@@ -2,6 +2,7 @@
 //! usual it does not do in a weaker way. A command may fail, in good order; no attack may come of it, and nothing may be left.
 
 use crate::support::refused::{LOG, REFUSED};
+use crate::support::{SEED, seed};
 use std::fs;
 use std::process::Command;
 
@@ -51,7 +52,7 @@ fn what_is_refused_makes_no_attack_work() {
         return;
     }
     // Another one with each run.
-    let turn = std::process::id() as usize;
+    let turn = seed() as usize;
     let errno = [libc::ENOSYS, libc::EPERM][turn / CALLS.len() % 2];
     let (name, number) = CALLS[turn % CALLS.len()];
     attacks_without(name, number, errno, &SOME);
@@ -71,6 +72,7 @@ fn attacks_without(name: &str, number: i64, errno: i32, tests: &[&str]) {
         .args(["--skip", "attacks::delegated"])
         .env(REFUSED, format!("{number} {errno}"))
         .env(LOG, &log)
+        .env(SEED, seed().to_string())
         .env("TMPDIR", &dir)
         .env("RUST_BACKTRACE", "0")
         .env_remove("COFFERDAM_TORTURE")

@@ -7,6 +7,7 @@ mod skip;
 mod base;
 pub mod broker;
 mod call;
+mod chance;
 mod host;
 mod payload;
 pub mod refused;
@@ -14,6 +15,7 @@ pub mod terminal;
 pub mod trace;
 
 pub use call::{Call, Output, Running};
+pub use chance::{Chance, SEED, seed};
 pub use host::{
     cgroup_root, copy_program, exchange, has_controller, holds_within, node, send, wait_until,
 };
