@@ -206,7 +206,7 @@ impl Born<'_> {
 
     /// It starts as soon as it is ready.
     pub fn start_at_once(&self) -> Result<()> {
-        unless_ended(self.init.channel.send(Down::Start))
+        arrives(self.init.channel.send(Down::Start)).map(drop)
     }
 
     /// Sees it through to the point before its program.
@@ -238,7 +238,7 @@ impl Init {
         let namespace = clone::network_apart(own).context("make a network namespace")?;
         let sent = self.channel.send_network(namespace);
         timings::step(|| "make the network namespace".to_string());
-        unless_ended(sent)
+        arrives(sent).map(drop)
     }
 
     /// Takes the process that the relay has made in the relay's place. Both may speak, and one of them lives as long as it does not.
@@ -339,12 +339,14 @@ impl Init {
     /// `run`: init goes on to its program. Returns once that runs.
     pub fn start(&mut self, state: &State) -> Result<()> {
         let debtor = Debtor::new(self.pid, &self.pidfd, "start");
-        match self.starting {
-            true => see_program(&self.channel, state, debtor),
-            false => start_over(&self.channel, state, debtor),
-        }?;
-        self.runs = true;
-        Ok(())
+        self.runs = match self.starting {
+            true => see_program(&self.channel, state, debtor).map(|()| true)?,
+            false => start_over(&self.channel, state, debtor)?,
+        };
+        match self.runs {
+            true => Ok(()),
+            false => Err(self.death(None, anyhow!("container init ended instead of starting"))),
+        }
     }
 
     /// Not to be killed with this value: it has ended, or lives on without this process.
@@ -384,11 +386,11 @@ impl Drop for Init {
     }
 }
 
-/// A word to an init that does not wait for it: one that has ended has said why.
-fn unless_ended(sent: Result<()>) -> Result<()> {
+/// Whether there is somebody who gets what was sent. One that has ended has said why, if it could.
+fn arrives(sent: Result<()>) -> Result<bool> {
     match sent.as_ref().err().and_then(sys::errno) {
-        Some(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
-        _ => sent,
+        Some(Errno::EPIPE | Errno::ECONNRESET) => Ok(false),
+        _ => sent.map(|()| true),
     }
 }
 
@@ -400,16 +402,19 @@ fn reap(process: &OwnedFd) -> i32 {
     }
 }
 
-/// Says start, over the launch's channel or the gate's, and waits for the program to run.
-pub fn start_over(channel: &ParentEnd, state: &State, init: Debtor) -> Result<()> {
-    channel.send(Down::Start)?;
+/// Says start, over the launch's channel or the gate's, and waits for the program to run. False if init is gone, or was
+/// started by another.
+pub fn start_over(channel: &ParentEnd, state: &State, init: Debtor) -> Result<bool> {
+    if !arrives(channel.send(Down::Start))? {
+        return Ok(false);
+    }
     match patience::next_word(channel, &init)? {
         Some(Up::Starting) => {}
         Some(Up::Failed(failure)) => bail!(failure),
-        None => bail!("cannot start an already running container"),
+        None => return Ok(false),
         Some(other) => bail!("unexpected {other:?} from the container's init"),
     }
-    see_program(channel, state, init)
+    see_program(channel, state, init).map(|()| true)
 }
 
 /// The connection closes on exec: its end without a word is success.
@@ -421,7 +426,7 @@ fn see_program(channel: &ParentEnd, state: &State, mut init: Debtor) -> Result<(
             None => return Ok(()),
             Some(Up::Listener(number, listener)) => {
                 notify::hand_over(state, (init.pid, init.pidfd), number, listener)?;
-                channel.send(Down::Go)?;
+                arrives(channel.send(Down::Go))?;
             }
             Some(Up::Failed(failure)) => bail!(failure),
             Some(other) => bail!("unexpected {other:?} from the container's init"),
@@ -466,14 +471,12 @@ fn explain_relay(failure: Coded, cgroup: Option<&Cgroup>) -> anyhow::Error {
 }
 
 fn set_oom_score(pid: i32, score: i32) -> Result<()> {
+    let file = format!("/proc/{pid}/oom_score_adj");
     let hint =
         || format!("process.oomScoreAdj: {score}: a value below one's own needs CAP_SYS_RESOURCE");
-    write_proc(&pid.to_string(), "oom_score_adj", &score.to_string()).with_context(hint)
-}
-
-fn write_proc(process: &str, file: &str, text: &str) -> Result<()> {
-    let path = Path::new("/proc").join(process).join(file);
-    sys::io(std::fs::write(&path, text)).with_context(|| format!("write {text:?} to {path:?}"))
+    sys::io(std::fs::write(&file, score.to_string()))
+        .with_context(|| format!("write \"{score}\" to {file:?}"))
+        .with_context(hint)
 }
 
 /// In a user namespace nobody has the right to raise them; the parent may have it. Init will lower the rest.

@@ -4,8 +4,7 @@ use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use anyhow::{Context, Error, Result, bail};
-use nix::errno::Errno;
+use anyhow::{Context, Result, bail};
 
 use super::delete;
 use crate::channel::ParentEnd;
@@ -13,7 +12,7 @@ use crate::container::{Container, Status, Store};
 use crate::fault::{Coded, coded};
 use crate::flags;
 use crate::patience::{self, Debtor};
-use crate::sys::{self, process};
+use crate::sys::process;
 use crate::{hooks, launch, log, timings};
 
 pub fn run(args: &flags::Start, store: &Store) -> Result<i32> {
@@ -23,15 +22,16 @@ pub fn run(args: &flags::Start, store: &Store) -> Result<i32> {
     let cgroup = container.cgroup()?;
     let mut debtor = Debtor::new(container.state.pid, &init, "start");
     debtor.cgroup = cgroup.as_ref();
-    let started = launch::start_over(&gate, &container.state, debtor)
-        .map_err(|error| explain(&container, &init, error));
+    let started = launch::start_over(&gate, &container.state, debtor);
     if started
         .as_ref()
         .is_err_and(|error| hooks::has_failed(error, "startContainer"))
     {
         destroy(&container);
     }
-    started?;
+    if !started? {
+        bail!(lost(&container, &init));
+    }
     check_survival(&container, &init)?;
     timings::step(|| "startContainer hooks, seccomp, exec".to_string());
     container.close_gate()?;
@@ -52,21 +52,22 @@ fn waiting(container: &Container) -> Result<(OwnedFd, ParentEnd)> {
             match container.gate() {
                 Ok(gate) => return Ok((init, ParentEnd::connected(gate))),
                 Err(_) if process::has_ended(&init) => bail!(stopped(container)),
-                Err(_) => "cannot start an already running container",
+                Err(_) => ALREADY_RUNNING,
             }
         }
     };
     bail!(coded("container-state", words))
 }
 
-/// One that was killed meanwhile leaves a connection without a peer.
-fn explain(container: &Container, init: &OwnedFd, error: Error) -> Error {
-    let lost = matches!(sys::errno(&error), Some(Errno::EPIPE | Errno::ECONNRESET));
-    match lost && patience::ends_within(init, MOMENT) {
-        true => stopped(container).into(),
-        false => error,
+/// A connection has no peer any more where init was killed meanwhile, and where it went to its program for another caller.
+fn lost(container: &Container, init: &OwnedFd) -> Coded {
+    match patience::ends_within(init, MOMENT) {
+        true => stopped(container),
+        false => coded("container-state", ALREADY_RUNNING),
     }
 }
+
+const ALREADY_RUNNING: &str = "cannot start an already running container";
 
 /// For what is about to end.
 const MOMENT: Duration = Duration::from_millis(100);

@@ -35,6 +35,22 @@ fn of_many_creators_of_one_id_one_wins_and_the_others_say_why() {
 }
 
 #[test]
+fn of_many_who_start_one_container_one_wins_and_the_others_say_why() {
+    let c = bundle!().asks(&["pause"]);
+    for _ in 0..if is_torture() { 100 } else { 10 } {
+        c.create().ok();
+        let calls: Vec<Running> = (0..16).map(|_| c.call(&["start", &c.id]).spawn()).collect();
+        let outputs: Vec<Output> = calls.into_iter().map(Running::wait).collect();
+        let (won, lost): (Vec<_>, Vec<_>) = outputs.into_iter().partition(|o| o.code() == 0);
+        assert_eq!(won.len(), 1);
+        for output in lost {
+            drop(output.fails_with("cannot start an already running container"));
+        }
+        c.delete(&["--force"]).ok();
+    }
+}
+
+#[test]
 fn many_short_processes_join_at_once() {
     let c = bundle!().asks(&["pause"]);
     c.up();
