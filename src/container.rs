@@ -30,6 +30,7 @@ use crate::plan::exec::Saved;
 use crate::plan::hooks::Hooks;
 use crate::plan::rdt::Groups;
 use crate::plan::seccomp::Notify;
+use crate::removal;
 use crate::sys::stat::Stat;
 use crate::sys::{self, process, socket};
 
@@ -169,7 +170,8 @@ impl Store {
             // Removed meanwhile; another may have the id.
             return self.find(id);
         }
-        let damaged = record.is_none() && (!text.is_empty() || claimed && dir.has(CGROUP));
+        let lost = || claimed && dir.has(CGROUP) && !removal::is_underway(&dir);
+        let damaged = record.is_none() && (!text.is_empty() || lost());
         let state = record.unwrap_or_else(|| without_record(&dir, id));
         let of_this_boot = state.boot_id.is_empty() || state.boot_id == boot_id()?;
         Ok(Container {

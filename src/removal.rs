@@ -65,6 +65,12 @@ pub fn alone(dir: &Directory) -> Result<Option<File>> {
     Ok(dir.is_there().then_some(lock))
 }
 
+/// Whether somebody removes it, who has taken the record away while its creator still adds to the rest.
+pub fn is_underway(dir: &Directory) -> bool {
+    let taken = |lock: File| matches!(lock.try_lock(), Err(TryLockError::WouldBlock));
+    dir.reopen().is_ok_and(taken) || !dir.is_there()
+}
+
 /// Whether this caller is the first to run the poststop hooks. They are run once, even if one of them ends the caller
 /// or deletes the container itself.
 pub fn begins_poststop(dir: &Directory) -> bool {

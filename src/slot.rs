@@ -6,7 +6,7 @@
 use std::fs::{DirBuilder, File};
 use std::io::{ErrorKind, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 use std::rc::Rc;
 
@@ -134,9 +134,10 @@ impl Slot {
     }
 
     /// Whether somebody deletes this container, or has done so. Who deletes says so before he reads the record, so
-    /// he knows what was recorded before this was asked.
+    /// he knows what was recorded before this was asked. That word goes after the record, as do all names as long as this
+    /// process adds others.
     pub fn is_deleted(&self) -> bool {
-        self.dir.has(DELETED) || !self.dir.is_there()
+        self.dir.has(DELETED) || self.records.metadata().is_ok_and(|meta| meta.nlink() == 0)
     }
 
     /// A deletion by somebody else is the cause of whatever has failed since.

@@ -88,17 +88,17 @@ fn meets_another(c: &Bundle, call: Call) -> Output {
     output
 }
 
-/// It waits at a poststop hook.
-fn waiting(c: Bundle) -> Bundle {
+/// It waits at a hook.
+fn waiting(c: Bundle, hook: &str) -> Bundle {
     let (runs, ends) = (c.path("runs"), c.path("ends"));
     let line = format!("echo > {runs}; until test -e {ends}; do sleep 0.01; done");
-    let hook = json!({"path": "/bin/sh", "args": ["sh", "-c", line]});
-    c.push("/hooks/poststop", hook)
+    let command = json!({"path": "/bin/sh", "args": ["sh", "-c", line]});
+    c.push(&format!("/hooks/{hook}"), command)
 }
 
 #[test]
 fn the_id_of_a_deleted_one_is_taken_while_another_removes_it() {
-    let c = waiting(bundle!().asks(&["exit 0"]));
+    let c = waiting(bundle!().asks(&["exit 0"]), "poststop");
     c.up();
     c.wait_stopped();
     meets_another(&c, c.call(&["delete", &c.id])).ok();
@@ -106,9 +106,37 @@ fn the_id_of_a_deleted_one_is_taken_while_another_removes_it() {
 
 #[test]
 fn the_id_of_a_failed_create_is_taken_while_another_removes_it() {
-    let c = waiting(bundle!());
+    let c = waiting(bundle!(), "poststop");
     let file = ["--pid-file", "/no/such/directory/pid"];
     meets_another(&c, c.call_new("create", &file)).fails();
+}
+
+/// As by who takes the names away while its creator, whom it waits for, adds others.
+#[test]
+fn a_creator_whose_record_is_gone_makes_no_container() {
+    let c = waiting(bundle!().asks(&["pause"]), "createRuntime");
+    let create = c.call_new("create", &[]).spawn();
+    wait_until("the hook runs", || c.dir.join("runs").exists());
+    fs::remove_file(c.state_root().join(&c.id).join("state")).expect("remove");
+    fs::write(c.path("ends"), "").expect("write");
+    create.wait().fails_with("deleted by another command");
+    c.assert_gone();
+}
+
+#[test]
+fn one_that_is_being_removed_is_not_called_damaged() {
+    let c = bundle!().asks(&["pause"]);
+    c.create().ok();
+    let place = c.state_root().join(&c.id);
+    let another = File::open(&place).expect("the container's directory");
+    another.try_lock().expect("lock the directory");
+    let record = fs::read(place.join("state")).expect("read");
+    fs::remove_file(place.join("state")).expect("remove");
+    assert_eq!(c.status(), "stopped");
+    drop(another);
+    c.call(&["state", &c.id]).finish().fails_with("is damaged");
+    fs::write(place.join("state"), record).expect("write");
+    assert_eq!(c.status(), "created");
 }
 
 /// Bundles that share the root file system, each with a cgroup by the name of its id.
