@@ -37,7 +37,7 @@ export RUSTUP_HOME ?= $(USER_HOME)/.rustup
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test test-cli torture soak oracle control integration integration-nightly conformance fuzz lint-deps bench order install uninstall clean
+.PHONY: help setup build run test test-cli torture stress soak oracle control integration integration-nightly conformance fuzz lint-deps bench order install uninstall clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -75,6 +75,10 @@ torture: setup ## have each system call be the last, fail, meet a full disk; hav
 	COFFERDAM_TORTURE=1 cargo test --locked --test main -- \
 		killed:: records:: shortages:: systemd::a_job_whose_end together:: attacks::races attacks::places attacks::joining \
 		attacks::descriptors attacks::refused attacks::odd_values --nocapture
+
+stress: setup ## sixteen workers call random verbs on eight containers until a thousand were created
+	@$(call install_packages,$(TEST_PACKAGES))
+	COFFERDAM_TORTURE=1 cargo test --locked --test main together::a_mixture -- --nocapture
 
 soak: setup ## one container a second for MINUTES=10 minutes: nothing of the host grows
 	@$(call install_packages,$(TEST_PACKAGES))

@@ -55,7 +55,7 @@ fn nothing_grows() {
     lasting.delete(&["--force"]).ok();
     running.wait();
     let growth = growth(&samples);
-    let report = report(&samples, &growth, &mut times);
+    let report = report(&samples, &growth, &times);
     eprint!("{report}");
     for ((name, limit), grown) in LIMITS.iter().zip(growth) {
         assert!(grown <= *limit, "{name} have grown by {grown}\n{report}");
@@ -145,16 +145,18 @@ fn growth(samples: &[Sample]) -> Vec<i64> {
     (0..LIMITS.len()).map(grown).collect()
 }
 
-fn report(samples: &[Sample], growth: &[i64], times: &mut [[Duration; 2]]) -> String {
+pub fn spread(mut times: Vec<Duration>) -> String {
+    times.sort();
+    let at = |percent| times.get(times.len() * percent / 100).copied();
+    let [median, most] = [50, 99].map(|percent| at(percent).unwrap_or_default());
+    format!("median {median:.1?}, 99 of 100 within {most:.1?}")
+}
+
+fn report(samples: &[Sample], growth: &[i64], times: &[[Duration; 2]]) -> String {
     let mut text = format!("{} lifecycles\n", samples.len());
     for (index, what) in ["lifecycle and exec", "state"].iter().enumerate() {
-        times.sort_by_key(|pair| pair[index]);
-        let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize][index];
-        let (median, most) = (at(0.5), at(0.99));
-        let _ = writeln!(
-            text,
-            "{what}: median {median:.1?}, 99 of 100 within {most:.1?}"
-        );
+        let times = times.iter().map(|pair| pair[index]).collect();
+        let _ = writeln!(text, "{what}: {}", spread(times));
     }
     for (index, (name, limit)) in LIMITS.iter().enumerate() {
         let values = samples.iter().map(|sample| sample[index]);

@@ -1,14 +1,15 @@
 //! Many commands at once: on one id, on a few, in one container. Each gives one of the answers that are right whatever
 //! the others do, and in the end nothing is left.
 //!
-//! COFFERDAM_TORTURE=1 makes it a thousand rounds. COFFERDAM_SEED=N repeats a mixture that failed.
+//! COFFERDAM_TORTURE=1 makes it a thousand rounds, or containers. COFFERDAM_SEED=N repeats a mixture that failed.
 
+use crate::soak::spread;
 use crate::support::{Bundle, Call, Chance, Output, Running, seed, wait_until};
 use serde_json::{Value, json};
 use std::fs::{self, File};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn is_torture() -> bool {
     std::env::var_os("COFFERDAM_TORTURE").is_some()
@@ -241,46 +242,77 @@ const ANSWERS: [&str; 12] = [
     "was killed by signal 9",
 ];
 
-fn act(c: &Bundle, dir: &str, id: &str, chance: &mut Chance) -> Output {
-    let call = |args: &[&str]| c.call(args).finish();
-    match chance.below(11) {
-        0..=3 => create(c, dir, id),
-        4 | 5 => call(&["start", id]),
-        6 => call(&["kill", id, "KILL"]),
-        7 => call(&["delete", id]),
-        8 => call(&["delete", "--force", id]),
-        9 => call(&["exec", id, "/payload", "exit", "0"]),
-        _ => call(&["state", id]),
+/// Any command on any of the containers; its verb, and how long it took.
+fn act(c: &Bundle, ids: &[String], chance: &mut Chance) -> (&'static str, Duration, Output) {
+    let id = &ids[chance.below(ids.len())];
+    let bundle = c.path(id);
+    let (verb, words): (_, &[&str]) = match chance.below(12) {
+        0..=3 => ("create", &["--bundle", &bundle, id]),
+        4 | 5 => ("start", &[id]),
+        6 => ("kill", &[id, "KILL"]),
+        7 => ("delete", &[id]),
+        8 => ("delete", &["--force", id]),
+        9 => ("exec", &[id, "/payload", "exit", "0"]),
+        10 => ("list", &[]),
+        _ => ("state", &[id]),
+    };
+    let begin = Instant::now();
+    let output = c.call(&[&[verb], words].concat()).finish();
+    (verb, begin.elapsed(), output)
+}
+
+/// Until all workers together have created so many. Gives how long each command took.
+fn work(
+    c: &Bundle,
+    ids: &[String],
+    mut chance: Chance,
+    (created, enough): (&AtomicUsize, usize),
+) -> Vec<(&'static str, Duration)> {
+    let mut commands = vec![];
+    while created.load(Ordering::SeqCst) < enough {
+        assert!(commands.len() < enough * 50, "hardly anything is created");
+        let (verb, time, output) = act(c, ids, &mut chance);
+        let said = output.stderr();
+        // One that has joined is killed with the container.
+        let right = [0, 128 + libc::SIGKILL].contains(&output.code())
+            || ANSWERS.iter().any(|answer| said.contains(answer));
+        assert!(right, "{}", output.describe());
+        if verb == "create" && output.code() == 0 {
+            created.fetch_add(1, Ordering::SeqCst);
+        }
+        commands.push((verb, time));
     }
+    commands
 }
 
 #[test]
 fn a_mixture_of_commands_gives_right_answers_only() {
     let c = bundle!().asks(&["pause"]);
-    let (seed, dir) = (seed(), c.path(""));
-    let ids = bundles(&c, 4);
-    let rounds = if is_torture() { 1000 } else { 30 };
-    std::thread::scope(|threads| {
-        for worker in 0..6 {
-            let (c, ids, dir) = (&c, &ids, &dir);
-            threads.spawn(move || {
-                let mut chance = Chance::new(seed.wrapping_mul(2 * worker + 3));
-                for _ in 0..rounds {
-                    let id = &ids[chance.below(ids.len())];
-                    let output = act(c, dir, id, &mut chance);
-                    let said = output.stderr();
-                    // One that has joined is killed with the container.
-                    let right = [0, 128 + libc::SIGKILL].contains(&output.code())
-                        || ANSWERS.iter().any(|answer| said.contains(answer));
-                    assert!(right, "{}", output.describe());
-                }
-            });
-        }
+    let (workers, containers, enough) = if is_torture() {
+        (16, 8, 1000)
+    } else {
+        (6, 4, 20)
+    };
+    let (seed, ids, created) = (seed(), bundles(&c, containers), AtomicUsize::new(0));
+    let commands: Vec<_> = std::thread::scope(|threads| {
+        let begin = |worker: u64| {
+            let chance = Chance::new(seed.wrapping_mul(2 * worker + 3));
+            threads.spawn(|| work(&c, &ids, chance, (&created, enough)))
+        };
+        let running: Vec<_> = (0..workers).map(begin).collect();
+        let done = running.into_iter().map(|worker| worker.join());
+        done.flat_map(|commands| commands.expect("a worker"))
+            .collect()
     });
+    let states = commands.iter().filter(|(verb, _)| *verb == "state");
+    let times = spread(states.map(|(_, time)| *time).collect());
+    let (count, created) = (commands.len(), created.into_inner());
+    println!("{workers} workers, {count} commands, {created} lifecycles; state: {times}");
     for id in &ids {
         c.call(&["delete", "--force", id]).finish().ok();
-        assert!(!c.state_root().join(id).exists(), "{id}");
         let cgroup = c.cgroup().with_file_name(id);
         wait_until("the cgroup is gone", || !cgroup.exists());
     }
+    let left: Vec<_> = fs::read_dir(c.state_root()).expect("read").collect();
+    assert!(left.is_empty(), "{left:?}");
 }
