@@ -300,12 +300,6 @@ impl Container {
         Cgroup::open(Path::new(path), inode, self.state.unit.as_ref())
     }
 
-    /// Whether a cgroup that nobody has claimed may be what its creator has made: not one that another is about to go into.
-    pub fn may_have_made(&self, cgroup: &Path) -> Result<bool> {
-        let unclaimed = || Cgroup::at(cgroup).and_then(|cgroup| cgroup.claim());
-        Ok(unclaimed().unwrap_or(true) || self.is_being_created()?)
-    }
-
     /// What was kept of the config: later changes to the bundle have no effect.
     pub fn saved(&self) -> Result<Saved> {
         let file = self.dir.path.join(CONFIG);
@@ -332,7 +326,7 @@ impl Container {
         }
     }
 
-    fn is_being_created(&self) -> Result<bool> {
+    pub fn is_being_created(&self) -> Result<bool> {
         let records = match self.dir.file(STATE, OFlag::O_RDONLY) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
             opened => {

@@ -42,6 +42,21 @@ impl Cgroup {
     }
 }
 
+pub fn program(error: Error) -> Error {
+    let hint = match sys::errno(&error) {
+        Some(Errno::EPERM) => {
+            "; give the caller CAP_BPF and CAP_NET_ADMIN, or CAP_SYS_ADMIN, in the initial user namespace"
+        }
+        Some(Errno::ENOSYS | Errno::EINVAL) => {
+            "; run Linux 4.15 or newer, built with CONFIG_CGROUP_BPF"
+        }
+        _ => "",
+    };
+    error.context(format!(
+        "linux.resources.devices: load the device program{hint}"
+    ))
+}
+
 /// A directory, or a file of one, that the caller was not allowed to make or write.
 pub fn refused(error: Error, path: &Path) -> Error {
     match sys::errno(&error) {

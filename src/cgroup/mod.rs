@@ -125,7 +125,7 @@ impl Cgroup {
         if let Some(program) = &plan.devices {
             bpf::load_device_program(program)
                 .and_then(|program| bpf::attach_device_program(self, program))
-                .map_err(explain_program)?;
+                .map_err(explain::program)?;
         }
         Ok(())
     }
@@ -348,7 +348,19 @@ impl AsFd for Cgroup {
     }
 }
 
+/// Another command may remove one that nobody has claimed yet.
 fn make(plan: &CgroupPlan) -> Result<Cgroup> {
+    const TRIES: usize = 10;
+    for _ in 1..TRIES {
+        match make_once(plan) {
+            Err(error) if is_gone(&error) => {}
+            made => return made,
+        }
+    }
+    make_once(plan)
+}
+
+fn make_once(plan: &CgroupPlan) -> Result<Cgroup> {
     check_path(&plan.mount, &plan.path)?;
     let (directory, existed) = tree::make(&plan.mount, &plan.path)?;
     let mut cgroup = Cgroup {
@@ -418,10 +430,13 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Whoever is born in a frozen cgroup, or below one, does not move; and nobody would notice.
+    /// Whoever is born in a frozen cgroup, or below one, does not move; and nobody would notice. One without the file is gone.
     fn check_thawed(&self) -> Result<()> {
+        let file = "cgroup.freeze";
+        let frozen = self.read(file)?.ok_or(Errno::ENOENT);
+        let frozen = named(frozen, || format!("{:?}: read {file}", self.path))?;
         ensure!(
-            !self.is_frozen()? && !self.has_event("frozen 1")?,
+            frozen.trim() != "1" && !self.has_event("frozen 1")?,
             "container's cgroup is unexpectedly frozen, or one above it is; write 0 to cgroup.freeze there, \
              or choose another linux.cgroupsPath"
         );
@@ -466,21 +481,6 @@ fn write_at(directory: &OwnedFd, file: &str, value: &str) -> Result<()> {
 /// The kernel says ENODEV for files of a cgroup that was removed while they were open.
 fn is_gone(error: &anyhow::Error) -> bool {
     matches!(sys::errno(error), Some(Errno::ENOENT | Errno::ENODEV))
-}
-
-fn explain_program(error: anyhow::Error) -> anyhow::Error {
-    let hint = match sys::errno(&error) {
-        Some(Errno::EPERM) => {
-            "; give the caller CAP_BPF and CAP_NET_ADMIN, or CAP_SYS_ADMIN, in the initial user namespace"
-        }
-        Some(Errno::ENOSYS | Errno::EINVAL) => {
-            "; run Linux 4.15 or newer, built with CONFIG_CGROUP_BPF"
-        }
-        _ => "",
-    };
-    error.context(format!(
-        "linux.resources.devices: load the device program{hint}"
-    ))
 }
 
 fn is_refusal(error: &anyhow::Error) -> bool {

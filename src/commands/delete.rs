@@ -168,10 +168,20 @@ fn remove_rest_of_cgroup(container: &Container) -> Result<()> {
             false => unit.forget(),
         };
         ended.unwrap_or_else(|error| log::warn(&format!("{error:#}")));
-    } else if container.state.pid == 0 && container.may_have_made(path)? {
-        std::fs::remove_dir(path).ok();
+    } else if container.state.pid == 0 {
+        remove_unclaimed(container, path)?;
     }
     tree::remove_made_above(path);
+    Ok(())
+}
+
+/// Not one that another is about to go into. It stays claimed until it is gone, for who claims it then sees that.
+fn remove_unclaimed(container: &Container, path: &Path) -> Result<()> {
+    let cgroup = Cgroup::at(path).ok();
+    let claim = |cgroup: &Cgroup| cgroup.claim().unwrap_or(true);
+    if cgroup.as_ref().is_none_or(claim) || container.is_being_created()? {
+        std::fs::remove_dir(path).ok();
+    }
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use crate::soak::spread;
 use crate::support::{Bundle, Call, Chance, Output, Running, seed, wait_until};
 use serde_json::{Value, json};
 use std::fs::{self, File};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -138,6 +139,39 @@ fn one_that_is_being_removed_is_not_called_damaged() {
     c.call(&["state", &c.id]).finish().fails_with("is damaged");
     fs::write(place.join("state"), record).expect("write");
     assert_eq!(c.status(), "created");
+}
+
+/// As `delete` does for one whose creator was killed before it said which cgroup it had made.
+fn remove_unclaimed(cgroup: &Path) {
+    let Ok(claim) = File::open(cgroup) else {
+        return;
+    };
+    if claim.try_lock().is_ok() {
+        // Who is in it already is left alone.
+        let _ = fs::remove_dir(cgroup);
+    }
+}
+
+#[test]
+fn a_cgroup_that_another_removes_is_made_again() {
+    let c = bundle!().asks(&["pause"]);
+    let (cgroup, mut chance) = (c.cgroup(), Chance::new(seed()));
+    let create_often = || {
+        for _ in 0..if is_torture() { 1000 } else { 50 } {
+            let output = c.create();
+            if output.code() != 0 {
+                output.fails_with("another container is being created in it");
+            }
+            c.delete(&["--force"]).ok();
+        }
+    };
+    std::thread::scope(|threads| {
+        let creator = threads.spawn(create_often);
+        while !creator.is_finished() {
+            remove_unclaimed(&cgroup);
+            sleep(Duration::from_micros(chance.below(200) as u64));
+        }
+    });
 }
 
 /// Bundles that share the root file system, each with a cgroup by the name of its id.
