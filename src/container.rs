@@ -326,6 +326,8 @@ impl Container {
         }
     }
 
+    /// To close the file ends what this process has locked of it (fcntl(2)), as by `seize`. That keeps off a creator who has no
+    /// record yet; so this must not be asked of a container without one, between its seizure and its removal.
     pub fn is_being_created(&self) -> Result<bool> {
         let records = match self.dir.file(STATE, OFlag::O_RDONLY) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
