@@ -5,8 +5,10 @@ use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
-use super::{check, io};
+use super::{check, errno, io, named, process, socket, tty};
 
 // libc declares some of these as c_int, which cannot hold them.
 pub const NEWTIME: u64 = 0x80;
@@ -108,10 +110,35 @@ pub fn own_network() -> Result<OwnedFd> {
 
 /// Makes a network namespace and comes back. The kernel takes longer over it than over all others together.
 pub fn network_apart(own: OwnedFd) -> Result<OwnedFd> {
-    unshare(NEWNET)?;
+    match unshare(NEWNET) {
+        Err(error) if matches!(errno(&error), Some(Errno::EPERM | Errno::ENOSYS)) => {
+            return network_of_another();
+        }
+        unshared => unshared?,
+    }
     let made = open_network();
     setns(own, NEWNET)?;
     made
+}
+
+/// For a sandbox that refuses unshare(2): from a process that is born in a new one.
+fn network_of_another() -> Result<OwnedFd> {
+    let (family, kind) = (AddressFamily::Unix, SockType::SeqPacket);
+    let made = socketpair(family, kind, None, SockFlag::SOCK_CLOEXEC);
+    let (here, there) = named(made, || "socketpair(AF_UNIX)".to_string())?;
+    match clone3(NEWNET, None)? {
+        Side::Child => {
+            let sent =
+                open_network().and_then(|network| socket::send(there, b"n", Some(network.as_fd())));
+            process::exit(i32::from(sent.is_err()))
+        }
+        Side::Parent { pidfd, .. } => {
+            drop(there);
+            let (_, network) = socket::receive(here, &mut [0])?;
+            tty::exit_code(pidfd)?;
+            network.context("the process that was born in it has ended early")
+        }
+    }
 }
 
 fn open_network() -> Result<OwnedFd> {

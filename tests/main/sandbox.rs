@@ -119,6 +119,20 @@ fn a_call_that_is_refused_changes_no_confinement() {
     }
 }
 
+/// As it may know one way to make namespaces, and not the other.
+#[test]
+fn without_unshare_a_container_has_a_network_of_its_own() {
+    let c = bundle!()
+        .without("/linux/namespaces", "type", "cgroup")
+        .asks(&["report", "mounts"]);
+    let expected = confinement(&c.run().ok());
+    for errno in [libc::EPERM, libc::ENOSYS] {
+        let call = c.call_new("run", &[]).without(libc::SYS_unshare, errno);
+        assert_eq!(confinement(&call.finish().ok()), expected);
+    }
+    assert_eq!(expected["namespaces of the host"][2], json!(false));
+}
+
 #[test]
 fn a_cgroup_tree_that_is_read_only_is_told() {
     let c = bundle!();
