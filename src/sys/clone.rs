@@ -4,11 +4,11 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
-use super::{check, errno, io, named, process, socket, tty};
+use super::{check, errno, io, named, process, read_text, socket, tty};
 
 // libc declares some of these as c_int, which cannot hold them.
 pub const NEWTIME: u64 = 0x80;
@@ -22,6 +22,18 @@ pub const NEWNET: u64 = 0x4000_0000;
 /// The new process becomes a sibling, so that the caller's parent can wait for it.
 pub const PARENT: u64 = 0x8000;
 const PIDFD: u64 = 0x1000;
+
+/// What the settings of their number call them.
+const LIMITED: [(u64, &str); 8] = [
+    (NEWUSER, "user"),
+    (NEWPID, "pid"),
+    (NEWNET, "net"),
+    (NEWNS, "mnt"),
+    (NEWIPC, "ipc"),
+    (NEWUTS, "uts"),
+    (NEWCGROUP, "cgroup"),
+    (NEWTIME, "time"),
+];
 const INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// Which side of clone3 returned.
@@ -53,7 +65,8 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd>) -> Result<Side> {
     // SAFETY: args lives through the call. Without CLONE_VM the child has its own copy of memory,
     // and as no other thread exists, no lock is held in that copy.
     let result = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of_val(&args)) };
-    let pid = check(result, || format!("clone3(flags {:#x})", args.flags))?;
+    let pid = check(result, || format!("clone3(flags {:#x})", args.flags))
+        .map_err(|error| explain(error, flags))?;
     if pid == 0 {
         return Ok(Side::Child);
     }
@@ -98,7 +111,30 @@ pub fn enter_time_namespace() -> Result<()> {
 pub fn unshare(flags: u64) -> Result<()> {
     // SAFETY: no pointers are passed.
     let result = unsafe { libc::syscall(libc::SYS_unshare, flags) };
-    check(result, || format!("unshare({flags:#x})")).map(drop)
+    check(result, || format!("unshare({flags:#x})"))
+        .map(drop)
+        .map_err(|error| explain(error, flags))
+}
+
+/// namespaces(7): a user may have so many, and some kinds may not be nested deeper than 32.
+fn explain(error: Error, flags: u64) -> Error {
+    if errno(&error) != Some(Errno::ENOSPC) {
+        return error;
+    }
+    let asked = LIMITED.iter().filter(|(kind, _)| flags & kind != 0);
+    let limit = |name| read_text(format!("/proc/sys/user/max_{name}_namespaces"));
+    let value = |name| limit(name).map_or("?".to_string(), |text| text.trim().to_string());
+    let mut limits: Vec<_> = asked.map(|(_, name)| (name, value(name))).collect();
+    if limits.iter().any(|(_, value)| value == "0") {
+        limits.retain(|(_, value)| value == "0");
+    }
+    let list = limits
+        .iter()
+        .map(|(name, value)| format!("max_{name}_namespaces is {value}"));
+    let list = list.collect::<Vec<_>>().join(", ");
+    error.context(format!(
+        "as many namespaces as /proc/sys/user allows: {list}; raise the limit, or nest fewer than 32"
+    ))
 }
 
 /// This process's network namespace, if it may come back to it: not if that belongs to another user namespace.

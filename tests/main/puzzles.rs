@@ -92,6 +92,29 @@ fn a_user_namespace_that_has_given_up_groups_is_enough() {
 }
 
 #[test]
+fn namespaces_that_are_used_up_name_their_setting() {
+    let c = bundle!()
+        .remove("/linux/resources")
+        .remove("/linux/cgroupsPath");
+    for kind in ["net", "pid", "mnt", "ipc", "uts", "cgroup"] {
+        let setting = format!("max_{kind}_namespaces");
+        let none = format!("echo 0 >/proc/sys/user/{setting} && exec \"$0\" \"$@\"");
+        let script = format!("unshare -Urm sh -c '{none}' \"$0\" \"$@\"; exit $?; exec \"$0\"");
+        let line = line_of(&c, |call| call.through_shell(&script));
+        let words = format!("as many namespaces as /proc/sys/user allows: {setting} is 0: ");
+        assert!(text(&line).contains(&words), "{line}");
+        assert_eq!(line["errno"], "ENOSPC", "{line}");
+        assert_eq!(line["hint"], "raise the limit, or nest fewer than 32");
+    }
+    // Some are made by other calls, for who may, and their limits may be higher.
+    let value = std::fs::read_to_string("/proc/sys/user/max_net_namespaces").expect("read");
+    let full = |call: Call| call.setup(|| answer(libc::SYS_unshare, libc::ENOSPC));
+    let line = line_of(&c, full);
+    let words = format!("max_net_namespaces is {}: unshare(", value.trim());
+    assert!(text(&line).contains(&words), "{line}");
+}
+
+#[test]
 fn groups_that_are_not_mapped_are_named_with_the_question() {
     let map = json!([{"containerID": 0, "hostID": 70_000, "size": 10}]);
     let c = bundle!()
