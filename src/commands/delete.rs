@@ -3,7 +3,8 @@
 use anyhow::{Context, Error, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
-use std::os::fd::OwnedFd;
+use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 use crate::cgroup::{Cgroup, tree};
@@ -12,7 +13,7 @@ use crate::directory::Directory;
 use crate::fault::{self, coded};
 use crate::flags;
 use crate::removal::{self, begins_poststop};
-use crate::sys::{self, process};
+use crate::sys::{self, named, path, process};
 use crate::{hooks, intelrdt, log, patience, timings};
 
 pub fn run(args: &flags::Delete, store: &Store) -> Result<i32> {
@@ -216,11 +217,21 @@ pub fn run_poststop_hooks(dir: &Directory, state: &State) {
     }
 }
 
-/// After the last process: without a mount namespace nobody else would.
+/// After the last process: without a mount namespace nobody else would. Links that the container has put in the way lead to
+/// nothing outside of its root.
 pub fn unmount_in_place(state: &State) {
-    let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
     for target in state.mounts_in_place.iter().rev() {
         // What was not reached is not mounted.
-        umount2(target, flags).ok();
+        unmount(&state.rootfs, target).ok();
     }
+}
+
+fn unmount(rootfs: &Path, target: &Path) -> Result<()> {
+    let root = sys::io(File::open(rootfs))?;
+    let place = path::resolve(root, &Path::new("/").join(target.strip_prefix(rootfs)?))?;
+    // umount(2) takes no descriptor, but its name.
+    let name = format!("/proc/self/fd/{}", place.as_raw_fd());
+    named(umount2(name.as_str(), MntFlags::MNT_DETACH), || {
+        "umount".to_string()
+    })
 }

@@ -223,3 +223,31 @@ fn a_device_without_end_is_no_config() {
             .fails_with("and no config is that long");
     }
 }
+
+/// Without a mount namespace its mounts are among those of the host, and its directories can be moved meanwhile.
+#[test]
+fn no_mount_of_the_host_is_taken_for_one_of_a_container_that_is_deleted() {
+    let c = bundle!()
+        .without("/linux/namespaces", "type", "mount")
+        .remove("/linux/maskedPaths")
+        .remove("/linux/readonlyPaths")
+        .with_tmpfs("host/place", 0)
+        .link("/link", "/linked")
+        .mount("tmpfs", "tmpfs", "/dir/place", &[])
+        .mount("tmpfs", "tmpfs", "/link", &[])
+        .asks(&["pause"]);
+    let (host, moved) = (c.path("host"), c.path("rootfs/moved"));
+    c.create().ok();
+    fs::rename(c.path("rootfs/dir"), &moved).expect("rename");
+    symlink(&host, c.path("rootfs/dir")).expect("symlink");
+    c.delete(&["--force"]).ok();
+    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    let is_mounted = |path: &str| mounts.contains(&format!(" {path} "));
+    let own = format!("{moved}/place");
+    let found =
+        [&format!("{host}/place"), &own, &c.path("rootfs/linked")].map(|path| is_mounted(path));
+    let path = std::ffi::CString::new(own).expect("a path");
+    // SAFETY: the path is a C string that outlives the call.
+    let unmounted = unsafe { libc::umount(path.as_ptr()) };
+    assert_eq!((found, unmounted), ([true, true, false], 0));
+}
