@@ -2,7 +2,7 @@
 
 use super::post::World;
 use super::ways::USER;
-use crate::support::{Bundle, binary, cgroup_root, copy_program};
+use crate::support::{Bundle, cgroup_root};
 use serde_json::json;
 use std::fs;
 use std::os::unix::fs::chown;
@@ -30,23 +30,18 @@ impl Delegated {
                 chown(dir.join(file), Some(USER), Some(USER)).expect("chown");
             }
         }
-        let program = c.dir.join(binary().file_name().expect("a name"));
-        copy_program(&binary(), &program);
         Delegated { dir, path }
     }
 
-    /// Runs the bundle as the user, from the cgroup.
+    /// Runs the bundle as the user, from the cgroup, into which only root can put a process.
     fn run(&self, c: &Bundle) -> crate::support::Output {
-        let program = c.dir.join(binary().file_name().expect("a name"));
-        c.give("", USER);
         let procs = self.dir.join("caller/cgroup.procs");
         let script = format!(
             "echo $$ >{} && exec setpriv --reuid {USER} --regid {USER} --clear-groups \"$0\" \"$@\"",
             in_the_view(&procs).display()
         );
-        let call = c.call_new("run", &[]);
-        c.give("config.json", USER);
-        call.program(&program).through_shell(&script).finish()
+        let call = c.call_new("run", &[]).by_user(0);
+        call.through_shell(&script).finish()
     }
 }
 
@@ -71,11 +66,7 @@ impl Drop for Delegated {
 
 /// As `spec --rootless` writes it.
 fn of_the_user(c: Bundle, cgroup: &Delegated) -> Bundle {
-    let map = json!([{"containerID": 0, "hostID": USER, "size": 1}]);
-    c.push("/linux/namespaces", json!({"type": "user"}))
-        .set("/linux/uidMappings", map.clone())
-        .set("/linux/gidMappings", map)
-        .remove("/linux/resources")
+    c.of_user(USER)
         .set(
             "/linux/cgroupsPath",
             json!(format!("{}/container", cgroup.path)),

@@ -68,8 +68,6 @@ fn attacks_without(name: &str, number: i64, errno: i32, tests: &[&str]) {
     let output = Command::new(program)
         .args(tests)
         .args(["--test-threads=2", "--skip", "attacks::refused"])
-        // Its records are of a user whose cgroups go with the test: nobody could delete them afterwards.
-        .args(["--skip", "attacks::delegated"])
         .env(REFUSED, format!("{number} {errno}"))
         .env(LOG, &log)
         .env(SEED, seed().to_string())
