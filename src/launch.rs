@@ -250,7 +250,8 @@ impl Init {
             Some(Up::Failed(failure)) => return Err(explain_relay(failure, cgroup)),
             Some(other) => bail!("unexpected {other:?} from the process that joins the namespaces"),
             None => {
-                return Err(self.death(None, anyhow!("joining the namespaces ended early")));
+                let error = coded("killed", "joining the namespaces ended early");
+                return Err(self.death(None, error.into()));
             }
         };
         // A child of this process, as the relay was: its number is nobody else's before it is reaped.
@@ -402,8 +403,7 @@ fn reap(process: &OwnedFd) -> i32 {
     }
 }
 
-/// Says start, over the launch's channel or the gate's, and waits for the program to run. False if init is gone, or was
-/// started by another.
+/// Says start, over the launch's channel or the gate's, and waits for the program. False if init is gone, or started by another.
 pub fn start_over(channel: &ParentEnd, state: &State, init: Debtor) -> Result<bool> {
     if !arrives(channel.send(Down::Start))? {
         return Ok(false);

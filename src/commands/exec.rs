@@ -29,18 +29,18 @@ pub fn run(args: &flags::Exec, store: &Store) -> Result<i32> {
     let container = store.find(&args.id)?;
     let init = living(&container, args.ignore_paused)?;
     timings::step(|| "find the container".to_string());
-    let coded = |error: &Error| fault::code(error).is_some();
-    join(args, &container, init).map_err(|error| match coded(&error) {
-        true => error,
-        false => explain(&container, error),
+    join(args, &container, init).map_err(|error| match fault::code(&error) {
+        None => explain(&container, error, Duration::from_millis(50)),
+        // Who was killed with the others may be the first of them to end.
+        Some("killed") => explain(&container, error, Duration::from_secs(1)),
+        Some(_) => error,
     })
 }
 
 /// One that ends meanwhile fails any step, in words that say nothing of the cause.
-fn explain(container: &Container, error: Error) -> Error {
-    const MOMENT: Duration = Duration::from_millis(50);
+fn explain(container: &Container, error: Error, moment: Duration) -> Error {
     let ended = match container.init() {
-        Ok(Some(init)) => container.is_exiting() || patience::ends_within(&init, MOMENT),
+        Ok(Some(init)) => container.is_exiting() || patience::ends_within(&init, moment),
         init => init.is_ok(),
     };
     match ended {

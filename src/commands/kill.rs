@@ -4,13 +4,14 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 use super::{delete, ps};
 use crate::container::{Container, Status, Store, not_running};
 use crate::flags;
 use crate::patience;
-use crate::sys::process;
+use crate::sys::{self, process};
 
 /// How long to wait for the end of what was killed, so that `state` says stopped; the caller may be in a hurry.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -37,7 +38,11 @@ fn kill(container: &Container, signal: i32, all: bool) -> Result<()> {
         None
     } else {
         let init = init.with_context(not_running)?;
-        process::pidfd_send_signal(&init, signal)?;
+        match process::pidfd_send_signal(&init, signal) {
+            // It has ended since.
+            Err(error) if sys::errno(&error) == Some(Errno::ESRCH) => bail!(not_running()),
+            sent => sent?,
+        }
         Some(init).filter(|_| signal == libc::SIGKILL)
     };
     if let Some(init) = killed {

@@ -226,7 +226,7 @@ fn a_device_without_end_is_no_config() {
 
 /// Without a mount namespace its mounts are among those of the host, and its directories can be moved meanwhile.
 #[test]
-fn no_mount_of_the_host_is_taken_for_one_of_a_container_that_is_deleted() {
+fn no_mount_of_the_host_is_taken_away_by_delete() {
     let c = bundle!()
         .without("/linux/namespaces", "type", "mount")
         .remove("/linux/maskedPaths")

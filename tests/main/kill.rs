@@ -66,6 +66,15 @@ fn kill_needs_a_living_container() {
 }
 
 #[test]
+fn one_that_ends_before_the_signal_comes_is_not_running() {
+    let c = bundle!().asks(&["pause"]);
+    c.up();
+    let call = c.call(&["kill", &c.id, "TERM"]);
+    let call = call.without(libc::SYS_pidfd_send_signal, libc::ESRCH);
+    call.finish().fails_with("container not running");
+}
+
+#[test]
 fn unknown_signals_are_refused() {
     let c = bundle!().asks(&["pause"]);
     c.up();

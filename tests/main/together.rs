@@ -37,7 +37,7 @@ fn of_many_creators_of_one_id_one_wins_and_the_others_say_why() {
 }
 
 #[test]
-fn of_many_who_start_one_container_one_wins_and_the_others_say_why() {
+fn of_many_who_start_one_one_wins_and_the_others_say_why() {
     let c = bundle!().asks(&["pause"]);
     for _ in 0..if is_torture() { 100 } else { 10 } {
         c.create().ok();
@@ -70,6 +70,24 @@ fn many_short_processes_join_at_once() {
     let left = || fs::read_to_string(&procs).expect("read").lines().count();
     wait_until("only init is left, and no zombie", || left() == 1);
     assert_eq!(c.status(), "running");
+}
+
+#[test]
+fn who_joins_one_that_is_killed_says_that_it_has_stopped() {
+    let c = bundle!().asks(&["pause"]);
+    let mut chance = Chance::new(seed());
+    for _ in 0..if is_torture() { 300 } else { 30 } {
+        c.up();
+        let exec = c.call(&["exec", &c.id, "/payload", "exit", "0"]).spawn();
+        sleep(Duration::from_micros(chance.below(4000) as u64));
+        c.kill("KILL").ok();
+        let output = exec.wait();
+        let said = output.stderr();
+        let right = [0, 128 + libc::SIGKILL].contains(&output.code())
+            || said.contains("cannot exec in a stopped container");
+        assert!(right, "{}", output.describe());
+        c.delete(&["--force"]).ok();
+    }
 }
 
 /// This command runs a hook that waits; meanwhile somebody else begins to remove the container.
