@@ -14,7 +14,7 @@ use crate::channel::{self, ChildEnd, Down, ParentEnd, Up};
 use crate::container::{State, Status, report};
 use crate::fault::{Coded, coded};
 use crate::host::Host;
-use crate::init::{self, Materials, Network};
+use crate::init::{self, Materials};
 use crate::patience::{self, Debtor};
 use crate::plan::Plan;
 use crate::plan::hooks::Hook;
@@ -22,6 +22,7 @@ use crate::plan::rdt::Groups;
 use crate::relay::{Target, relay};
 use crate::sys::clone::{self, Side};
 use crate::sys::{self, process, tty};
+use crate::way::Way;
 use crate::{hooks, idmap, intelrdt, joins, netdev, notify, timings, trees};
 
 /// What init is made from, and who is told about it.
@@ -50,18 +51,6 @@ pub struct Born<'a> {
     sender: Option<ChildEnd>,
     opener: Option<OwnedFd>,
     devices: Vec<netdev::Found<'a>>,
-}
-
-/// How init is made.
-struct Way {
-    /// By a process of its own, which joins namespaces first.
-    relayed: bool,
-    /// Until its parent has done something for it.
-    waits: bool,
-    outside: bool,
-    network: Network,
-    /// Where the parent comes back to, if it makes the network namespace meanwhile.
-    own_network: Option<OwnedFd>,
 }
 
 /// The container's init: ready, waiting for the word to start. Killed on drop unless kept.
@@ -140,49 +129,6 @@ impl<'a> Launch<'a> {
             devices,
         })
     }
-}
-
-impl Way {
-    fn new(plan: &Plan, enters: bool, joins: bool) -> Way {
-        Way {
-            relayed: enters || joins,
-            waits: joins || plan.namespaces.creates(clone::NEWUSER),
-            outside: false,
-            network: match plan.namespaces.creates(clone::NEWNET) {
-                true => Network::New,
-                false => Network::Settled,
-            },
-            own_network: None,
-        }
-    }
-
-    /// Where init need not wait for anything else, it does not wait for its network either, until it needs that.
-    fn clone(&mut self, plan: &Plan, cgroup: Option<&Cgroup>, attachable: bool) -> Result<Side> {
-        let own = plan.namespaces.at_the_clone();
-        let flags = if self.relayed { 0 } else { own };
-        if !self.waits && plan.namespaces.network_is_apart() {
-            self.own_network = clone::own_network().ok();
-        }
-        if self.own_network.is_some() {
-            self.network = Network::Coming;
-            let side = clone::clone3(flags & !clone::NEWNET, cgroup.map(AsFd::as_fd));
-            if !is_refused_but_attachable(&side, attachable) {
-                return side;
-            }
-            (self.own_network, self.network) = (None, Network::New);
-        }
-        let side = clone::clone3(flags, cgroup.map(AsFd::as_fd));
-        if !is_refused_but_attachable(&side, attachable) {
-            return side;
-        }
-        (self.outside, self.waits) = (true, true);
-        clone::clone3(flags, None)
-    }
-}
-
-fn is_refused_but_attachable(side: &Result<Side>, attachable: bool) -> bool {
-    let is_refusal = |error| matches!(sys::errno(error), Some(Errno::EACCES | Errno::EPERM));
-    attachable && side.as_ref().is_err_and(is_refusal)
 }
 
 impl Born<'_> {
@@ -479,13 +425,13 @@ fn set_oom_score(pid: i32, score: i32) -> Result<()> {
         .with_context(hint)
 }
 
-/// In a user namespace nobody has the right to raise them; the parent may have it. Init will lower the rest.
-fn raise_hard_limits(pid: i32, plan: &Plan) {
+/// In a user namespace nobody has the right to raise them; who makes the process may have it. It will lower the rest itself, and
+/// names the limit if this is refused.
+pub fn raise_hard_limits(pid: i32, plan: &Plan) {
     for limit in &plan.process.rlimits {
         if let Ok((soft, hard)) = process::prlimit(pid, limit.resource, None)
             && limit.hard > hard
         {
-            // If this is refused, init says so with the limit's name.
             process::prlimit(pid, limit.resource, Some((soft, limit.hard))).ok();
         }
     }

@@ -42,6 +42,7 @@ mod terminal;
 mod timings;
 mod trees;
 mod users;
+mod way;
 
 use std::io::Write;
 use std::path::PathBuf;

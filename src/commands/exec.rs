@@ -16,7 +16,7 @@ use crate::container::{Container, Status, Store};
 use crate::fault::{self, Coded, coded};
 use crate::flags;
 use crate::host::Host;
-use crate::launch::{Init, Launch};
+use crate::launch::{Init, Launch, raise_hard_limits};
 use crate::plan::Plan;
 use crate::plan::exec::{self, Changes, Saved};
 use crate::plan::namespaces::KINDS;
@@ -74,7 +74,8 @@ fn join(args: &flags::Exec, container: &Container, init: OwnedFd) -> Result<i32>
         process::set_affinity(initial)
             .context("process.execCPUAffinity.initial: go to these processors")?;
     }
-    raise_own_limits(&plan);
+    // Its child inherits them.
+    raise_hard_limits(0, &plan);
     let at_once = starts_at_once(args, &plan);
     let launch = |state: &mut _| {
         let unit = container.state.unit.as_ref().zip(cgroup.as_ref());
@@ -112,18 +113,6 @@ fn join(args: &flags::Exec, container: &Container, init: OwnedFd) -> Result<i32>
 /// Nobody takes part in it between its being ready and its start.
 fn starts_at_once(args: &flags::Exec, plan: &Plan) -> bool {
     args.pidfd_socket.is_none() && plan.process.terminal.is_none()
-}
-
-/// In the container's user namespace nobody has the right to raise them; this process may have it, and its child inherits.
-fn raise_own_limits(plan: &Plan) {
-    for limit in &plan.process.rlimits {
-        if let Ok((soft, hard)) = process::prlimit(0, limit.resource, None)
-            && limit.hard > hard
-        {
-            // If this is refused, the child says so with the limit's name.
-            process::prlimit(0, limit.resource, Some((soft, limit.hard))).ok();
-        }
-    }
 }
 
 fn detached(
