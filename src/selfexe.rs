@@ -2,7 +2,7 @@
 //!
 //! A container sees its first process, which is this program, in /proc/PID/exe, and could open that
 //! for writing once it runs no more. So whoever enters a container runs from a read-only copy of the
-//! mount that nothing else can reach, or from a sealed copy in memory. Create and run only.
+//! mount that nothing else can reach, or from a sealed copy in memory.
 
 use std::fs::File;
 use std::io::Write;
