@@ -30,17 +30,18 @@ pub fn run(args: &flags::Exec, store: &Store) -> Result<i32> {
     let init = living(&container, args.ignore_paused)?;
     timings::step(|| "find the container".to_string());
     join(args, &container, init).map_err(|error| match fault::code(&error) {
-        None => explain(&container, error, Duration::from_millis(50)),
-        // Who was killed with the others may be the first of them to end.
-        Some("killed") => explain(&container, error, Duration::from_secs(1)),
+        None | Some("killed") => explain(&container, error),
         Some(_) => error,
     })
 }
 
-/// One that ends meanwhile fails any step, in words that say nothing of the cause.
-fn explain(container: &Container, error: Error, moment: Duration) -> Error {
+/// One that ends meanwhile fails any step, in words that say nothing of the cause. Its end may wait for that of this process,
+/// whose child is one of its own (pid_namespaces(7)).
+fn explain(container: &Container, error: Error) -> Error {
+    const MOMENT: Duration = Duration::from_millis(50);
+    let is_ending = || container.is_exiting();
     let ended = match container.init() {
-        Ok(Some(init)) => container.is_exiting() || patience::ends_within(&init, moment),
+        Ok(Some(init)) => is_ending() || patience::ends_within(&init, MOMENT) || is_ending(),
         init => init.is_ok(),
     };
     match ended {
