@@ -12,8 +12,8 @@ pub mod systemd;
 pub mod tree;
 mod watch;
 
-use std::fs::{File, Metadata, TryLockError};
-use std::io::{Read, Write};
+use std::fs::{File, TryLockError};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
@@ -291,9 +291,12 @@ impl Cgroup {
         {
             log::warn(&format!("{error:#}; its cgroup is removed without systemd"));
         }
-        // Another command may have removed it, and a new container may have one by its name.
-        let is_others = |found: Metadata| self.inode().is_ok_and(|own| own != found.ino());
-        if !std::fs::metadata(&self.path).is_ok_and(is_others) {
+        // Another command may have removed it, and a new container may have one by its name, or make that one now.
+        let is_gone = match std::fs::metadata(&self.path) {
+            Ok(found) => self.inode().is_ok_and(|own| own != found.ino()),
+            Err(error) => error.kind() == ErrorKind::NotFound,
+        };
+        if !is_gone {
             tree::remove(&self.path)
                 .map_err(|error| explain::left(error, &self.path, &tree::below(&self.path)))?;
         }

@@ -178,7 +178,10 @@ fn remove_rest_of_cgroup(container: &Container) -> Result<()> {
 
 /// Not one that another is about to go into. It stays claimed until it is gone, for who claims it then sees that.
 fn remove_unclaimed(container: &Container, path: &Path) -> Result<()> {
-    let cgroup = Cgroup::at(path).ok();
+    let cgroup = match Cgroup::at(path) {
+        Err(error) if sys::errno(&error) == Some(Errno::ENOENT) => return Ok(()),
+        opened => opened.ok(),
+    };
     let claim = |cgroup: &Cgroup| cgroup.claim().unwrap_or(true);
     if cgroup.as_ref().is_none_or(claim) || container.is_being_created()? {
         std::fs::remove_dir(path).ok();
