@@ -6,8 +6,9 @@ use crate::support::{
     Bundle, Call, Output, cgroup_root, has_controller, say_skipped, send, wait_until,
 };
 use serde_json::{Value, json};
+use std::ffi::OsStr;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 const EXISTS: &str = "org.freedesktop.systemd1.UnitExists: Unit x.scope already exists.";
@@ -96,10 +97,18 @@ fn a_scope_is_made_around_init_and_ends_with_the_container() {
     let asked = scope.bus.last(START);
     let pid = scope.c.pid();
     assert_eq!(asked[0], format!("p-{}.scope", scope.c.id));
+    let slice = scope.dir.parent().and_then(Path::file_name);
+    let slice = slice.and_then(OsStr::to_str);
+    let description = format!("cofferdam container {}", scope.c.id);
     for (name, value) in [
         ("PIDs", json!([pid])),
+        ("Description", json!(description)),
+        ("Slice", json!(slice)),
         ("Delegate", json!(true)),
+        ("CPUAccounting", json!(true)),
+        ("IOAccounting", json!(true)),
         ("MemoryAccounting", json!(true)),
+        ("TasksAccounting", json!(true)),
         ("DefaultDependencies", json!(false)),
         ("TimeoutStopUSec", json!(7_000_000)),
         ("TasksMax", Value::Null),
