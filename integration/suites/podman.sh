@@ -176,6 +176,8 @@ YAML
     within 10 shows played podman logs kube-box
     same 1234 "$(podman exec kube-box id -u)"
     ends_with 1 podman exec kube-box touch /x
+    same $((64 << 20)) "$(podman exec kube-box cat /sys/fs/cgroup/memory.max)"
+    same '50000 100000' "$(podman exec kube-box cat /sys/fs/cgroup/cpu.max)"
     podman kube down "$file"
 }
 
