@@ -33,6 +33,12 @@ living() {
 
 gone() {
     as_user podman rm -f -t 0 "$@"
+    within 30 prints_nothing scopes
+}
+
+# Of containers, in the user's own systemd.
+scopes() {
+    as_user systemctl --user list-units --all --full --plain --no-legend --type scope 'libpod-[0-9a-f][0-9a-f]*'
 }
 
 test_run() {
@@ -103,6 +109,7 @@ test_groups_of_the_caller_are_kept() {
 test_exec() {
     local box
     box=$(living)
+    [ "$DRIVER" = cgroupfs ] || has "$(scopes)" "libpod-$box.scope"
     same 'in it' "$(as_user podman exec "$box" echo in it)"
     same 1234 "$(as_user podman exec -u ann "$box" id -u)"
     ends_with 3 as_user podman exec "$box" sh -c 'exit 3'
