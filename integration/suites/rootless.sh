@@ -56,6 +56,7 @@ test_without_a_session_limits_are_refused() {
     dir=$(bundle as_bob "$limits")
     answer=$(as_bob cofferdam run --bundle "$dir" box 2>&1) && fault 'not refused'
     has "$answer" 'Permission denied'
+    has "$answer" 'systemd-run --user --scope -p Delegate=yes'
     answer=$(as_bob cofferdam --systemd-cgroup run --bundle "$dir" box 2>&1) && fault 'not refused'
     has "$answer" 'loginctl enable-linger'
     same '' "$(as_bob cofferdam list -q)"
