@@ -12,7 +12,7 @@ driver=${DRIVER:-cgroupfs}
 
 main() {
     local suites=("$@") guest
-    # All take more than an hour where the processor is emulated.
+    # All take about forty minutes where the processor is emulated.
     local limit=${LIMIT:-2400}
     [ $# -gt 0 ] || limit=${LIMIT:-7200}
     [ $# -gt 0 ] || mapfile -t suites < <(basename -s .sh suites/*.sh)
