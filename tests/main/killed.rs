@@ -16,22 +16,28 @@ const STRIDE: usize = 11;
 /// Goes through the calls of a process until it is one more than it makes. `prepare` gives the call to be traced, and
 /// `judge` sees what is left.
 pub fn sweep(process: usize, prepare: impl Fn() -> Call, judge: impl Fn(&Trace)) {
-    sweep_with(Kind::Kill, process, prepare, judge);
+    sweep_with(|| Kind::Kill, process, prepare, judge);
 }
 
-fn sweep_with(kind: Kind, process: usize, prepare: impl Fn() -> Call, judge: impl Fn(&Trace)) {
+fn sweep_with(
+    kind: impl Fn() -> Kind,
+    process: usize,
+    prepare: impl Fn() -> Call,
+    judge: impl Fn(&Trace),
+) {
     let all = std::env::var_os("COFFERDAM_TORTURE").is_some();
     let stride = if all { 1 } else { STRIDE };
     let offset = seed() as usize % stride;
     // The first one always: a process that makes no call at all is none.
     for call in std::iter::once(0).chain((offset.max(1)..).step_by(stride)) {
+        let prepared = prepare();
         let fault = Fault {
             process,
             call,
-            kind,
+            kind: kind(),
         };
         let moment = Moment(fault);
-        let traced = trace(prepare(), Some(fault));
+        let traced = trace(prepared, Some(fault));
         judge(&traced);
         std::mem::forget(moment);
         if !traced.reached {
@@ -69,19 +75,22 @@ fn a_creator_leaves_what_delete_removes() {
 #[test]
 fn a_creator_leaves_no_process_without_a_record() {
     let c = bundle!().asks(&["pause"]);
-    let procs = c.cgroup().join("cgroup.procs");
     let prepare = || c.call_new("create", &[]);
     sweep(0, prepare, |_| {
-        let is_empty = || fs::read_to_string(&procs).unwrap_or_default().is_empty();
-        let is_created = || {
-            c.call(&["state", &c.id])
-                .finish()
-                .stdout()
-                .contains("\"created\"")
-        };
-        wait_until("init is recorded or dead", || is_empty() || is_created());
+        wait_until_known(&c, "created");
         delete_all(&c);
     });
+}
+
+fn wait_until_known(c: &Bundle, status: &str) {
+    let procs = c.cgroup().join("cgroup.procs");
+    let is_empty = || fs::read_to_string(&procs).unwrap_or_default().is_empty();
+    let status = format!("\"{status}\"");
+    let is_known = || {
+        let state = c.call(&["state", &c.id]).finish();
+        state.stdout().contains(&status)
+    };
+    wait_until("init is recorded or dead", || is_empty() || is_known());
 }
 
 #[test]
@@ -133,6 +142,42 @@ fn a_runner_leaves_what_delete_removes() {
     c.run().exits(7);
 }
 
+/// Without a pid file init starts by itself once it is on record; with one it waits until that is written.
+#[test]
+fn a_runner_that_does_not_stay_leaves_no_process_without_a_record() {
+    let c = bundle!().asks(&["pause"]);
+    let file = c.path("pid");
+    for flags in [&["--detach"][..], &["--detach", "--pid-file", &file]] {
+        let prepare = || c.call_new("run", flags);
+        sweep(0, prepare, |_| {
+            wait_until_known(&c, "running");
+            delete_all(&c);
+        });
+    }
+}
+
+#[test]
+fn an_init_that_dies_ends_run_and_leaves_nothing() {
+    let plain = bundle!().asks(&["exit 7"]);
+    let user = bundle!().asks(&["exit 7"]).in_user_namespace();
+    let file = plain.path("pid");
+    let told = ["--pid-file", &file];
+    for (c, flags) in [(&plain, &[][..]), (&user, &[]), (&plain, &told)] {
+        let prepare = || c.call_new("run", flags);
+        sweep(1, prepare, |traced| {
+            let (code, said) = (traced.output.code(), traced.output.stderr());
+            match traced.reached {
+                true => assert!(
+                    !said.is_empty() && code == 1 || code == 137,
+                    "{code}: {said}"
+                ),
+                false => assert_eq!(code, 7, "{said}"),
+            }
+            c.assert_gone();
+        });
+    }
+}
+
 /// Either there is a container as it should be, or an error and nothing else. Who is short of memory ends by a signal, as if killed.
 #[test]
 fn a_call_that_fails_once_is_an_error_that_leaves_nothing() {
@@ -140,7 +185,8 @@ fn a_call_that_fails_once_is_an_error_that_leaves_nothing() {
     let expected = confinement(&c.run().ok());
     for process in [0, 1] {
         let prepare = || c.call_new("run", &[]);
-        sweep_with(Kind::Fail(libc::EIO), process, prepare, |traced| {
+        let kind = || Kind::Fail(libc::EIO);
+        sweep_with(kind, process, prepare, |traced| {
             let (code, said) = (traced.output.code(), traced.output.stderr());
             if code == 0 {
                 assert_eq!(confinement(&traced.output), expected);
@@ -174,6 +220,26 @@ fn a_start_leaves_it_created_or_running() {
             drop(again.fails_with("already running"));
         }
         wait_until("it runs", || c.status() == "running");
+        delete_all(&c);
+    });
+}
+
+#[test]
+fn an_init_that_dies_at_its_start_is_told_or_stopped() {
+    let c = bundle!().asks(&["pause"]);
+    let prepare = || {
+        c.create().ok();
+        c.call(&["start", &c.id])
+    };
+    let kind = || Kind::KillOther(c.pid());
+    sweep_with(kind, 0, prepare, |traced| {
+        let (code, said) = (traced.output.code(), traced.output.stderr());
+        let told = code == 1 && !said.is_empty();
+        let late = code == 0 && traced.processes[0].calls.len() > 1;
+        assert!(told || late, "{code}: {said}");
+        if traced.reached {
+            c.wait_stopped();
+        }
         delete_all(&c);
     });
 }
@@ -224,6 +290,29 @@ fn an_exec_leaves_no_process_that_nobody_knows() {
                 send(pid.parse().expect("a pid"), libc::SIGKILL);
             }
             wait_until("the other process is gone", || others(&c).is_empty());
+            assert_eq!(c.status(), "running");
+        });
+    }
+}
+
+/// The program that is executed ends by itself; whoever does not come to it must not stay.
+#[test]
+fn an_exec_that_waits_leaves_no_process_either() {
+    let c = bundle!().asks(&["pause"]);
+    c.up();
+    let prepare = || c.call(&["exec", &c.id, "/payload", "exit", "5"]);
+    for process in [0, 1, 2] {
+        sweep(process, prepare, |traced| {
+            wait_until("nobody but init lives", || others(&c).is_empty());
+            let (code, said) = (traced.output.code(), traced.output.stderr());
+            match traced.reached {
+                false => assert_eq!(code, 5, "{said}"),
+                true if process == 0 => assert!(code > 1000, "{code}: {said}"),
+                true => assert!(
+                    !said.is_empty() && code == 255 || [5, 137].contains(&code),
+                    "{code}: {said}"
+                ),
+            }
             assert_eq!(c.status(), "running");
         });
     }

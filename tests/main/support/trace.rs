@@ -20,6 +20,8 @@ pub struct Fault {
 pub enum Kind {
     /// SIGKILL, before the call.
     Kill,
+    /// The same for the process of this number, which is none of the runtime's that are traced.
+    KillOther(i32),
     /// The call is not made, and says this errno.
     Fail(i32),
     /// The same, where only the calls of this number count.
@@ -183,8 +185,12 @@ impl Tracer {
             None => self.go_on(pid, 0),
             Some(Kind::Kill) => {
                 self.reached = true;
-                // SAFETY: kill touches no memory.
-                unsafe { libc::kill(pid, libc::SIGKILL) };
+                kill(pid);
+            }
+            Some(Kind::KillOther(other)) => {
+                self.reached = true;
+                kill(other);
+                self.go_on(pid, 0);
             }
             Some(Kind::Fail(errno) | Kind::FailOf(_, errno)) => {
                 self.reached = true;
@@ -282,6 +288,11 @@ fn let_one_go(pid: i32) -> Vec<i32> {
         request(libc::PTRACE_CONT, pid, if is_signal { signal } else { 0 });
     }
     born
+}
+
+fn kill(pid: i32) {
+    // SAFETY: kill touches no memory.
+    unsafe { libc::kill(pid, libc::SIGKILL) };
 }
 
 /// Of those that this thread traces or has started; tests in other threads wait for theirs.
