@@ -251,9 +251,11 @@ fn after_a_loss_of_power_all_are_stopped_and_nobody_is_signalled() {
 }
 
 /// Everything by which something gets into the record, or the container's directory.
-const WRITES: [i64; 10] = [
+const WRITES: [i64; 13] = [
     libc::SYS_write,
+    libc::SYS_open,
     libc::SYS_openat,
+    libc::SYS_openat2,
     libc::SYS_mkdir,
     libc::SYS_mkdirat,
     libc::SYS_symlink,
@@ -261,6 +263,7 @@ const WRITES: [i64; 10] = [
     libc::SYS_rename,
     libc::SYS_bind,
     libc::SYS_unlink,
+    libc::SYS_unlinkat,
     libc::SYS_fcntl,
 ];
 
