@@ -5,6 +5,7 @@ use super::links::without_dev;
 use super::nodes::{Watched, dev_of_the_host, socket, with_false_terminals};
 use super::races::{link, outside, place, race, race_by};
 use super::ways::each_way;
+use crate::support::refused::may_end;
 use crate::support::terminal::Terminal;
 use crate::support::{Bundle, Output, node};
 use serde_json::json;
@@ -56,9 +57,14 @@ fn c55_null_becomes_a_link() {
 }
 
 fn on_a_terminal(c: &Bundle) -> Output {
-    let (_terminal, slave) = Terminal::pair(80, 24);
+    let (mut terminal, slave) = Terminal::pair(80, 24);
     let call = c.call(&["run", "--bundle", &c.path(""), &c.id]);
-    call.on_terminal(slave).finish()
+    let output = call.on_terminal(slave).finish();
+    if output.code() != 0 {
+        // Its words are on the terminal.
+        may_end(output.code(), terminal.read_some());
+    }
+    output
 }
 
 #[test]
