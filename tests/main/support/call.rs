@@ -160,6 +160,10 @@ impl Call {
         // SAFETY: between fork and exec only system calls on memory that exists already.
         unsafe {
             command.pre_exec(move || {
+                // What shells start in the background ignores some; that is not to be the tests' affair.
+                for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
+                    libc::signal(signal, libc::SIG_DFL);
+                }
                 if private {
                     unified_view()?;
                 }
