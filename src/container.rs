@@ -264,7 +264,7 @@ impl Container {
             opened => opened?,
         };
         // Compared after the pidfd was opened, so that what was compared is what it refers to.
-        let stat = Stat::of(self.state.pid).filter(|stat| self.is_of_init(stat));
+        let stat = Stat::of(self.state.pid)?.filter(|stat| self.is_of_init(stat));
         let alive = stat.filter(|_| !process::has_ended(&pidfd));
         Ok(alive.map(|stat| (pidfd, stat)))
     }
@@ -275,13 +275,15 @@ impl Container {
 
     /// How init ended, while nobody has waited for that (wait(2)).
     pub fn exit_status(&self) -> Option<i32> {
-        let stat = Stat::of(self.state.pid).filter(|stat| self.is_of_init(stat));
+        let stat = Stat::of(self.state.pid)
+            .ok()?
+            .filter(|stat| self.is_of_init(stat));
         stat?.exit_status()
     }
 
     /// Whether init has begun to end.
     pub fn is_exiting(&self) -> bool {
-        Stat::of(self.state.pid).is_none_or(|stat| stat.is_exiting())
+        Stat::of(self.state.pid).is_ok_and(|stat| stat.is_none_or(|stat| stat.is_exiting()))
     }
 
     pub fn cgroup(&self) -> Result<Option<Cgroup>> {
@@ -353,7 +355,7 @@ impl Container {
 impl State {
     /// Fills in the process that init is now.
     pub fn set_init(&mut self, pid: i32) -> Result<()> {
-        let time = Stat::of(pid).and_then(|stat| stat.start_time());
+        let time = Stat::of(pid)?.and_then(|stat| stat.start_time());
         self.start_time = time.with_context(|| format!("read the start time of process {pid}"))?;
         self.pid = pid;
         Ok(())

@@ -209,7 +209,11 @@ impl Init {
 
     /// It counts as one of the container's processes as long as it is not.
     fn reap_relay(&mut self) {
-        self.relay.take().map(|relay| reap(&relay));
+        if let Some(relay) = self.relay.take() {
+            // It owes nothing more; and while it lives, the connection does not end.
+            process::pidfd_send_signal(&relay, libc::SIGKILL).ok();
+            reap(&relay);
+        }
     }
 
     fn next_word(

@@ -137,7 +137,7 @@ impl<'a> Debtor<'a> {
 }
 
 fn state(pid: i32) -> Option<char> {
-    Stat::of(pid)?.state()
+    Stat::of(pid).ok()??.state()
 }
 
 /// Which of these are ready, none after that time; a signal that was kept is an error.

@@ -113,7 +113,10 @@ fn join(args: &flags::Exec, container: &Container, init: OwnedFd) -> Result<i32>
 
 /// Nobody takes part in it between its being ready and its start.
 fn starts_at_once(args: &flags::Exec, plan: &Plan) -> bool {
-    args.pidfd_socket.is_none() && plan.process.terminal.is_none()
+    // What fails leaves an older file as it was.
+    let is_new = |file: &PathBuf| file.symlink_metadata().is_err();
+    let told = args.pidfd_socket.is_some() || !args.pid_file.iter().all(is_new);
+    !told && plan.process.terminal.is_none()
 }
 
 fn detached(

@@ -62,7 +62,8 @@ pub struct Rootfs {
 
 impl Rootfs {
     /// What is done while the network namespace is being made, what after that, and what after the hooks and the terminal, if there
-    /// is any of these. Mounts keep their order; what has a place apart from those that wait need not wait with them.
+    /// is any of these. Mounts keep their order. What need not wait with them has a place apart from theirs, in a filesystem that was
+    /// mounted new: where the image has a say, a link could lead from one place to the other.
     pub fn in_turn(&self, nothing_between: bool) -> [Vec<&Step>; 3] {
         let (mut before, mut after): (Vec<&Step>, Vec<&Step>) = (Vec::new(), Vec::new());
         let (seal, last) = match nothing_between {
@@ -71,7 +72,9 @@ impl Rootfs {
         };
         for step in self.furnish.iter().chain(seal) {
             let apart = |waiting: &&Step| step.is_apart_from(waiting);
-            let free = after.is_empty() || step.is_no_mount() && after.iter().all(apart);
+            let in_new = || before.iter().any(|mount| step.is_in_new(mount));
+            let overtakes = || step.is_no_mount() && in_new() && after.iter().all(apart);
+            let free = after.is_empty() || overtakes();
             match free && !step.shows_network() {
                 true => before.push(step),
                 false => after.push(step),
@@ -478,6 +481,7 @@ mod tests {
         assert_eq!(furnish, expected);
     }
 
+    /// An image may have /var/run as a link to /run.
     #[test]
     fn what_is_apart_from_sysfs_does_not_wait_for_the_network() {
         let mount =
@@ -487,6 +491,8 @@ mod tests {
                 "/mounts",
                 json!([
                     mount("proc", "/proc"),
+                    mount("tmpfs", "/dev"),
+                    mount("tmpfs", "/tmp"),
                     mount("sysfs", "/sys"),
                     mount("tmpfs", "/sys/fs"),
                     mount("tmpfs", "/run")
@@ -494,7 +500,13 @@ mod tests {
             ),
             (
                 "/linux/maskedPaths",
-                json!(["/proc/keys", "/sys/firmware", "/run/a"]),
+                json!([
+                    "/proc/keys",
+                    "/sys/firmware",
+                    "/run/a",
+                    "/var/run/a",
+                    "/tmp/a"
+                ]),
             ),
             ("/linux/readonlyPaths", json!(["/proc/sys", "/sys/block"])),
         ]);
@@ -504,12 +516,12 @@ mod tests {
                 .map(|step| step.place().display().to_string())
                 .collect::<Vec<_>>()
         };
-        let nodes = rootfs.furnish[4..].iter().collect::<Vec<_>>();
+        let nodes = rootfs.furnish[6..].iter().collect::<Vec<_>>();
         let [before, after, last] = rootfs.in_turn(true);
         assert_eq!(
             of(&before),
             [
-                &["/proc".to_string()],
+                &["/proc".to_string(), "/dev".into(), "/tmp".into()],
                 &of(&nodes)[..],
                 &["/proc/sys".into(), "/proc/keys".into()]
             ]
@@ -523,12 +535,14 @@ mod tests {
                 "/run",
                 "/sys/block",
                 "/sys/firmware",
-                "/run/a"
+                "/run/a",
+                "/var/run/a",
+                "/tmp/a"
             ]
         );
         assert!(last.is_empty());
         let [before, after, last] = rootfs.in_turn(false);
-        assert_eq!(before.len(), 1 + nodes.len());
+        assert_eq!(before.len(), 3 + nodes.len());
         assert_eq!(of(&after), ["/sys", "/sys/fs", "/run"]);
         assert_eq!(
             of(&last),
@@ -537,7 +551,9 @@ mod tests {
                 "/sys/block",
                 "/proc/keys",
                 "/sys/firmware",
-                "/run/a"
+                "/run/a",
+                "/var/run/a",
+                "/tmp/a"
             ]
         );
     }

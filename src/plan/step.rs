@@ -153,6 +153,17 @@ impl Step {
         !own.starts_with(other) && !other.starts_with(own)
     }
 
+    /// Whether its place is in the filesystem that this step mounts, which has nothing of the image. What hides or protects has to be
+    /// in one of whose place the image has no say either: a procfs is mounted through no link.
+    pub fn is_in_new(&self, mount: &Step) -> bool {
+        let Step::Mount(mount) = mount else {
+            return false;
+        };
+        let protects = matches!(self, Step::ReadOnly { .. } | Step::Mask { .. });
+        let is_sure = mount.kind == "proc" || !protects && !mount.copy_up;
+        is_sure && self.place().starts_with(&mount.target)
+    }
+
     /// One that has its own order besides the mounts of the config.
     pub fn is_no_mount(&self) -> bool {
         matches!(

@@ -1,17 +1,28 @@
 //! proc_pid_stat(5): what the kernel tells of a process in one line.
 
-use super::read_text;
+use anyhow::{Context, Result};
 
-/// PF_EXITING and PF_FORKNOEXEC of include/linux/sched.h.
+use super::{io, read_text};
+
+/// PF_EXITING, PF_FORKNOEXEC and PF_KTHREAD of include/linux/sched.h.
 const EXITING: u64 = 0x4;
 const FORKED_ONLY: u64 = 0x40;
+const KERNEL: u64 = 0x20_0000;
 
 pub struct Stat(String);
 
 impl Stat {
-    /// `None` if it is gone.
-    pub fn of(pid: i32) -> Option<Stat> {
-        read_text(format!("/proc/{pid}/stat")).ok().map(Stat::new)
+    /// `None` if it is gone. Not to know that is an error: who takes it for gone would remove what it needs.
+    pub fn of(pid: i32) -> Result<Option<Stat>> {
+        let file = format!("/proc/{pid}/stat");
+        match read_text(&file) {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {
+                Ok(None)
+            }
+            read => Ok(Some(Stat::new(
+                io(read).with_context(|| format!("read {file}"))?,
+            ))),
+        }
     }
 
     pub fn new(line: String) -> Stat {
@@ -35,7 +46,7 @@ impl Stat {
 
     /// Whether it is still at the program of who has made it.
     pub fn has_executed_nothing(&self) -> bool {
-        self.has(FORKED_ONLY)
+        self.has(FORKED_ONLY) && !self.has(KERNEL)
     }
 
     /// As wait(2) tells it, of one that has ended and that nobody has waited for.
@@ -95,9 +106,9 @@ mod tests {
 
     #[test]
     fn the_kernel_writes_it_so() {
-        let own = Stat::of(std::process::id() as i32).unwrap();
+        let own = Stat::of(std::process::id() as i32).unwrap().unwrap();
         assert!(own.start_time().is_some_and(|time| time > 0));
         assert!(!own.is_exiting() && !own.has_executed_nothing());
-        assert!(Stat::of(i32::MAX).is_none());
+        assert!(Stat::of(i32::MAX).unwrap().is_none());
     }
 }

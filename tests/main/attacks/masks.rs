@@ -105,3 +105,28 @@ fn t01_a_container_leaves_no_link_for_the_next() {
         attack(&second, &mut world, "the second");
     }
 }
+
+/// Two names of one place: nothing that is masked may be so before the volume is there that it is in.
+#[test]
+fn t01_a_link_of_the_image_takes_no_mask_off_a_volume() {
+    for (volume, place) in [("/run", "/var/run"), ("/var/run", "/run")] {
+        let c = bundle!()
+            .folder("/run")
+            .folder("/var")
+            .link("/var/run", "/run");
+        let secrets = c.path("secrets");
+        fs::create_dir_all(format!("{secrets}/protected")).expect("mkdir");
+        fs::write(format!("{secrets}/secret"), "TOP").expect("write");
+        let [secret, protected] = ["secret", "protected"].map(|name| format!("{place}/s/{name}"));
+        let written = format!("write {protected}/x 1");
+        let c = c
+            .mount("sysfs", "sysfs", "/sys", &[])
+            .mount("bind", &secrets, &format!("{volume}/s"), &["bind"])
+            .set("/linux/maskedPaths", json!([secret]))
+            .set("/linux/readonlyPaths", json!([protected]))
+            .asks(&[&format!("read {secret}"), &written]);
+        let output = c.run().ok();
+        assert_eq!(output.answer(&format!("read {secret}")), "", "{volume}");
+        assert_eq!(output.answer(&written), "EROFS", "{volume}");
+    }
+}
