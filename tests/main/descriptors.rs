@@ -118,6 +118,24 @@ fn with_files(c: &Bundle, count: u32, args: &[&str]) -> Output {
     c.call(args).through_shell(&script).finish()
 }
 
+/// Who took it for stopped would delete it.
+#[test]
+fn who_has_too_few_files_to_look_ends_nothing() {
+    let c = bundle!().asks(&["pause"]);
+    c.up();
+    for count in 3..12 {
+        let state = with_files(&c, count, &["state", &c.id]);
+        assert!(
+            !state.stdout().contains("stopped"),
+            "{count}: {}",
+            state.describe()
+        );
+        let delete = with_files(&c, count, &["delete", &c.id]);
+        assert_ne!(delete.code(), 0, "{count}");
+    }
+    assert_eq!(c.status(), "running");
+}
+
 #[test]
 fn sixteen_open_files_are_enough_and_fewer_are_told() {
     let c = bundle!().asks(&["pause"]).remove("/process/rlimits");
