@@ -120,7 +120,6 @@ fn t01_a_link_of_the_image_takes_no_mask_off_a_volume() {
         let [secret, protected] = ["secret", "protected"].map(|name| format!("{place}/s/{name}"));
         let written = format!("write {protected}/x 1");
         let c = c
-            .mount("sysfs", "sysfs", "/sys", &[])
             .mount("bind", &secrets, &format!("{volume}/s"), &["bind"])
             .set("/linux/maskedPaths", json!([secret]))
             .set("/linux/readonlyPaths", json!([protected]))
