@@ -232,8 +232,8 @@ impl Init {
         if let Some(groups) = rdt {
             intelrdt::enter(Path::new(intelrdt::ROOT), groups, self.pid)?;
         }
-        if let Some(score) = plan.process.oom_score_adj {
-            set_oom_score(self.pid, score)?;
+        if let Some(score) = plan.process.oom_score_adj.filter(|_| self.relay.is_none()) {
+            set_oom_score(&self.pid.to_string(), score)?;
         }
         if plan.namespaces.creates(clone::NEWUSER) {
             idmap::write(self.pid, host, &plan.namespaces.uids, &plan.namespaces.gids)?;
@@ -420,8 +420,8 @@ fn explain_relay(failure: Coded, cgroup: Option<&Cgroup>) -> anyhow::Error {
     }
 }
 
-fn set_oom_score(pid: i32, score: i32) -> Result<()> {
-    let file = format!("/proc/{pid}/oom_score_adj");
+pub fn set_oom_score(process: &str, score: i32) -> Result<()> {
+    let file = format!("/proc/{process}/oom_score_adj");
     let hint =
         || format!("process.oomScoreAdj: {score}: a value below one's own needs CAP_SYS_RESOURCE");
     sys::io(std::fs::write(&file, score.to_string()))

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use crate::channel::{ChildEnd, Up};
 use crate::fault::Coded;
 use crate::init::{self, Materials};
+use crate::launch::set_oom_score;
 use crate::plan::Plan;
 use crate::plan::namespaces::Join;
 use crate::sys::clone::{self, Side};
@@ -63,10 +64,13 @@ pub fn relay(
     channel: ChildEnd,
     mut materials: Materials,
 ) -> ! {
-    let made = match materials.target.take() {
+    // Init is born with it. Its own file it could not write, nor could the parent, where it has to be out of sight (proc(5)).
+    let score = plan.process.oom_score_adj;
+    let scored = score.map_or(Ok(()), |score| set_oom_score("self", score));
+    let made = scored.and_then(|()| match materials.target.take() {
         Some(target) => enter_and_clone(plan, target, &channel),
         None => join_and_clone(plan, joins),
-    };
+    });
     match made {
         Ok(Side::Child) => init::run(plan, channel, materials),
         Ok(Side::Parent { .. }) => process::exit(0),

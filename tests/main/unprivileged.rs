@@ -25,6 +25,30 @@ fn by_user(list: &[(u32, u32, u32)], change: impl Fn(Call) -> Call) -> (Bundle, 
 }
 
 #[test]
+fn an_exec_of_a_user_has_its_oom_score() {
+    let (c, binary) = of_user(Bundle::new("score").asks(&["pause"]));
+    let c = c.set("/process/oomScoreAdj", json!(500));
+    let up = c.call_new("run", &["--detach"]).program(&binary);
+    c.give("", USER);
+    up.setup(as_user).finish().ok();
+    let ask = [
+        "exec",
+        &c.id,
+        "/payload",
+        "read",
+        "/proc/self/oom_score_adj",
+    ];
+    let output = c.call(&ask).program(&binary).setup(as_user).finish().ok();
+    assert!(
+        output.stdout().ends_with(" => 500\n"),
+        "{}",
+        output.describe()
+    );
+    let delete = c.call(&["delete", "--force", &c.id]).program(&binary);
+    delete.setup(as_user).finish().ok();
+}
+
+#[test]
 fn a_user_without_helpers_maps_the_own_id_and_no_more() {
     let helper = Path::new("/usr/bin/newuidmap").exists();
     needs!(helper, "needs newuidmap, of package uidmap");
