@@ -264,21 +264,19 @@ impl Container {
             opened => opened?,
         };
         // Compared after the pidfd was opened, so that what was compared is what it refers to.
-        let stat = Stat::of(self.state.pid)?.filter(|stat| self.is_of_init(stat));
-        let alive = stat.filter(|_| !process::has_ended(&pidfd));
+        let alive = self.stat()?.filter(|_| !process::has_ended(&pidfd));
         Ok(alive.map(|stat| (pidfd, stat)))
     }
 
-    fn is_of_init(&self, stat: &Stat) -> bool {
-        stat.start_time() == Some(self.state.start_time)
+    /// That of init, and of no later process with its number.
+    fn stat(&self) -> Result<Option<Stat>> {
+        let own = |stat: &Stat| stat.start_time() == Some(self.state.start_time);
+        Ok(Stat::of(self.state.pid)?.filter(own))
     }
 
     /// How init ended, while nobody has waited for that (wait(2)).
     pub fn exit_status(&self) -> Option<i32> {
-        let stat = Stat::of(self.state.pid)
-            .ok()?
-            .filter(|stat| self.is_of_init(stat));
-        stat?.exit_status()
+        self.stat().ok()??.exit_status()
     }
 
     /// Whether init has begun to end.
