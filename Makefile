@@ -122,7 +122,7 @@ bench: build ## measure it, crun, runc and what the kernel needs; QUICK=1 tries 
 	@$(call install_packages,$(ORACLES))
 	@PATH=$$PATH:/usr/sbin integration/bench/run.sh
 
-order: setup ## find out anew which functions short commands call, for first.ld: takes ten minutes
+order: setup ## find out anew which functions short commands call, for first.ld
 	@ORDER=1 integration/bench/run.sh
 
 install: $(BINARY) ## install program, completions, man pages, files for engines below $(DESTDIR)$(PREFIX), by default /usr/local

@@ -1,10 +1,11 @@
-//! Which functions of the program the commands of a container's life call, one instruction after the other, and the linker
-//! script that puts these side by side. A file is mapped page by page, sixteen at a fault: text that is called is not to lie
+//! Which functions of the program the commands of a container's life call, and the linker script that puts these side by side. A file is mapped page by page, sixteen at a fault: text that is called is not to lie
 //! among text that is not. Hashes in the names are left open, so the script outlives changes; a name that is gone does no harm.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -23,11 +24,16 @@ use crate::{Settings, filter, measure};
 const BESIDES: [&str; 3] = ["seccomp", "userns", "docker-config"];
 
 /// The first that is called by a protected program.
-const AFTERWARDS: &str = "9cofferdam5start17h";
+const AFTERWARDS: &str = "9cofferdam5start";
 
 /// By address; what is between two functions belongs to none.
 struct Functions {
     all: Vec<(u64, u64, String)>,
+}
+
+/// By address: the function that begins there, and what the breakpoint has replaced.
+struct Breakpoints {
+    of: HashMap<u64, (usize, [u8; 1])>,
 }
 
 /// `bench order` writes the script.
@@ -81,7 +87,8 @@ fn follow_life<'a>(
     Ok(())
 }
 
-/// The functions that a command and its children call, each once.
+/// The functions that a command and its children call, each once. At the start of each lies a breakpoint, which goes when it is met.
+/// The protected copy takes the place of the text: until then one instruction after the other is followed.
 fn follow(mut command: Command, functions: &Functions) -> Result<Vec<usize>> {
     let child = bench_sys::traced(&mut command).spawn()?;
     let main = Pid::from_raw(child.id() as i32);
@@ -91,11 +98,12 @@ fn follow(mut command: Command, functions: &Functions) -> Result<Vec<usize>> {
         | Options::PTRACE_O_TRACECLONE
         | Options::PTRACE_O_TRACEEXEC;
     ptrace::setoptions(main, options)?;
-    ptrace::step(main, None)?;
-    let (mut called, mut seen) = (Vec::new(), HashSet::new());
+    let mut called = follow_until_protected(main, functions)?;
+    let breakpoints = Breakpoints::lay(main, functions, &called)?;
+    ptrace::cont(main, None)?;
     loop {
         let (pid, signal) = match waitpid(None, Some(WaitPidFlag::__WALL))? {
-            WaitStatus::Exited(pid, 0) if pid == main => return Ok(called),
+            WaitStatus::Exited(pid, 0) if pid == main => break,
             WaitStatus::Exited(pid, status) if pid == main => bail!("exit status {status}"),
             WaitStatus::PtraceEvent(pid, _, event)
                 if pid != main && event == Event::PTRACE_EVENT_EXEC as i32 =>
@@ -104,20 +112,83 @@ fn follow(mut command: Command, functions: &Functions) -> Result<Vec<usize>> {
                 ptrace::detach(pid, None)?;
                 continue;
             }
-            WaitStatus::PtraceEvent(pid, ..) => (pid, None),
-            WaitStatus::Stopped(pid, Signal::SIGTRAP | Signal::SIGSTOP) => (pid, None),
+            WaitStatus::Stopped(pid, Signal::SIGTRAP) => {
+                called.extend(breakpoints.take_away(pid).unwrap_or_default());
+                (pid, None)
+            }
+            WaitStatus::PtraceEvent(pid, ..) | WaitStatus::Stopped(pid, Signal::SIGSTOP) => {
+                (pid, None)
+            }
             WaitStatus::Stopped(pid, signal) => (pid, Some(signal)),
             _ => continue,
         };
-        if let Ok(registers) = ptrace::getregs(pid)
-            && let Some(function) = functions.at(registers.rip)
+        // One that was killed meanwhile says so next.
+        ptrace::cont(pid, signal).ok();
+    }
+    // Who has a memory of its own meets breakpoints of its own.
+    let mut seen = HashSet::new();
+    called.retain(|function| seen.insert(*function));
+    Ok(called)
+}
+
+fn follow_until_protected(main: Pid, functions: &Functions) -> Result<Vec<usize>> {
+    let (mut called, mut seen) = (Vec::new(), HashSet::new());
+    loop {
+        if let Some(function) = functions.at(ptrace::getregs(main)?.rip)
             && seen.insert(function)
         {
             called.push(function);
+            if functions.all[function].2.contains(AFTERWARDS) {
+                return Ok(called);
+            }
         }
-        // One that was killed meanwhile says so next.
-        ptrace::step(pid, signal).ok();
+        ptrace::step(main, None)?;
+        match waitpid(main, None)? {
+            WaitStatus::Stopped(_, Signal::SIGTRAP) | WaitStatus::PtraceEvent(..) => (),
+            other => bail!("{AFTERWARDS}: never called: {other:?}"),
+        }
     }
+}
+
+impl Breakpoints {
+    const INSTRUCTION: [u8; 1] = [0xcc];
+
+    /// In all functions but those that were called before.
+    fn lay(pid: Pid, functions: &Functions, called: &[usize]) -> Result<Breakpoints> {
+        let memory = memory(pid)?;
+        let mut of = HashMap::new();
+        for (start, ..) in &functions.all {
+            let Some(function) = functions.at(*start).filter(|one| !called.contains(one)) else {
+                continue;
+            };
+            // Functions of equal text have one start.
+            if let Entry::Vacant(entry) = of.entry(*start) {
+                let mut replaced = [0];
+                memory.read_exact_at(&mut replaced, *start)?;
+                memory.write_all_at(&Self::INSTRUCTION, *start)?;
+                entry.insert((function, replaced));
+            }
+        }
+        Ok(Breakpoints { of })
+    }
+
+    /// The function whose breakpoint the process stands behind; it is to go on at the function's start.
+    fn take_away(&self, pid: Pid) -> Result<Option<usize>> {
+        let mut registers = ptrace::getregs(pid)?;
+        registers.rip -= Self::INSTRUCTION.len() as u64;
+        let Some((function, replaced)) = self.of.get(&registers.rip) else {
+            return Ok(None);
+        };
+        memory(pid)?.write_all_at(replaced, registers.rip)?;
+        ptrace::setregs(pid, registers)?;
+        Ok(Some(*function))
+    }
+}
+
+fn memory(pid: Pid) -> Result<File> {
+    let path = format!("/proc/{pid}/mem");
+    let opened = File::options().read(true).write(true).open(&path);
+    opened.with_context(|| path)
 }
 
 impl Functions {
