@@ -1,6 +1,7 @@
 //! Which functions of the program the commands of a container's life call, and the linker script that puts these side by side. A file is mapped page by page, sixteen at a fault: text that is called is not to lie
 //! among text that is not. Hashes in the names are left open, so the script outlives changes; a name that is gone does no harm.
 
+use std::cmp::Reverse;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
@@ -126,9 +127,13 @@ fn follow(mut command: Command, functions: &Functions) -> Result<Vec<usize>> {
         ptrace::cont(pid, signal).ok();
     }
     // Who has a memory of its own meets breakpoints of its own.
-    let mut seen = HashSet::new();
-    called.retain(|function| seen.insert(*function));
+    retain_first(&mut called);
     Ok(called)
+}
+
+fn retain_first(functions: &mut Vec<usize>) {
+    let mut seen = HashSet::new();
+    functions.retain(|function| seen.insert(*function));
 }
 
 fn follow_until_protected(main: Pid, functions: &Functions) -> Result<Vec<usize>> {
@@ -201,6 +206,12 @@ impl Functions {
         let text = String::from_utf8(nm.stdout)?;
         let mut all: Vec<(u64, u64, String)> = text.lines().filter_map(function).collect();
         all.sort();
+        let ends: Vec<u64> = all.iter().skip(1).map(|next| next.0).collect();
+        for ((start, size, _), end) in all.iter_mut().zip(ends) {
+            if *size == 0 {
+                *size = end - *start;
+            }
+        }
         if all.is_empty() {
             bail!(
                 "{}: has no names; build it with strip = \"none\"",
@@ -208,6 +219,16 @@ impl Functions {
             );
         }
         Ok(Functions { all })
+    }
+
+    /// Of which the section has any.
+    fn names(&self, number: usize) -> impl Iterator<Item = &str> {
+        let start = self.all[number].0;
+        let first = self.all.partition_point(|function| function.0 < start);
+        let same = self.all[first..]
+            .iter()
+            .take_while(move |function| function.0 == start);
+        same.map(|function| function.2.as_str())
     }
 
     fn at(&self, address: u64) -> Option<usize> {
@@ -218,51 +239,59 @@ impl Functions {
     }
 }
 
-/// `ADDRESS SIZE t NAME`
+/// `ADDRESS SIZE t NAME`; what is written in assembly may have no size, and goes on until the next.
 fn function(line: &str) -> Option<(u64, u64, String)> {
-    let mut words = line.split_whitespace();
-    let start = u64::from_str_radix(words.next()?, 16).ok()?;
-    let size = u64::from_str_radix(words.next()?, 16).ok()?;
+    let mut words = line.split_whitespace().rev();
+    let name = words.next()?.to_string();
     let is_text = matches!(words.next()?, "t" | "T" | "w" | "W");
-    is_text.then_some((start, size, words.next()?.to_string()))
+    let mut number = || u64::from_str_radix(words.next()?, 16).ok();
+    let last = number()?;
+    let (start, size) = number().map_or((last, 0), |start| (start, last));
+    is_text.then_some((start, size, name))
 }
 
-/// What is called before the program has gone over to its protected copy, and is mapped twice; then what nearly all commands
-/// call, what most call, and the rest. Each in the order of its first call.
+/// What is called before the program has gone over to its protected copy, and is mapped twice; then all that the shortest command
+/// calls, what the next calls besides, and so on. Each in the order of its first call, what most call first.
 fn script(functions: &Functions, calls: &[Vec<usize>]) -> Result<String> {
-    let mut counts: HashMap<usize, usize> = HashMap::new();
-    let mut order = Vec::new();
-    for function in calls.iter().flatten() {
-        if *counts
-            .entry(*function)
-            .and_modify(|count| *count += 1)
-            .or_insert(1)
-            == 1
-        {
-            order.push(*function);
+    let mut by_length: Vec<&Vec<usize>> = calls.iter().collect();
+    by_length.sort_by_key(|called| called.len());
+    // The shortest command that calls it, and how many do.
+    let mut callers: HashMap<usize, (usize, Reverse<usize>)> = HashMap::new();
+    for (number, called) in by_length.into_iter().enumerate() {
+        for function in called {
+            callers.entry(*function).or_insert((number, Reverse(0))).1.0 += 1;
         }
     }
+    let mut order: Vec<usize> = calls.iter().flatten().copied().collect();
+    retain_first(&mut order);
     let is_parse = |function: &usize| functions.all[*function].2.contains(AFTERWARDS);
     let early = order.iter().position(is_parse).unwrap_or(0);
-    let rank = |count: usize| match count {
-        count if count + 2 >= calls.len() => 0,
-        count if count * 2 > calls.len() => 1,
-        _ => 2,
-    };
-    order[early..].sort_by_key(|function| rank(counts[function]));
+    order[early..].sort_by_key(|function| callers[function]);
     let mut text =
         "/* What short commands call, side by side: fewer page faults. Made by `make order`. */\n"
             .to_string();
-    text += "SECTIONS\n{\n  .text.first : ALIGN(4096)\n  {\n";
+    text += "SECTIONS\n{\n  .text.first : ALIGN(4096)\n  {\n    *crt1.o(.text)\n";
     let mut seen = HashSet::new();
     for function in order {
-        let pattern = pattern(&functions.all[function].2);
-        if seen.insert(pattern.clone()) {
-            writeln!(text, "    *(.text.{pattern})")?;
+        for name in functions.names(function) {
+            let pattern = pattern(name);
+            if seen.insert(pattern.clone()) {
+                writeln!(text, "    {}", sections(&pattern))?;
+            }
         }
     }
     text += "  }\n}\nINSERT BEFORE .text;\n";
     Ok(text)
+}
+
+/// Where the compiler puts it, if it is cold too. What the C library has written in assembly is in an object of its name.
+fn sections(pattern: &str) -> String {
+    let own = format!("*(.text.{pattern} .text.unlikely.{pattern})");
+    if pattern.starts_with("_R") {
+        own
+    } else {
+        format!("{own} *:{pattern}.*(.text)")
+    }
 }
 
 /// The name of a function in whatever build: Rust puts a hash at its end, or one behind each crate's `Cs`.
@@ -320,5 +349,7 @@ mod tests {
         assert_eq!(functions.at(0x1010), None);
         assert_eq!(functions.at(0x2000), Some(1));
         assert_eq!(functions.at(0xfff), None);
+        assert_eq!(line("0000000000003000 W c"), (0x3000, 0, "c".to_string()));
+        assert_eq!(super::function("0000000000003000 d c"), None);
     }
 }
