@@ -16,6 +16,7 @@ use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcomm
 use crate::argv;
 use crate::commands::features::version;
 use crate::flags::*;
+use crate::plain;
 
 #[derive(Debug)]
 pub struct Cli {
@@ -26,7 +27,7 @@ pub struct Cli {
 }
 
 /// What goes before the verb.
-#[derive(Debug, Parser)]
+#[derive(Debug, Default, Parser)]
 #[command(
     name = "cofferdam",
     version = env!("CARGO_PKG_VERSION"),
@@ -46,16 +47,16 @@ pub struct Global {
     // `log` reads these three itself, before the parse can fail.
     /// Append to FILE: the error of a command that fails
     #[arg(long, value_name = "FILE")]
-    log: Option<PathBuf>,
+    pub log: Option<PathBuf>,
     /// Write the log as text, or as one JSON object a line
     #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = ["text", "json"])]
-    log_format: String,
+    pub log_format: String,
     /// Log every step, as --log-level debug does
     #[arg(long)]
-    debug: bool,
+    pub debug: bool,
     /// Log this and what is more severe [default: warning; error in a JSON log]
     #[arg(long, value_name = "LEVEL", value_parser = ["error", "warning", "debug"])]
-    log_level: Option<String>,
+    pub log_level: Option<String>,
     /// Print to standard error how long each step took
     #[arg(long, value_name = "FORMAT", value_parser = ["text", "json"])]
     pub timings: Option<String>,
@@ -70,13 +71,14 @@ pub struct Global {
     pub rootless: Rootless,
     /// Print version, commit, spec version and libseccomp version
     #[arg(short, long, action = ArgAction::Version)]
-    version: Option<bool>,
+    pub version: Option<bool>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Rootless {
     True,
     False,
+    #[default]
     Auto,
 }
 
@@ -188,7 +190,12 @@ pub enum Parsed {
 pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Parsed> {
     let mut args = args;
     let program = args.next().unwrap_or_default();
-    let call = argv::canonical(&mut args)?;
+    let args: Vec<OsString> = args.collect();
+    if let Some(cli) = plain::read(&args) {
+        check_root(cli.global.root.as_deref())?;
+        return Ok(Parsed::Command(Box::new(cli)));
+    }
+    let call = argv::canonical(&mut args.into_iter())?;
     let cli = read(call.command, &call.words).or_else(|_| read(every_verb(), &call.words));
     match cli {
         Ok(cli) => {
@@ -208,7 +215,7 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Parsed> {
     }
 }
 
-fn read(mut definition: clap::Command, words: &[OsString]) -> Result<Cli, clap::Error> {
+pub fn read(mut definition: clap::Command, words: &[OsString]) -> Result<Cli, clap::Error> {
     let mut matches = definition.try_get_matches_from_mut(words)?;
     Ok(Cli {
         verb: matches.subcommand_name().unwrap_or_default().to_string(),

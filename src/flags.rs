@@ -6,21 +6,21 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, ValueEnum};
 
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub struct Create {
     #[command(flatten)]
     pub flags: CreateFlags,
     // Engines may send these two: create never waits, and so it adopts nobody.
     #[arg(short, long, hide = true)]
-    detach: bool,
+    pub detach: bool,
     #[arg(long, hide = true)]
-    no_subreaper: bool,
+    pub no_subreaper: bool,
     /// Name of the new container: letters, digits, and any of _ + . -
     pub id: String,
 }
 
 /// What create and run have in common.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub struct CreateFlags {
     /// The bundle
     #[arg(short, long, value_name = "DIR", default_value = ".")]
@@ -56,7 +56,7 @@ pub struct CreateFlags {
     pub no_new_keyring: bool,
 }
 
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub struct Run {
     #[command(flatten)]
     pub flags: CreateFlags,
@@ -94,7 +94,7 @@ pub struct State {
     pub id: String,
 }
 
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub struct Kill {
     /// Signal every process of the container; no error if it has stopped
     #[arg(short, long)]
@@ -109,7 +109,7 @@ pub struct Kill {
     pub signal: String,
 }
 
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub struct Delete {
     /// Kill the container if it runs; no error if it does not exist
     #[arg(short, long)]
@@ -121,7 +121,7 @@ pub struct Delete {
     pub id: String,
 }
 
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub struct Exec {
     /// Take the process from FILE, as in `process` of a config.json
     #[arg(short, long, value_name = "FILE")]
@@ -175,7 +175,7 @@ pub struct Exec {
     #[arg(long)]
     pub ignore_paused: bool,
     #[arg(long, hide = true)]
-    no_subreaper: bool,
+    pub no_subreaper: bool,
     /// Name of the container
     pub id: String,
     /// Command and its arguments

@@ -31,6 +31,7 @@ mod lsm;
 mod netdev;
 mod notify;
 mod patience;
+mod plain;
 mod plan;
 mod relay;
 mod removal;
@@ -121,6 +122,7 @@ fn root_of_this_user() -> PathBuf {
     cli::default_root(argv::called(), euid, confined, runtime_dir.as_deref())
 }
 
+/// Those with most to hold are not inlined here: each command would touch the stack of all.
 fn dispatch(cli: &Cli) -> Result<i32> {
     let store = Store::new(cli.global.root.clone().unwrap_or_else(root_of_this_user));
     match &cli.command {

@@ -28,6 +28,7 @@ use crate::slot::Slot;
 use crate::sys::{self, clone, process, socket};
 use crate::{idmap, intelrdt, log, lsm, patience, selfexe, timings};
 
+#[inline(never)]
 pub fn run(args: &flags::Create, global: &Global, store: &Store) -> Result<i32> {
     let flags = &args.flags;
     if !flags.dry_run {

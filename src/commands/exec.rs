@@ -24,6 +24,7 @@ use crate::relay::Target;
 use crate::sys::{self, clone, process, socket};
 use crate::{log, lsm, patience, selfexe, terminal, timings, users};
 
+#[inline(never)]
 pub fn run(args: &flags::Exec, store: &Store) -> Result<i32> {
     selfexe::protect()?;
     let container = store.find(&args.id)?;

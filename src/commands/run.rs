@@ -18,6 +18,7 @@ use crate::plan::rootfs::{Overlay, Upper};
 use crate::sys::{self, process};
 use crate::{log, selfexe, terminal, timings};
 
+#[inline(never)]
 pub fn run(args: &flags::Run, global: &Global, store: &Store) -> Result<i32> {
     if !args.flags.dry_run {
         selfexe::protect()?;
