@@ -25,7 +25,8 @@ const WORK: &str = "dev.cofferdam.overlay.work";
 #[derive(Debug)]
 pub struct Bundle {
     pub dir: PathBuf,
-    pub spec: Spec,
+    /// Large: to move it is to copy pages.
+    pub spec: Box<Spec>,
     pub overlay: Option<Overlay>,
     /// Names that no kernel known here has.
     pub unknown_capabilities: Vec<String>,
@@ -34,7 +35,7 @@ pub struct Bundle {
 impl Bundle {
     /// Loads `config`, by default the bundle's config.json.
     pub fn load(dir: &Path, config: Option<&Path>) -> Result<Bundle> {
-        let dir = sys::io(std::fs::canonicalize(dir)).with_context(|| format!("bundle {dir:?}"))?;
+        let dir = sys::path::real(dir).with_context(|| format!("bundle {dir:?}"))?;
         let file = config.map_or_else(|| dir.join("config.json"), Path::to_path_buf);
         let text = read(&file)?;
         let parsed = parse(&text).with_context(|| format!("{}", file.display()))?;
@@ -43,7 +44,7 @@ impl Bundle {
 
     pub fn of_parsed(
         dir: PathBuf,
-        (spec, unknown_capabilities): (Spec, Vec<String>),
+        (spec, unknown_capabilities): (Box<Spec>, Vec<String>),
     ) -> Result<Bundle> {
         Ok(Bundle {
             unknown_capabilities,
@@ -51,7 +52,7 @@ impl Bundle {
         })
     }
 
-    pub fn new(dir: PathBuf, spec: Spec) -> Result<Bundle> {
+    pub fn new(dir: PathBuf, spec: Box<Spec>) -> Result<Bundle> {
         let overlay = overlay(&dir, spec.annotations().as_ref())?;
         let bundle = Bundle {
             dir,
@@ -198,7 +199,7 @@ fn read(file: &Path) -> Result<Vec<u8>> {
 /// The typed reading is tried first; only a config that it refuses is looked through for what the
 /// spec tells runtimes to tolerate.
 /// Gives the capabilities that were passed over too.
-pub fn parse(text: &[u8]) -> Result<(Spec, Vec<String>)> {
+pub fn parse(text: &[u8]) -> Result<(Box<Spec>, Vec<String>)> {
     // serde would take an array for an object too.
     let first = text.iter().find(|byte| !byte.is_ascii_whitespace());
     ensure!(
@@ -229,7 +230,7 @@ pub fn parse(text: &[u8]) -> Result<(Spec, Vec<String>)> {
     Ok((spec, unknown))
 }
 
-fn settled(text: &[u8]) -> Result<(Spec, Vec<String>)> {
+fn settled(text: &[u8]) -> Result<(Box<Spec>, Vec<String>)> {
     let mut value: Value = serde_json::from_slice(text)?;
     absent::settle(&mut value)?;
     let spec = typed(&serde_json::to_vec(&value)?);
@@ -238,7 +239,7 @@ fn settled(text: &[u8]) -> Result<(Spec, Vec<String>)> {
 }
 
 /// The config, or the path of the field that is wrong and what is wrong with it.
-fn typed(text: &[u8]) -> Result<Spec, (String, serde_json::Error)> {
+fn typed(text: &[u8]) -> Result<Box<Spec>, (String, serde_json::Error)> {
     let mut reader = serde_json::Deserializer::from_slice(text);
     let spec = serde_path_to_error::deserialize(&mut reader)
         .map_err(|error| (error.path().to_string(), error.into_inner()))?;
@@ -369,7 +370,7 @@ mod tests {
     use super::*;
     use crate::plan::tests::{self as fixture, bundle};
 
-    fn parsed(change: (&str, Value)) -> Result<(Spec, Vec<String>)> {
+    fn parsed(change: (&str, Value)) -> Result<(Box<Spec>, Vec<String>)> {
         parse(&serde_json::to_vec(&fixture::config(&[change])).unwrap())
     }
 

@@ -30,6 +30,7 @@ use crate::fault::coded;
 use crate::log;
 use crate::plan::cgroup::CgroupPlan;
 use crate::sys::{self, bpf, named, path};
+use crate::timings;
 use systemd::{Manager, Unit};
 
 /// How long a killed cgroup may take to empty: processes in uninterruptible sleep do not die.
@@ -112,22 +113,28 @@ impl Cgroup {
         Ok(stat.st_ino)
     }
 
-    /// Writes the limits and attaches the device program.
-    pub fn apply(&self, plan: &CgroupPlan) -> Result<()> {
+    /// Writes the limits.
+    pub fn limit(&self, plan: &CgroupPlan) -> Result<()> {
         self.check_below(&plan.mount)?;
         controllers::enable(&plan.mount, &self.path, &plan.resources)?;
         for setting in &plan.resources.settings {
             self.set(setting)?;
         }
-        if let Some(owner) = plan.owner.filter(|_| plan.below == Path::new("")) {
-            self.give_to(owner)?;
+        match plan.owner.filter(|_| plan.below == Path::new("")) {
+            Some(owner) => self.give_to(owner),
+            None => Ok(()),
         }
-        if let Some(program) = &plan.devices {
-            bpf::load_device_program(program)
-                .and_then(|program| bpf::attach_device_program(self, program))
-                .map_err(explain::program)?;
-        }
-        Ok(())
+    }
+
+    /// Attaches the device program.
+    pub fn restrict(&self, plan: &CgroupPlan) -> Result<()> {
+        let Some(program) = &plan.devices else {
+            return Ok(());
+        };
+        let attached = bpf::load_device_program(program)
+            .and_then(|program| bpf::attach_device_program(self, program));
+        timings::step(|| "device rules".to_string());
+        attached.map_err(explain::program)
     }
 
     /// Puts a process where the plan wants it below this cgroup, with all controllers that are here.

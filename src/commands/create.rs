@@ -89,6 +89,21 @@ pub struct Resources {
     rdt: Option<intelrdt::Made>,
 }
 
+impl Resources {
+    fn restrict(&self, plan: Option<&CgroupPlan>) -> Result<()> {
+        match self.cgroup.as_ref().zip(plan) {
+            Some((cgroup, plan)) => cgroup.restrict(plan),
+            None => Ok(()),
+        }
+    }
+}
+
+/// They run under the device rules of the container. Without any, the kernel checks and compiles these while init is at work: it is told
+/// to start after that.
+fn has_hooks(plan: &Plan) -> bool {
+    !plan.hooks.are_none_of_create()
+}
+
 impl Request<'_> {
     /// Pure but for the reading of the host's facts.
     pub fn plan(&self) -> Result<(Host, Plan)> {
@@ -145,8 +160,11 @@ impl Request<'_> {
             let mut born = launch.begin(resources.cgroup.as_ref())?;
             // While init is at work.
             slot.save_config(&self.bundle, &plan)?;
-            if let Some(manager) = &mut manager {
-                resources.cgroup = enter_scope(&plan, manager, &slot, &mut born)?;
+            match &mut manager {
+                Some(manager) => {
+                    resources.cgroup = enter_scope(&plan, manager, &slot, &mut born)?;
+                }
+                None => resources.restrict(plan.cgroup.as_ref().filter(|_| !has_hooks(&plan)))?,
             }
             born.release(resources.cgroup.as_ref())?;
             if at_once {
@@ -189,9 +207,10 @@ impl Request<'_> {
         resources.cgroup = early.map(Cgroup::create).transpose()?.flatten();
         if let Some((cgroup, plan)) = resources.cgroup.as_ref().zip(plan.cgroup.as_ref()) {
             slot.claim_cgroup(cgroup)?;
-            cgroup.apply(plan)?;
-            timings::step(|| "make the cgroup, with limits and device rules".to_string());
+            cgroup.limit(plan)?;
+            timings::step(|| "make the cgroup, with limits".to_string());
         }
+        resources.restrict(plan.cgroup.as_ref().filter(|_| has_hooks(plan)))?;
         if let Some(rdt) = &plan.rdt {
             slot.claim_rdt(&rdt.groups)?;
         }
@@ -335,10 +354,11 @@ fn enter_scope(
     let cgroup = Cgroup::create_scope(plan, manager, born.init.pid)?;
     slot.claim_cgroup(&cgroup)?;
     born.state.cgroup = Some(cgroup.path.clone());
-    cgroup.apply(plan)?;
+    cgroup.limit(plan)?;
+    cgroup.restrict(plan)?;
     correct_properties(&cgroup, plan, manager)?;
     cgroup.lead_below(plan, born.init.pid)?;
-    timings::step(|| "have systemd make the scope, with limits and device rules".to_string());
+    timings::step(|| "have systemd make the scope, with limits".to_string());
     Ok(Some(cgroup))
 }
 

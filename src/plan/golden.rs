@@ -84,7 +84,7 @@ fn host(in_user_namespace: bool) -> Host {
 fn load(config: &Path) -> Bundle {
     let spec: Result<Spec, _> = serde_json::from_str(&read(config));
     let spec = spec.unwrap_or_else(|error| panic!("{}: {error}", config.display()));
-    Bundle::new(PathBuf::from("/bundle"), spec)
+    Bundle::new(PathBuf::from("/bundle"), Box::new(spec))
         .unwrap_or_else(|error| panic!("{}: {error:#}", config.display()))
 }
 

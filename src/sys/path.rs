@@ -4,8 +4,10 @@
 //! RESOLVE_NO_MAGICLINKS refuses the links of /proc that would jump out of it.
 
 use std::ffi::{CString, OsStr};
+use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
@@ -25,6 +27,14 @@ const BELOW: u64 = STRICT & !libc::RESOLVE_NO_XDEV;
 const LINKS: usize = 40;
 /// The kernel gives EAGAIN when a rename or mount raced with `..`; more than this is an attack.
 const RETRIES: usize = 64;
+
+/// The path without links and `..`: from the kernel, in three calls. realpath(3) of musl asks for each component, and for memory.
+pub fn real(path: &Path) -> Result<PathBuf> {
+    let mut options = File::options();
+    let opened = super::io(options.read(true).custom_flags(libc::O_PATH).open(path))?;
+    let name = format!("/proc/self/fd/{}", opened.as_raw_fd());
+    super::io(std::fs::read_link(name))
+}
 
 /// Opens a path for reference only (O_PATH), following links inside the root.
 pub fn resolve(root: impl AsFd, path: &Path) -> Result<OwnedFd> {
