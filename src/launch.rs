@@ -23,7 +23,7 @@ use crate::relay::{Target, relay};
 use crate::sys::clone::{self, Side};
 use crate::sys::{self, process, tty};
 use crate::way::Way;
-use crate::{hooks, idmap, intelrdt, joins, netdev, notify, timings, trees};
+use crate::{hooks, idmap, intelrdt, joins, netdev, notify, selfexe, timings, trees};
 
 /// What init is made from, and who is told about it.
 pub struct Launch<'a> {
@@ -92,6 +92,7 @@ impl<'a> Launch<'a> {
         let side = way.clone(plan, cgroup, attachable);
         let Side::Parent { pid, pidfd } = side.map_err(|e| explain_clone(e, plan, cgroup))? else {
             drop((parent, sender));
+            selfexe::let_go_of_mount();
             let materials = Materials {
                 hooks: hooks::take_environment(&plan.hooks.create_container),
                 trees,
@@ -117,6 +118,7 @@ impl<'a> Launch<'a> {
         if let Some(own) = way.own_network {
             init.give_network(own)?;
         }
+        selfexe::let_go_of_mount();
         Ok(Born {
             init,
             outside: way.outside,

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -21,6 +22,9 @@ use crate::timings;
 
 /// Nothing takes it back.
 static PROTECTED: AtomicBool = AtomicBool::new(false);
+
+/// The mount of the copy, which need not live as long as the files that were opened through it.
+static MOUNT: Mutex<Option<OwnedFd>> = Mutex::new(None);
 
 const SEALS: SealFlag = SealFlag::F_SEAL_SEAL
     .union(SealFlag::F_SEAL_SHRINK)
@@ -49,6 +53,12 @@ pub fn protect() -> Result<()> {
     Ok(())
 }
 
+/// The kernel waits for a grace period when a mount ends; whoever calls this waits for something else meanwhile. It ends with the last
+/// process that has it open.
+pub fn let_go_of_mount() {
+    drop(MOUNT.lock().unwrap_or_else(PoisonError::into_inner).take());
+}
+
 /// Goes over to it in place, or executes this program again; nothing is to be done if it runs from one already.
 fn run_from_copy() -> Result<()> {
     let own = sys::io(File::open("/proc/self/exe")).context("open /proc/self/exe")?;
@@ -56,8 +66,14 @@ fn run_from_copy() -> Result<()> {
         return Ok(());
     }
     let copy = match read_only_mount(&own) {
-        Ok(copy) if image::go_on_from(&copy).is_ok() => return Ok(()),
-        Ok(copy) => copy.into(),
+        Ok((mount, copy)) if image::go_on_from(&copy).is_ok() => {
+            MOUNT
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .replace(mount);
+            return Ok(());
+        }
+        Ok((_, copy)) => copy.into(),
         // Without CAP_SYS_ADMIN there are no mounts to be made.
         Err(_) => sealed_copy(own)?,
     };
@@ -76,18 +92,19 @@ fn is_protected(own: &File) -> bool {
     read_only || seals.is_ok_and(|seals| seals.contains(SEALS))
 }
 
-fn read_only_mount(own: &File) -> Result<File> {
-    let copy = mount::clone_tree_at(own, false)?;
+fn read_only_mount(own: &File) -> Result<(OwnedFd, File)> {
+    let mount = mount::clone_tree_at(own, false)?;
     let set = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID;
     mount::set_attributes(
-        &copy,
+        &mount,
         Attributes {
             set,
             ..Attributes::default()
         },
     )?;
-    let path = format!("/proc/self/fd/{}", copy.as_raw_fd());
-    sys::io(File::open(&path)).with_context(|| format!("open {path:?}"))
+    let path = format!("/proc/self/fd/{}", mount.as_raw_fd());
+    let copy = sys::io(File::open(&path)).with_context(|| format!("open {path:?}"))?;
+    Ok((mount, copy))
 }
 
 fn sealed_copy(mut own: File) -> Result<OwnedFd> {
