@@ -67,10 +67,9 @@ fn run_from_copy() -> Result<()> {
     }
     let copy = match read_only_mount(&own) {
         Ok((mount, copy)) if image::go_on_from(&copy).is_ok() => {
-            MOUNT
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .replace(mount);
+            // A standard stream that the caller has closed gets its number back.
+            let kept = Some(mount).filter(|mount| mount.as_raw_fd() > libc::STDERR_FILENO);
+            *MOUNT.lock().unwrap_or_else(PoisonError::into_inner) = kept;
             return Ok(());
         }
         Ok((_, copy)) => copy.into(),
