@@ -13,8 +13,10 @@ use nix::errno::Errno;
 use crate::fault::{Coded, coded};
 use crate::sys;
 
-/// The kernel reads this much of a file to see what it is (BINPRM_BUF_SIZE).
-const HEAD: usize = 256;
+/// The program headers follow that of the file.
+const HEAD: usize = 4096;
+/// Of a script the kernel reads no more (BINPRM_BUF_SIZE).
+const FIRST_LINE: usize = 256;
 
 /// The words for an execve(2) that failed. Under a filter that forbids looking, the errno must do.
 pub fn failed_exec(program: &CStr, errno: Errno) -> Error {
@@ -98,7 +100,7 @@ fn covered(table: &str, root: &str) -> Option<String> {
 pub fn missing_interpreter(file: &Path) -> Option<String> {
     let (open, head) = read_head(file)?;
     match head.strip_prefix(b"#!") {
-        Some(line) => missing_script_interpreter(line),
+        Some(line) => missing_script_interpreter(&line[..line.len().min(FIRST_LINE - 2)]),
         None => missing_loader(&open, &head),
     }
 }
@@ -162,11 +164,9 @@ fn missing_loader(file: &File, head: &[u8]) -> Option<String> {
     }
     let (offset, size, count) = (long(head, 32)?, short(head, 54)?, short(head, 56)?);
     for index in 0..count.min(64) {
-        let mut header = [0u8; 40];
-        file.read_exact_at(&mut header, offset.checked_add(index * size)?)
-            .ok()?;
+        let header = head.get(offset.checked_add(index * size)? as usize..)?;
         if header.starts_with(&PT_INTERP.to_le_bytes()) {
-            return missing_file(file, long(&header, 8)?, long(&header, 32)?);
+            return missing_file(file, long(header, 8)?, long(header, 32)?);
         }
     }
     None
