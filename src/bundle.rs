@@ -207,7 +207,9 @@ pub fn parse(text: &[u8]) -> Result<(Box<Spec>, Vec<String>)> {
         "must be a JSON object, at line 1"
     );
     objects::check(text)?;
-    let (place, first) = match typed(text) {
+    // To keep track of the path takes as long again, for the sake of an error.
+    let read = serde_json::from_slice(text).or_else(|_| typed(text));
+    let (place, first) = match read {
         Ok(spec) if absent::in_doubt(&spec) => return settled(text),
         Ok(spec) => return Ok((spec, Vec::new())),
         Err(error) => error,

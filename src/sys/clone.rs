@@ -6,7 +6,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use anyhow::{Context, Error, Result};
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::socket::sockopt::ReceiveTimeout;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair};
+use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::{check, errno, io, named, process, read_text, socket, tty};
 
@@ -170,8 +172,13 @@ fn network_of_another() -> Result<OwnedFd> {
         }
         Side::Parent { pidfd, .. } => {
             drop(there);
-            let (_, network) = socket::receive(here, &mut [0])?;
+            // It may be stopped from outside.
+            let limited = setsockopt(&here, ReceiveTimeout, &TimeVal::seconds(10));
+            named(limited, || "setsockopt(SO_RCVTIMEO)".to_string())?;
+            let received = socket::receive(here, &mut [0]);
+            process::pidfd_send_signal(&pidfd, libc::SIGKILL)?;
             tty::exit_code(pidfd)?;
+            let (_, network) = received.context("wait for the process that was born in it")?;
             network.context("the process that was born in it has ended early")
         }
     }
