@@ -100,13 +100,13 @@ impl Slot {
         let saved = exec::Keep {
             process: bundle.spec.process().as_ref(),
             linux: exec::KeepLinux {
-                seccomp: linux.and_then(|linux| linux.seccomp().as_ref()),
                 personality: linux.and_then(|linux| linux.personality().as_ref()),
                 memory_policy: linux.and_then(|linux| linux.memory_policy().as_ref()),
                 mount_label: linux.and_then(|linux| linux.mount_label().as_deref()),
             },
             keyring: plan.process.keyring.as_deref(),
             namespaces: plan.namespaces.create,
+            filter: plan.process.seccomp.as_ref(),
         };
         let text = serde_json::to_vec(&saved).context("write the config")?;
         sys::io(self.dir.write(CONFIG, &text))

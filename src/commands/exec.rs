@@ -56,13 +56,17 @@ fn stopped() -> Coded {
 }
 
 fn join(args: &flags::Exec, container: &Container, init: OwnedFd) -> Result<i32> {
-    let saved = container.saved()?;
+    let mut saved = container.saved()?;
     let target = Target {
         flags: foreign_namespaces(container.state.pid, saved.namespaces)?,
         pidfd: init,
     };
     let host = Host::probe()?;
-    let plan = plan(args, container, &host, &target, &saved)?;
+    let mut plan = plan(args, container, &host, &target, &saved)?;
+    // No file of a process and no flag can change it. Records of before have it in the config.
+    if saved.filter.is_some() {
+        plan.process.seccomp = saved.filter.take();
+    }
     plan.warnings.iter().for_each(|warning| log::warn(warning));
     timings::step(|| "plan".to_string());
     check_terminal(args, &plan)?;

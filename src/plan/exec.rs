@@ -1,11 +1,12 @@
 //! `exec`: the process of the config, or of a file, changed by flags -> the process to run.
 
 use anyhow::{Result, ensure};
-use oci_spec::runtime::{LinuxMemoryPolicy, LinuxPersonality, LinuxSeccomp, Process as Spec};
+use oci_spec::runtime::{LinuxMemoryPolicy, LinuxPersonality, Process as Spec};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Flags;
+use super::seccomp::Filter;
 
 /// What is kept of a config for processes that join the container later.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -16,6 +17,8 @@ pub struct Saved {
     pub keyring: Option<String>,
     /// Clone flags of those that were made for it.
     pub namespaces: u64,
+    /// To compile that of Docker takes as long as all the rest of `exec`.
+    pub filter: Option<Filter>,
 }
 
 /// The same when it is written.
@@ -25,11 +28,11 @@ pub struct Keep<'a> {
     pub linux: KeepLinux<'a>,
     pub keyring: Option<&'a str>,
     pub namespaces: u64,
+    pub filter: Option<&'a Filter>,
 }
 
 #[derive(Serialize)]
 pub struct KeepLinux<'a> {
-    pub seccomp: Option<&'a LinuxSeccomp>,
     pub personality: Option<&'a LinuxPersonality>,
     #[serde(rename = "memoryPolicy")]
     pub memory_policy: Option<&'a LinuxMemoryPolicy>,

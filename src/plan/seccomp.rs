@@ -28,7 +28,7 @@ pub use super::bpf::Instruction;
 use super::bpf::{self, Compare, Test};
 
 /// What init hands to seccomp(2).
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Filter {
     pub program: Vec<Instruction>,
     /// `SECCOMP_FILTER_FLAG_*`, with those that the listener needs.

@@ -183,6 +183,25 @@ fn records_of_other_versions_are_read() {
     c.assert_gone();
 }
 
+#[test]
+fn the_record_of_an_older_version_has_the_rules_of_the_filter() {
+    let rules = json!([{"names": ["getpriority"], "action": "SCMP_ACT_ERRNO", "errnoRet": 16}]);
+    let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules});
+    let c = bundle!()
+        .asks(&["pause"])
+        .set("/linux/seccomp", profile.clone());
+    c.up();
+    let file = c.state_root().join(&c.id).join("config");
+    let text = fs::read_to_string(&file).expect("a record");
+    let mut config: Value = serde_json::from_str(&text).expect("JSON");
+    let filter = config.as_object_mut().expect("an object").remove("filter");
+    assert!(filter.expect("a filter")["program"].is_array());
+    config["linux"]["seccomp"] = profile;
+    fs::write(&file, config.to_string()).expect("write");
+    let output = c.call(&["exec", &c.id, "/payload", "syscall", "140", "0", "0"]);
+    assert_eq!(output.finish().ok().answer("syscall 140 0 0"), "EBUSY");
+}
+
 /// Copies all records, as a disk would have them after a loss of power, and says another boot in them.
 fn image(c: &Bundle) -> PathBuf {
     let image = c.dir.join("image");

@@ -37,6 +37,16 @@ fn engines_profiles_are_libseccomps() {
 }
 
 #[test]
+fn a_filter_comes_out_of_a_record_as_it_went_in() {
+    for engine in ["docker", "podman", "containerd"] {
+        let filter = compile(&engine_profile(engine)).unwrap();
+        let text = serde_json::to_string(&filter).unwrap();
+        let read: Filter = serde_json::from_str(&text).unwrap();
+        assert_eq!(format!("{read:?}"), format!("{filter:?}"), "{engine}");
+    }
+}
+
+#[test]
 fn random_profiles_are_libseccomps() {
     let names: Vec<String> = names_of(ScmpArch::Native).into_values().collect();
     for seed in 1..=300 {
