@@ -1,7 +1,7 @@
 //! The command line: every flag of every verb, in every form in which engines write it.
 //!
-//! Run by the parent, once. The structures say what was asked; `parse` brings the words into the
-//! form that clap reads and gives its errors the texts that engines look for. Reads no file and no
+//! Run by the parent, once. The structures, of which those of a verb are in `flags`, say what was asked. `parse` asks `plain` first;
+//! what that leaves is brought into the form that clap reads, whose errors get the texts that engines look for. Reads no file and no
 //! environment, prints nothing, and decides nothing but whether the words are well formed.
 
 use std::any::TypeId;

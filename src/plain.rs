@@ -1,7 +1,7 @@
 //! PARENT: the calls that engines make, read without clap.
 //!
-//! To define a verb for clap takes longer than all that `state` does afterwards. Whatever is in any way unusual is left to clap, which
-//! knows the errors and the help: this gives what clap would give, or nothing. A test compares the two.
+//! To define a verb for clap takes longer than all that `state` does afterwards. Whatever is in any way unusual is left to
+//! clap, which knows the errors and the help: this gives what clap would give, or nothing. A test compares the two.
 
 use std::ffi::OsString;
 use std::slice;

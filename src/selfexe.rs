@@ -53,8 +53,8 @@ pub fn protect() -> Result<()> {
     Ok(())
 }
 
-/// The kernel waits for a grace period when a mount ends; whoever calls this waits for something else meanwhile. It ends with the last
-/// process that has it open.
+/// The kernel waits for a grace period when a mount ends, with the last process that has it open. Whoever calls this has
+/// something else to wait for meanwhile.
 pub fn let_go_of_mount() {
     drop(MOUNT.lock().unwrap_or_else(PoisonError::into_inner).take());
 }

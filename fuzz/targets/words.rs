@@ -1,6 +1,6 @@
 //! Texts of a line or a few: what stands in strings of the config and on the command line, and the files by which users are found.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, PathBuf};
 
@@ -13,7 +13,7 @@ use crate::container::check_id;
 use crate::plan::namespaces::Namespaces;
 use crate::plan::options::{self, Options};
 use crate::plan::{Plan, mounts as planned, ranges, variant};
-use crate::{cli, users};
+use crate::{argv, cli, plain, users};
 
 /// The first line is the type, the second the destination, the third the source; the others are options.
 pub fn mounts(data: &[u8]) {
@@ -166,12 +166,18 @@ fn check_sysctl(settings: impl Iterator<Item = (String, Value)>) {
     }
 }
 
-/// A line for each word of the call.
+/// A line for each word of the call. What is read without clap is what clap reads.
 pub fn args(data: &[u8]) {
     let words = data.split(|byte| *byte == b'\n').map(OsStr::from_bytes);
-    let program = [OsStr::new("cofferdam")].into_iter();
-    let words = program.chain(words).map(OsStr::to_os_string);
-    match cli::parse(words) {
+    let words: Vec<OsString> = words.map(OsStr::to_os_string).collect();
+    if let Some(read) = plain::read(&words) {
+        let call = argv::canonical(&mut words.iter().cloned());
+        let by_clap = call.map(|call| cli::read(call.command, &call.words));
+        let by_clap = by_clap.expect("words").expect("a call");
+        assert_eq!(format!("{read:?}"), format!("{by_clap:?}"));
+    }
+    let program = [OsString::from("cofferdam")].into_iter();
+    match cli::parse(program.chain(words)) {
         Ok(parsed) => drop(format!("{parsed:?}")),
         Err(error) => assert!(!format!("{error:#}").is_empty()),
     }

@@ -98,8 +98,8 @@ impl Resources {
     }
 }
 
-/// They run under the device rules of the container. Without any, the kernel checks and compiles these while init is at work: it is told
-/// to start after that.
+/// Hooks of create meet the device rules of the container, under which some run, and which some amend. Without any, the kernel
+/// checks and compiles the rules while init is at work, which is told to start after that.
 fn has_hooks(plan: &Plan) -> bool {
     !plan.hooks.are_none_of_create()
 }
@@ -222,7 +222,7 @@ impl Request<'_> {
     /// Whether there is nothing to do between init's being ready and its start.
     fn starts_at_once(&self, plan: &Plan) -> bool {
         let told = self.flags.pid_file.is_some() || self.pidfd_receiver().is_some();
-        let hooks = !plan.hooks.are_none_of_create() || !plan.hooks.start_container.is_empty();
+        let hooks = has_hooks(plan) || !plan.hooks.start_container.is_empty();
         let asked = plan.process.terminal.is_some() || hooks;
         !(self.waits || told || asked)
     }

@@ -119,9 +119,8 @@ fn bundle(args: &flags::Run) -> Result<Bundle> {
 
 /// No bundle at all: the defaults of `spec`, on an overlay.
 fn layered(args: &flags::Run) -> Result<Bundle> {
-    let absolute = |dir: &PathBuf| {
-        sys::io(std::fs::canonicalize(dir)).with_context(|| format!("--layer: {}", dir.display()))
-    };
+    let absolute =
+        |dir: &PathBuf| sys::path::real(dir).with_context(|| format!("--layer: {}", dir.display()));
     let lower = args
         .layers
         .iter()

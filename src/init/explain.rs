@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use crate::fault::{Coded, coded};
 use crate::sys;
 
-/// The program headers follow that of the file.
+/// The program headers follow that of the file, as a rule.
 const HEAD: usize = 4096;
 /// Of a script the kernel reads no more (BINPRM_BUF_SIZE).
 const FIRST_LINE: usize = 256;
@@ -164,9 +164,14 @@ fn missing_loader(file: &File, head: &[u8]) -> Option<String> {
     }
     let (offset, size, count) = (long(head, 32)?, short(head, 54)?, short(head, 56)?);
     for index in 0..count.min(64) {
-        let header = head.get(offset.checked_add(index * size)? as usize..)?;
+        let at = offset.checked_add(index * size)?;
+        let mut header = [0; 40];
+        match head.get(at as usize..).and_then(|rest| rest.get(..40)) {
+            Some(here) => header.copy_from_slice(here),
+            None => file.read_exact_at(&mut header, at).ok()?,
+        }
         if header.starts_with(&PT_INTERP.to_le_bytes()) {
-            return missing_file(file, long(header, 8)?, long(header, 32)?);
+            return missing_file(file, long(&header, 8)?, long(&header, 32)?);
         }
     }
     None

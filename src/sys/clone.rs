@@ -8,7 +8,7 @@ use anyhow::{Context, Error, Result};
 use nix::errno::Errno;
 use nix::sys::socket::sockopt::ReceiveTimeout;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair};
-use nix::sys::time::{TimeVal, TimeValLike};
+use nix::sys::time::TimeVal;
 
 use super::{check, errno, io, named, process, read_text, socket, tty};
 
@@ -24,6 +24,9 @@ pub const NEWNET: u64 = 0x4000_0000;
 /// The new process becomes a sibling, so that the caller's parent can wait for it.
 pub const PARENT: u64 = 0x8000;
 const PIDFD: u64 = 0x1000;
+
+/// For a process that may be stopped from outside.
+const PATIENCE: TimeVal = TimeVal::new(10, 0);
 
 /// What the settings of their number call them.
 const LIMITED: [(u64, &str); 8] = [
@@ -172,13 +175,13 @@ fn network_of_another() -> Result<OwnedFd> {
         }
         Side::Parent { pidfd, .. } => {
             drop(there);
-            // It may be stopped from outside.
-            let limited = setsockopt(&here, ReceiveTimeout, &TimeVal::seconds(10));
+            let limited = setsockopt(&here, ReceiveTimeout, &PATIENCE);
             named(limited, || "setsockopt(SO_RCVTIMEO)".to_string())?;
             let received = socket::receive(here, &mut [0]);
             process::pidfd_send_signal(&pidfd, libc::SIGKILL)?;
             tty::exit_code(pidfd)?;
-            let (_, network) = received.context("wait for the process that was born in it")?;
+            let (_, network) =
+                received.context("no word in ten seconds from the process that was born in it")?;
             network.context("the process that was born in it has ended early")
         }
     }

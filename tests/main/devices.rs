@@ -318,3 +318,16 @@ fn unknown_access_letters_are_refused() {
         c.assert_gone();
     }
 }
+
+#[test]
+fn a_hook_inside_the_container_is_under_its_rules() {
+    let c = bundle!();
+    let (out, loopy) = (c.path("out"), c.path("loopy"));
+    node(&loopy, libc::S_IFCHR, 10, 237);
+    let script = format!("(: <{loopy}) 2>{out}");
+    let hook = json!({"path": "/bin/sh", "args": ["sh", "-c", script]});
+    let c = c.push("/hooks/createContainer", hook).asks(&["exit 0"]);
+    c.run();
+    let said = fs::read_to_string(out).expect("read");
+    assert!(said.contains("Operation not permitted"), "{said:?}");
+}

@@ -1,5 +1,6 @@
-//! Which functions of the program the commands of a container's life call, and the linker script that puts these side by side. A file is mapped page by page, sixteen at a fault: text that is called is not to lie
-//! among text that is not. Hashes in the names are left open, so the script outlives changes; a name that is gone does no harm.
+//! Which functions of the program the commands of a container's life call, and the linker script that puts these side by
+//! side. A file is mapped page by page, sixteen at a fault: text that is called is not to lie among text that is not. Hashes
+//! in the names are left open, so the script outlives changes; a name that is gone does no harm.
 
 use std::cmp::Reverse;
 use std::collections::hash_map::Entry;
@@ -88,8 +89,8 @@ fn follow_life<'a>(
     Ok(())
 }
 
-/// The functions that a command and its children call, each once. At the start of each lies a breakpoint, which goes when it is met.
-/// The protected copy takes the place of the text: until then one instruction after the other is followed.
+/// The functions that a command and its children call, each once. At the start of each lies a breakpoint, which goes when it
+/// is met. The protected copy takes the place of the text: until then one instruction after the other is followed.
 fn follow(mut command: Command, functions: &Functions) -> Result<Vec<usize>> {
     let child = bench_sys::traced(&mut command).spawn()?;
     let main = Pid::from_raw(child.id() as i32);
@@ -256,17 +257,19 @@ fn script(functions: &Functions, calls: &[Vec<usize>]) -> Result<String> {
     let mut by_length: Vec<&Vec<usize>> = calls.iter().collect();
     by_length.sort_by_key(|called| called.len());
     // The shortest command that calls it, and how many do.
-    let mut callers: HashMap<usize, (usize, Reverse<usize>)> = HashMap::new();
+    let mut shortest: HashMap<usize, usize> = HashMap::new();
+    let mut callers: HashMap<usize, usize> = HashMap::new();
     for (number, called) in by_length.into_iter().enumerate() {
         for function in called {
-            callers.entry(*function).or_insert((number, Reverse(0))).1.0 += 1;
+            shortest.entry(*function).or_insert(number);
+            *callers.entry(*function).or_default() += 1;
         }
     }
     let mut order: Vec<usize> = calls.iter().flatten().copied().collect();
     retain_first(&mut order);
     let is_parse = |function: &usize| functions.all[*function].2.contains(AFTERWARDS);
     let early = order.iter().position(is_parse).unwrap_or(0);
-    order[early..].sort_by_key(|function| callers[function]);
+    order[early..].sort_by_key(|function| (shortest[function], Reverse(callers[function])));
     let mut text =
         "/* What short commands call, side by side: fewer page faults. Made by `make order`. */\n"
             .to_string();

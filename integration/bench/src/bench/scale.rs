@@ -70,8 +70,10 @@ fn list(
         for number in 0..count {
             let bundle = slot(settings, runtime, variant, number)?;
             let id = format!("bench-{number}");
-            runtime.perform("create", &bundle, &id)?;
-            runtime.perform("start", &bundle, &id)?;
+            for operation in ["create", "start"] {
+                let sample = runtime.perform(operation, &bundle, &id)?;
+                keep(&mut block, operation, runtime, sample, (number, count));
+            }
         }
     }
     rounds(&mut block, "list", &measured, settings, |runtime| {
@@ -83,10 +85,25 @@ fn list(
             let init = runtime::init_of(&cgroup(runtime, number))?;
             runtime.perform("kill", &settings.work, &id)?;
             runtime::wait_until_dead(init)?;
-            runtime.perform("delete", &settings.work, &id)?;
+            let sample = runtime.perform("delete", &settings.work, &id)?;
+            keep(&mut block, "delete", runtime, sample, (number, count));
         }
     }
     Ok(block)
+}
+
+/// Of the first tenth and of the last one: what a container costs is not to grow with the number of others.
+fn keep(block: &mut Block, operation: &str, runtime: &Runtime, sample: Sample, of: (usize, usize)) {
+    let (number, count) = of;
+    let tenth = count / 10;
+    let range = match number {
+        _ if number < tenth => 1..=tenth,
+        _ if number >= count - tenth => count - tenth + 1..=count,
+        _ => return,
+    };
+    let operation = format!("{operation} {}-{}", range.start(), range.end());
+    let key = (operation, runtime.name.clone());
+    block.samples.entry(key).or_default().push(sample);
 }
 
 /// The time from the first spawn to the last end.
