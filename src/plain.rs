@@ -224,9 +224,10 @@ impl Exec {
 }
 
 impl Words<'_> {
-    /// The next word that is no flag.
+    /// The next word that is no flag. `--` and `-=x` are none either, but what they are is for clap to say.
     fn operand(&mut self, set: impl FnMut(&str, &mut Self) -> Option<()>) -> Option<OsString> {
-        self.flags(set)?.filter(|word| word != "--")
+        let word = self.flags(set)?;
+        word.filter(|word| !word.as_encoded_bytes().starts_with(b"-"))
     }
 
     fn no_operand(&mut self, set: impl FnMut(&str, &mut Self) -> Option<()>) -> Option<()> {
@@ -391,6 +392,8 @@ mod tests {
             "start -x c",
             "state -",
             "state --",
+            "run -=x",
+            "run --=x",
         ] {
             let read = plainly(line);
             assert!(read.is_none() || read == by_clap(line), "{line}: {read:?}");
