@@ -7,7 +7,7 @@ use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
@@ -28,12 +28,18 @@ const LINKS: usize = 40;
 /// The kernel gives EAGAIN when a rename or mount raced with `..`; more than this is an attack.
 const RETRIES: usize = 64;
 
-/// The path without links and `..`: from the kernel, in three calls. realpath(3) of musl asks for each component, and for memory.
+/// The path without links and `..`: from the kernel, in a few calls. realpath(3) of musl asks for each component, and for memory.
 pub fn real(path: &Path) -> Result<PathBuf> {
     let mut options = File::options();
     let opened = super::io(options.read(true).custom_flags(libc::O_PATH).open(path))?;
     let name = format!("/proc/self/fd/{}", opened.as_raw_fd());
-    super::io(std::fs::read_link(name))
+    let real = super::io(std::fs::read_link(name))?;
+    // What is deleted, or no longer below the root, is given a path that may be that of something else (proc(5)).
+    let meant = super::io(opened.metadata())?;
+    match std::fs::metadata(&real) {
+        Ok(found) if (found.dev(), found.ino()) == (meant.dev(), meant.ino()) => Ok(real),
+        _ => super::io(std::fs::canonicalize(path)),
+    }
 }
 
 /// Opens a path for reference only (O_PATH), following links inside the root.

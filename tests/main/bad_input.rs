@@ -30,6 +30,19 @@ fn a_missing_config() {
     c.assert_gone();
 }
 
+/// The kernel tells its path with words behind it, which may be that of another.
+#[test]
+fn a_bundle_that_was_deleted_is_no_other() {
+    let c = bundle!();
+    let gone = c.dir.join("gone");
+    fs::create_dir(&gone).expect("make a directory");
+    fs::create_dir(c.dir.join("gone (deleted)")).expect("make a directory");
+    let call = c.call(&["create", "--bundle", ".", &c.id]).cwd(&gone);
+    let call = call.through_shell("rmdir \"$PWD\" && exec \"$0\" \"$@\"");
+    call.finish().fails_with("bundle \".\": No such file");
+    c.assert_gone();
+}
+
 #[test]
 fn a_config_that_is_no_json_tells_where() {
     let mut c = bundle!();
