@@ -21,6 +21,7 @@ use crate::flags::{self, CreateFlags};
 use crate::host::Host;
 use crate::launch::{Born, Init, Launch};
 use crate::plan::cgroup::CgroupPlan;
+use crate::plan::rootfs::Rootfs;
 use crate::plan::systemd::{self, Property};
 use crate::plan::{Flags, Plan};
 use crate::removal;
@@ -90,18 +91,21 @@ pub struct Resources {
 }
 
 impl Resources {
-    fn restrict(&self, plan: Option<&CgroupPlan>) -> Result<()> {
-        match self.cgroup.as_ref().zip(plan) {
+    /// Has its turn twice, of which one is the right one.
+    fn restrict(&self, plan: &Plan, first: bool) -> Result<()> {
+        let cgroup = self.cgroup.as_ref().zip(plan.cgroup.as_ref());
+        match cgroup.filter(|_| restricts_first(plan) == first) {
             Some((cgroup, plan)) => cgroup.restrict(plan),
             None => Ok(()),
         }
     }
 }
 
-/// Hooks of create meet the device rules of the container, under which some run, and which some amend. Without any, the kernel
-/// checks and compiles the rules while init is at work, which is told to start after that.
-fn has_hooks(plan: &Plan) -> bool {
-    !plan.hooks.are_none_of_create()
+/// Hooks of create meet the device rules of the container, under which some run, and which some amend; and devices are mounted under
+/// them. Without any, the kernel checks and compiles the rules while init is at work, which is told to start after that.
+fn restricts_first(plan: &Plan) -> bool {
+    let mut rootfs = plan.rootfs.iter();
+    !plan.hooks.are_none_of_create() || rootfs.any(Rootfs::may_open_a_device)
 }
 
 impl Request<'_> {
@@ -164,7 +168,7 @@ impl Request<'_> {
                 Some(manager) => {
                     resources.cgroup = enter_scope(&plan, manager, &slot, &mut born)?;
                 }
-                None => resources.restrict(plan.cgroup.as_ref().filter(|_| !has_hooks(&plan)))?,
+                None => resources.restrict(&plan, false)?,
             }
             born.release(resources.cgroup.as_ref())?;
             if at_once {
@@ -210,7 +214,7 @@ impl Request<'_> {
             cgroup.limit(plan)?;
             timings::step(|| "make the cgroup, with limits".to_string());
         }
-        resources.restrict(plan.cgroup.as_ref().filter(|_| has_hooks(plan)))?;
+        resources.restrict(plan, true)?;
         if let Some(rdt) = &plan.rdt {
             slot.claim_rdt(&rdt.groups)?;
         }
@@ -222,7 +226,7 @@ impl Request<'_> {
     /// Whether there is nothing to do between init's being ready and its start.
     fn starts_at_once(&self, plan: &Plan) -> bool {
         let told = self.flags.pid_file.is_some() || self.pidfd_receiver().is_some();
-        let hooks = has_hooks(plan) || !plan.hooks.start_container.is_empty();
+        let hooks = !plan.hooks.are_none_of_create() || !plan.hooks.start_container.is_empty();
         let asked = plan.process.terminal.is_some() || hooks;
         !(self.waits || told || asked)
     }

@@ -61,6 +61,10 @@ pub struct Rootfs {
 }
 
 impl Rootfs {
+    pub fn may_open_a_device(&self) -> bool {
+        self.furnish.iter().any(Step::may_open_a_device)
+    }
+
     /// What is done while the network namespace is being made, what after that, and what after the hooks and the terminal, if there
     /// is any of these. Mounts keep their order. What need not wait with them has a place apart from theirs, in a filesystem that was
     /// mounted new: where the image has a say, a link could lead from one place to the other.
@@ -479,6 +483,20 @@ mod tests {
             "link /dev/ptmx -> pts/ptmx",
         ];
         assert_eq!(furnish, expected);
+    }
+
+    #[test]
+    fn only_a_filesystem_of_a_device_opens_one() {
+        for (kind, opens) in [
+            ("tmpfs", false),
+            ("sysfs", false),
+            ("ext4", true),
+            ("fuseblk", true),
+        ] {
+            let mount = json!([{"type": kind, "source": "/dev/loop0", "destination": "/mnt"}]);
+            let rootfs = rootfs_of(&[("/mounts", mount)]);
+            assert_eq!(rootfs.may_open_a_device(), opens, "{kind}");
+        }
     }
 
     /// An image may have /var/run as a link to /run.

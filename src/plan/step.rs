@@ -177,6 +177,12 @@ impl Step {
         const WITHOUT: [&str; 5] = ["proc", "tmpfs", "devpts", "mqueue", "cgroup2"];
         matches!(self, Step::Mount(mount) if !WITHOUT.contains(&mount.kind.as_str()))
     }
+
+    /// A new filesystem that may be on a block device, which the kernel opens for the process that mounts it.
+    pub fn may_open_a_device(&self) -> bool {
+        let nodev = |kind: &str| ["sysfs", "cgroup", "overlay"].contains(&kind);
+        self.shows_network() && !matches!(self, Step::Mount(mount) if nodev(&mount.kind))
+    }
 }
 
 impl Source {
