@@ -109,6 +109,7 @@ fn wrong_format(file: &Path) -> String {
     let head = read_head(file).map(|(_, head)| head).unwrap_or_default();
     let is_text = !head
         .iter()
+        .take(FIRST_LINE)
         .any(|byte| byte.is_ascii_control() && !byte.is_ascii_whitespace());
     let reason = match foreign_machine(&head) {
         Some(machine) => format!(
