@@ -115,9 +115,7 @@ impl<'a> Launch<'a> {
         if way.relayed {
             init.adopt(cgroup)?;
         }
-        if let Some(own) = way.own_network {
-            init.give_network(own)?;
-        }
+        init.give_network(way.own_network)?;
         selfexe::let_go_of_mount();
         Ok(Born {
             init,
@@ -182,7 +180,10 @@ impl Init {
     }
 
     /// While it is at work.
-    fn give_network(&self, own: OwnedFd) -> Result<()> {
+    fn give_network(&self, own: Option<OwnedFd>) -> Result<()> {
+        let Some(own) = own else {
+            return Ok(());
+        };
         let namespace = clone::network_apart(own).context("make a network namespace")?;
         let sent = self.channel.send_network(namespace);
         timings::step(|| "make the network namespace".to_string());

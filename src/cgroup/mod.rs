@@ -30,7 +30,6 @@ use crate::fault::coded;
 use crate::log;
 use crate::plan::cgroup::CgroupPlan;
 use crate::sys::{self, bpf, named, path};
-use crate::timings;
 use systemd::{Manager, Unit};
 
 /// How long a killed cgroup may take to empty: processes in uninterruptible sleep do not die.
@@ -128,13 +127,12 @@ impl Cgroup {
 
     /// Attaches the device program.
     pub fn restrict(&self, plan: &CgroupPlan) -> Result<()> {
-        let Some(program) = &plan.devices else {
-            return Ok(());
-        };
-        let attached = bpf::load_device_program(program)
-            .and_then(|program| bpf::attach_device_program(self, program));
-        timings::step(|| "device rules".to_string());
-        attached.map_err(explain::program)
+        if let Some(program) = &plan.devices {
+            bpf::load_device_program(program)
+                .and_then(|program| bpf::attach_device_program(self, program))
+                .map_err(explain::program)?;
+        }
+        Ok(())
     }
 
     /// Puts a process where the plan wants it below this cgroup, with all controllers that are here.

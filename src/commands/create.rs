@@ -95,9 +95,11 @@ impl Resources {
     fn restrict(&self, plan: &Plan, first: bool) -> Result<()> {
         let cgroup = self.cgroup.as_ref().zip(plan.cgroup.as_ref());
         match cgroup.filter(|_| restricts_first(plan) == first) {
-            Some((cgroup, plan)) => cgroup.restrict(plan),
-            None => Ok(()),
+            Some((cgroup, plan)) => cgroup.restrict(plan)?,
+            None => return Ok(()),
         }
+        timings::step(|| "device rules".to_string());
+        Ok(())
     }
 }
 
@@ -135,10 +137,7 @@ impl Request<'_> {
     pub fn make(self, store: &Store) -> Result<Made> {
         let (host, plan) = self.plan()?;
         self.check(&plan)?;
-        if log::is_verbose() {
-            plan.to_string().lines().for_each(log::debug);
-        }
-        plan.warnings.iter().for_each(|warning| log::warn(warning));
+        tell_of(&plan);
         let sockets = Sockets::connect(&self.flags.console_socket, &self.pidfd_receiver())?;
 
         patience::keep_interrupts()?;
@@ -164,11 +163,10 @@ impl Request<'_> {
             let mut born = launch.begin(resources.cgroup.as_ref())?;
             // While init is at work.
             slot.save_config(&self.bundle, &plan)?;
-            match &mut manager {
-                Some(manager) => {
-                    resources.cgroup = enter_scope(&plan, manager, &slot, &mut born)?;
-                }
-                None => resources.restrict(&plan, false)?,
+            if let Some(manager) = &mut manager {
+                resources.cgroup = enter_scope(&plan, manager, &slot, &mut born)?;
+            } else {
+                resources.restrict(&plan, false)?;
             }
             born.release(resources.cgroup.as_ref())?;
             if at_once {
@@ -317,6 +315,13 @@ impl Request<'_> {
         );
         Ok(())
     }
+}
+
+fn tell_of(plan: &Plan) {
+    if log::is_verbose() {
+        plan.to_string().lines().for_each(log::debug);
+    }
+    plan.warnings.iter().for_each(|warning| log::warn(warning));
 }
 
 /// Before anybody is told of the container.
