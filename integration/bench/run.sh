@@ -15,7 +15,7 @@ main() {
     unshare --mount --propagation private -- "$0" --inside
 }
 
-# Its programs need CAP_SYS_RESOURCE, and a compiler run of minutes: only who asks for it gets it.
+# It takes minutes to compile: only who asks for it gets it.
 youki() {
     [ "${YOUKI-}" = 1 ] || return 0
     [ -x "$target/bench/youki/bin/youki" ] ||
