@@ -192,16 +192,12 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Parsed> {
     let program = args.next().unwrap_or_default();
     let args: Vec<OsString> = args.collect();
     if let Some(cli) = plain::read(&args) {
-        check_root(cli.global.root.as_deref())?;
-        return Ok(Parsed::Command(Box::new(cli)));
+        return well_formed(cli);
     }
     let call = argv::canonical(&mut args.into_iter())?;
     let cli = read(call.command, &call.words).or_else(|_| read(every_verb(), &call.words));
     match cli {
-        Ok(cli) => {
-            check_root(cli.global.root.as_deref())?;
-            Ok(Parsed::Command(Box::new(cli)))
-        }
+        Ok(cli) => well_formed(cli),
         Err(error) => match error.kind() {
             ErrorKind::DisplayVersion => Ok(Parsed::Text(version(&program))),
             ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
@@ -213,6 +209,11 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Parsed> {
             _ => Err(refusal(argv::program(&program), &call.verb, &error)),
         },
     }
+}
+
+fn well_formed(cli: Cli) -> Result<Parsed> {
+    check_root(cli.global.root.as_deref())?;
+    Ok(Parsed::Command(Box::new(cli)))
 }
 
 pub fn read(mut definition: clap::Command, words: &[OsString]) -> Result<Cli, clap::Error> {

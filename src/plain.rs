@@ -120,10 +120,9 @@ fn kill(words: &mut Words) -> Option<Kill> {
         Some(())
     };
     let id = words.operand(&mut set)?;
-    let signal = words.operand(&mut set)?;
+    kill.signal = words.only_operand(set)?;
     kill.id = id.into_string().ok()?;
-    kill.signal = signal.into_string().ok()?;
-    words.rest.as_slice().is_empty().then_some(kill)
+    Some(kill)
 }
 
 fn delete(words: &mut Words) -> Option<Delete> {

@@ -91,14 +91,11 @@ pub struct Resources {
 }
 
 impl Resources {
-    /// Has its turn twice, of which one is the right one.
-    fn restrict(&self, plan: &Plan, first: bool) -> Result<()> {
-        let cgroup = self.cgroup.as_ref().zip(plan.cgroup.as_ref());
-        match cgroup.filter(|_| restricts_first(plan) == first) {
-            Some((cgroup, plan)) => cgroup.restrict(plan)?,
-            None => return Ok(()),
+    fn restrict(&self, plan: &Plan) -> Result<()> {
+        if let Some((cgroup, plan)) = self.cgroup.as_ref().zip(plan.cgroup.as_ref()) {
+            cgroup.restrict(plan)?;
+            timings::step(|| "device rules".to_string());
         }
-        timings::step(|| "device rules".to_string());
         Ok(())
     }
 }
@@ -165,8 +162,8 @@ impl Request<'_> {
             slot.save_config(&self.bundle, &plan)?;
             if let Some(manager) = &mut manager {
                 resources.cgroup = enter_scope(&plan, manager, &slot, &mut born)?;
-            } else {
-                resources.restrict(&plan, false)?;
+            } else if !restricts_first(&plan) {
+                resources.restrict(&plan)?;
             }
             born.release(resources.cgroup.as_ref())?;
             if at_once {
@@ -212,7 +209,9 @@ impl Request<'_> {
             cgroup.limit(plan)?;
             timings::step(|| "make the cgroup, with limits".to_string());
         }
-        resources.restrict(plan, true)?;
+        if restricts_first(plan) {
+            resources.restrict(plan)?;
+        }
         if let Some(rdt) = &plan.rdt {
             slot.claim_rdt(&rdt.groups)?;
         }

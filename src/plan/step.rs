@@ -180,8 +180,10 @@ impl Step {
 
     /// A new filesystem that may be on a block device, which the kernel opens for the process that mounts it.
     pub fn may_open_a_device(&self) -> bool {
-        let nodev = |kind: &str| ["sysfs", "cgroup", "overlay"].contains(&kind);
-        self.shows_network() && !matches!(self, Step::Mount(mount) if nodev(&mount.kind))
+        const WITHOUT: [&str; 8] = [
+            "proc", "tmpfs", "devpts", "mqueue", "cgroup2", "cgroup", "sysfs", "overlay",
+        ];
+        matches!(self, Step::Mount(mount) if !WITHOUT.contains(&mount.kind.as_str()))
     }
 }
 
