@@ -30,6 +30,13 @@ pub struct Block {
     pub refused: BTreeMap<String, String>,
 }
 
+impl Block {
+    pub fn add(&mut self, operation: &str, runtime: &Runtime, sample: Sample) {
+        let key = (operation.to_string(), runtime.name.clone());
+        self.samples.entry(key).or_default().push(sample);
+    }
+}
+
 /// The bundles of one runtime in one variant: `life` holds a program that waits, `short` one that ends.
 pub struct Bundles {
     pub life: PathBuf,
@@ -125,8 +132,7 @@ impl Runner<'_> {
             }
             match one(runtime, bundles, operation, container) {
                 Ok(sample) if measured && counted => {
-                    let key = (operation.to_string(), runtime.name.clone());
-                    block.samples.entry(key).or_default().push(sample);
+                    block.add(operation, runtime, sample);
                 }
                 Ok(_) => {}
                 Err(error) => {

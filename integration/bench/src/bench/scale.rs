@@ -102,8 +102,7 @@ fn keep(block: &mut Block, operation: &str, runtime: &Runtime, sample: Sample, o
         _ => return,
     };
     let operation = format!("{operation} {}-{}", range.start(), range.end());
-    let key = (operation, runtime.name.clone());
-    block.samples.entry(key).or_default().push(sample);
+    block.add(&operation, runtime, sample);
 }
 
 /// The time from the first spawn to the last end.
@@ -234,8 +233,7 @@ fn rounds(
         for runtime in &order {
             let sample = perform(runtime)?;
             reap();
-            let key = (operation.to_string(), runtime.name.clone());
-            block.samples.entry(key).or_default().push(sample);
+            block.add(operation, runtime, sample);
         }
         round += 1;
     }
