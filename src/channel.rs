@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! parent (launch)                                                    child (init)
-//!        <---------------- Up::Born -------  only if something is joined: the kernel adds who sends it
+//!        <- Up::Born{pid} + pidfd ---------  by a process that has made init and ends: see `relay` and `init`
 //!   scope, maps ---------- Down::Go ------>  only if the child waits for them
 //!        ------ namespace of the network ->  only if it is made meanwhile
 //!        <--------------- Up::Hooks -------  only if there are hooks of the runtime's side
@@ -34,8 +34,8 @@ pub const LONGEST: usize = 4096;
 
 #[derive(Debug)]
 pub enum Up {
-    /// By the process that a relay has made: its number, 0 where the parent's pid namespace has none.
-    Born(i32),
+    /// The process that is init from now on, as its maker sees it: its pid and pidfd. The maker ends.
+    Born(i32, OwnedFd),
     Hooks,
     Console(OwnedFd),
     /// Between a process that opens trees of mounts and who has asked for them.
@@ -86,11 +86,6 @@ impl ParentEnd {
         ParentEnd { socket }
     }
 
-    /// Of who says that it is born.
-    pub fn know_senders(&self) -> Result<()> {
-        socket::know_senders(&self.socket)
-    }
-
     pub fn send(&self, message: Down) -> Result<()> {
         socket::send(&self.socket, &[message as u8], None)
             .with_context(|| format!("tell the container's init: {message:?}"))
@@ -104,12 +99,12 @@ impl ParentEnd {
     /// The next message; `None` when the child is gone, or has executed its program.
     pub fn receive(&self) -> Result<Option<Up>> {
         let mut buffer = [0; LONGEST + 1];
-        let (length, fd, sender) = socket::receive_from(&self.socket, &mut buffer)?;
+        let (length, fd) = socket::receive(&self.socket, &mut buffer)?;
         let Some((tag, payload)) = buffer[..length].split_first() else {
             return Ok(None);
         };
         let message = match (tag, fd) {
-            (b'b', None) => Up::Born(sender.unwrap_or(0)),
+            (b'b', Some(pidfd)) => Up::Born(i32::from_ne_bytes(payload.try_into()?), pidfd),
             (b'h', None) => Up::Hooks,
             (b'c', Some(fd)) => Up::Console(fd),
             (b't', Some(fd)) => Up::Tree(fd),
@@ -141,7 +136,10 @@ impl ChildEnd {
 
     pub fn send(&self, message: Up) -> Result<()> {
         match &message {
-            Up::Born(_) => socket::send(&self.socket, b"b", None),
+            Up::Born(pid, pidfd) => {
+                let packet = [b"b", &pid.to_ne_bytes()[..]].concat();
+                socket::send(&self.socket, &packet, Some(pidfd.as_fd()))
+            }
             Up::Console(terminal) => socket::send(&self.socket, b"c", Some(terminal.as_fd())),
             Up::Tree(tree) => socket::send(&self.socket, b"t", Some(tree.as_fd())),
             Up::Hooks => socket::send(&self.socket, b"h", None),
@@ -238,10 +236,8 @@ mod tests {
     fn every_message_arrives_as_it_was_sent() {
         let (parent, child) = pair().unwrap();
         let fd = || std::fs::File::open("/dev/null").unwrap().into();
-        parent.know_senders().unwrap();
-        child.send(Up::Born(0)).unwrap();
-        let own = std::process::id() as i32;
-        assert!(matches!(parent.receive().unwrap(), Some(Up::Born(pid)) if pid == own));
+        child.send(Up::Born(7, fd())).unwrap();
+        assert!(matches!(parent.receive().unwrap(), Some(Up::Born(7, _))));
         child.send(Up::Console(fd())).unwrap();
         assert!(matches!(parent.receive().unwrap(), Some(Up::Console(_))));
         for message in [Up::Hooks, Up::Ready, Up::Waiting, Up::Starting] {

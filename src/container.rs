@@ -30,9 +30,9 @@ use crate::plan::exec::Saved;
 use crate::plan::hooks::Hooks;
 use crate::plan::rdt::Groups;
 use crate::plan::seccomp::Notify;
-use crate::removal;
 use crate::sys::stat::Stat;
-use crate::sys::{self, process, socket};
+use crate::sys::{self, process};
+use crate::{patience, removal};
 
 pub const STATE: &str = "state";
 pub const GATE: &str = "gate";
@@ -211,13 +211,10 @@ impl Store {
 
 impl Container {
     pub fn status(&self) -> Result<Status> {
-        match self.look()? {
-            (Status::Running, _) if self.is_at_gate() => Ok(Status::Created),
-            (status, _) => Ok(status),
-        }
+        Ok(self.look()?.0)
     }
 
-    /// The same for whom it makes no difference whether a container is created or running already; and its init, if it lives.
+    /// Returns the status, and the init process unless it has ended.
     pub fn look(&self) -> Result<(Status, Option<OwnedFd>)> {
         let record = self.dir.path.join(STATE);
         ensure!(
@@ -242,6 +239,8 @@ impl Container {
         let status = match frozen {
             _ if self.state.at_once && stat.has_executed_nothing() => Status::Creating,
             true => Status::Paused,
+            // It waits at its gate, or runs the hooks of the start.
+            false if stat.has_executed_nothing() => Status::Created,
             false => Status::Running,
         };
         Ok((status, Some(init)))
@@ -307,23 +306,14 @@ impl Container {
         serde_json::from_slice(&text).with_context(|| format!("read {file:?}"))
     }
 
-    /// A connection to an init that waits to be started.
+    /// Connects to an init that waits to be started. Fails with EAGAIN if init accepts no connection in time.
     pub fn gate(&self) -> Result<OwnedFd> {
-        socket::connect_to(&self.dir.path_of(GATE), SockType::SeqPacket)
+        patience::connect(&self.dir.path_of(GATE), SockType::SeqPacket)
     }
 
     /// Nobody listens any more.
     pub fn close_gate(&self) -> Result<()> {
         sys::io(self.dir.remove(GATE)).context("remove the gate")
-    }
-
-    /// init listens until it executes its program; a connection that says nothing does not disturb it.
-    fn is_at_gate(&self) -> bool {
-        match self.gate() {
-            Ok(_) => true,
-            // The queue of connections is full.
-            Err(error) => sys::errno(&error) == Some(Errno::EAGAIN),
-        }
     }
 
     /// To close the file ends what this process has locked of it (fcntl(2)), as by `seize`. That keeps off a creator who has no

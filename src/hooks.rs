@@ -21,9 +21,8 @@ use crate::sys::{self, named, process};
 /// So much of a failed hook's output goes into the error text.
 const OUTPUT: u64 = 1024;
 
-/// Gives this process's environment to the hooks that have none, and to nobody else: who shares the container's pid
-/// namespace could read in /proc what the engine was given.
-pub fn take_environment(hooks: &[Hook]) -> Vec<Hook> {
+/// Gives this process's environment to the hooks that have none. A child of this process has no environment any more.
+pub fn with_own_environment(hooks: &[Hook]) -> Vec<Hook> {
     let mut own = Vec::new();
     if hooks.iter().any(|hook| hook.env.is_none()) {
         own.extend(std::env::vars_os().map(|(name, value)| {
@@ -31,7 +30,6 @@ pub fn take_environment(hooks: &[Hook]) -> Vec<Hook> {
             format!("{name}={value}")
         }));
     }
-    process::wipe_environment();
     with_environment(hooks, &own)
 }
 

@@ -24,6 +24,19 @@ pub fn open(plan: &Plan) -> Result<Vec<(&Join, OwnedFd)>> {
     plan.namespaces.join.iter().map(open).collect()
 }
 
+/// Takes the pid namespace out of the list, if init is born into it last: others who live there see init from then on.
+///
+/// Not with a user namespace. A process that was executed outside of that can be seen from inside, but neither traced nor looked
+/// into (ptrace(2)), and could not join the pid namespace once it is in the user namespace.
+pub fn take_pid_namespace(plan: &Plan, joins: &mut Vec<(&Join, OwnedFd)>) -> Option<OwnedFd> {
+    if plan.namespaces.has(clone::NEWUSER) {
+        return None;
+    }
+    let is_pid = |(join, _): &(&Join, OwnedFd)| join.kind.flag == clone::NEWPID;
+    let index = joins.iter().position(is_pid)?;
+    Some(joins.remove(index).1)
+}
+
 /// A path may lead to the host's own namespace, in which no setting is the container's.
 fn refuse_host_changes(plan: &Plan, join: &Join, namespace: &OwnedFd) -> Result<()> {
     let flag = join.kind.flag;

@@ -1,7 +1,10 @@
 //! PARENT: makes the container's init and answers it until it is ready.
 //!
-//! Two shapes only. With nothing to join, one clone3 makes init in all its new namespaces. Else a
-//! relay joins what is to be joined and then makes init as its sibling, so that it is the parent's child.
+//! Without namespaces to join by path, one clone3 makes init in all its new namespaces. Else a relay joins them, and makes init
+//! as its sibling, so that init is the parent's child.
+//!
+//! A process in a pid namespace that others live in can be seen by them. There, all that needs anything of the host is done by a
+//! process outside of that namespace. Its last act is to make the process that becomes the program, which has nothing of the host.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -15,7 +18,7 @@ use crate::container::{State, Status, report};
 use crate::fault::{Coded, coded};
 use crate::host::Host;
 use crate::init::{self, Materials};
-use crate::patience::{self, Debtor};
+use crate::patience::{self, Debtor, INIT_STEP_TIMEOUT};
 use crate::plan::Plan;
 use crate::plan::hooks::Hook;
 use crate::plan::rdt::Groups;
@@ -23,7 +26,7 @@ use crate::relay::{Target, relay};
 use crate::sys::clone::{self, Side};
 use crate::sys::{self, process, tty};
 use crate::way::Way;
-use crate::{hooks, idmap, intelrdt, joins, netdev, notify, selfexe, timings, trees};
+use crate::{hooks, idmap, intelrdt, joins, netdev, notify, streams, timings, trees};
 
 /// What init is made from, and who is told about it.
 pub struct Launch<'a> {
@@ -51,6 +54,8 @@ pub struct Born<'a> {
     sender: Option<ChildEnd>,
     opener: Option<OwnedFd>,
     devices: Vec<netdev::Found<'a>>,
+    /// It joins a container, instead of becoming the first process of one.
+    has_target: bool,
 }
 
 /// The container's init: ready, waiting for the word to start. Killed on drop unless kept.
@@ -61,6 +66,8 @@ pub struct Init {
     channel: ParentEnd,
     /// Who has made it, until that is reaped.
     relay: Option<OwnedFd>,
+    /// Another process takes its place, before it is ready: see [`Up::Born`].
+    awaits_birth: bool,
     /// It was told to before it was ready, and is about to.
     starting: bool,
     pub runs: bool,
@@ -80,43 +87,47 @@ impl<'a> Launch<'a> {
             at_once,
         } = self;
         prepare_for_children(host)?;
+        streams::replace_host_devices();
         let (trees, sender) = trees::prepare(plan, host)?;
-        let joins = joins::open(plan)?;
+        let mut joins = joins::open(plan)?;
+        let pid_namespace = joins::take_pid_namespace(plan, &mut joins);
         let devices = netdev::find(&plan.net_devices)?;
         let (parent, child) = channel::pair()?;
-        let refused = target.as_ref().is_some_and(|target| !target.prepare());
-        let mut way = Way::new(plan, refused, !joins.is_empty());
-        way.relayed.then(|| parent.know_senders()).transpose()?;
+        let has_target = target.is_some();
+        let is_target_apart = target.as_ref().is_some_and(Target::has_pid_namespace);
+        let is_born_last = is_target_apart || pid_namespace.is_some();
+        let create_container = hooks::with_own_environment(&plan.hooks.create_container);
+        let mut way = Way::new(plan, !joins.is_empty());
         way.outside = cgroup.is_none() && attachable;
         way.waits |= way.outside || !devices.is_empty() || state.rdt.is_some();
         let side = way.clone(plan, cgroup, attachable);
         let Side::Parent { pid, pidfd } = side.map_err(|e| explain_clone(e, plan, cgroup))? else {
             drop((parent, sender));
-            selfexe::let_go_of_mount();
             let materials = Materials {
-                hooks: hooks::take_environment(&plan.hooks.create_container),
+                hooks: create_container,
                 trees,
                 gate: gate.as_ref(),
                 state,
-                relayed: way.relayed,
                 waits: way.waits,
                 at_once,
                 network: way.network,
                 target,
+                pid_namespace,
             };
             if way.relayed {
                 relay(plan, joins, child, materials);
             }
             init::run(plan, child, materials)
         };
-        drop((child, trees, gate, joins));
+        drop((child, trees, gate, joins, pid_namespace));
         timings::step(|| "clone init".to_string());
         let mut init = Init::new(pid, pidfd, parent);
         if way.relayed {
-            init.adopt(cgroup)?;
+            init.awaits_birth = true;
+            init.wait_for_birth(cgroup)?;
         }
+        init.awaits_birth = is_born_last;
         init.give_network(way.own_network)?;
-        selfexe::let_go_of_mount();
         Ok(Born {
             init,
             outside: way.outside,
@@ -127,6 +138,7 @@ impl<'a> Launch<'a> {
             sender,
             opener: None,
             devices,
+            has_target,
         })
     }
 }
@@ -137,17 +149,18 @@ impl Born<'_> {
         let (plan, host, init) = (self.plan, self.host, &self.init);
         let send = |to| trees::send(trees::of(plan), host, &init.pidfd, to);
         self.opener = self.sender.take().map(send).transpose()?;
+        // A relay, or a process that joins a container, has set its own score.
+        let score = plan.process.oom_score_adj;
+        if let Some(score) = score.filter(|_| init.relay.is_none() && !self.has_target) {
+            set_oom_score(&init.pid.to_string(), score)?;
+        }
         init.furnish(plan, host, self.state.rdt.as_ref())?;
         netdev::move_to(init.pid, init.pidfd.as_fd(), &self.devices)?;
         if self.waits {
             init.channel.send(Down::Go)?;
         }
-        // Not of a process that joins a container.
-        let recorded = match plan.rootfs {
-            Some(_) => self.state.set_init(init.pid),
-            None => Ok(()),
-        };
-        recorded.map_err(|error| init.death(cgroup, error))
+        init.record(plan, self.state)
+            .map_err(|error| init.death(cgroup, error))
     }
 
     /// It starts as soon as it is ready.
@@ -160,6 +173,7 @@ impl Born<'_> {
         let mut init = self.init;
         init.reap_relay();
         init.see_through(self.plan, self.state, cgroup)?;
+        init.reap_relay();
         self.opener.map(tty::exit_code).transpose()?;
         Ok(init)
     }
@@ -173,6 +187,7 @@ impl Init {
             console: None,
             channel,
             relay: None,
+            awaits_birth: false,
             starting: false,
             runs: false,
             kept: false,
@@ -190,32 +205,44 @@ impl Init {
         arrives(sent).map(drop)
     }
 
-    /// Takes the process that the relay has made in the relay's place. Both may speak, and one of them lives as long as it does not.
-    fn adopt(&mut self, cgroup: Option<&Cgroup>) -> Result<()> {
-        let mut either = Debtor::new(self.pid, &self.pidfd, "join the namespaces");
-        either.pidfd = self.channel.as_fd();
-        let pid = match patience::next_word(&self.channel, &either)? {
-            Some(Up::Born(pid)) => pid,
-            Some(Up::Failed(failure)) => return Err(explain_relay(failure, cgroup)),
+    /// Waits until the relay has made init.
+    fn wait_for_birth(&mut self, cgroup: Option<&Cgroup>) -> Result<()> {
+        match self.next_word("join the namespaces", cgroup, true)? {
+            Some(Up::Born(pid, pidfd)) => {
+                self.adopt(pid, pidfd);
+                Ok(())
+            }
+            Some(Up::Failed(failure)) => Err(explain_relay(failure, cgroup)),
             Some(other) => bail!("unexpected {other:?} from the process that joins the namespaces"),
             None => {
                 let error = coded("killed", "joining the namespaces ended early");
-                return Err(self.death(None, error.into()));
+                Err(self.death(None, error.into()))
             }
-        };
-        // A child of this process, as the relay was: its number is nobody else's before it is reaped.
-        let pidfd = process::pidfd_open(pid).context("find the process that was made")?;
-        self.relay = Some(std::mem::replace(&mut self.pidfd, pidfd));
-        self.pid = pid;
-        Ok(())
+        }
     }
 
-    /// It counts as one of the container's processes as long as it is not.
+    /// Takes the process that another one has made in the place of its maker. It is a child of this process, as its maker was.
+    fn adopt(&mut self, pid: i32, pidfd: OwnedFd) {
+        self.reap_relay();
+        self.relay = Some(std::mem::replace(&mut self.pidfd, pidfd));
+        self.pid = pid;
+        self.awaits_birth = false;
+    }
+
+    /// Writes down which process is init, unless the process joins a container.
+    fn record(&self, plan: &Plan, state: &mut State) -> Result<()> {
+        match plan.rootfs {
+            Some(_) => state.set_init(self.pid),
+            None => Ok(()),
+        }
+    }
+
+    /// Reaps the maker of this process, which counts as one of the container's processes until then.
     fn reap_relay(&mut self) {
         if let Some(relay) = self.relay.take() {
-            // It owes nothing more; and while it lives, the connection does not end.
+            // The maker has nothing left to do. While it lives, the connection does not end.
             process::pidfd_send_signal(&relay, libc::SIGKILL).ok();
-            reap(&relay);
+            patience::reap(&relay);
         }
     }
 
@@ -226,7 +253,12 @@ impl Init {
         limited: bool,
     ) -> Result<Option<Up>> {
         let mut debtor = Debtor::new(self.pid, &self.pidfd, awaited);
-        (debtor.cgroup, debtor.limited) = (cgroup, limited);
+        debtor.cgroup = cgroup;
+        debtor.limit = limited.then_some(INIT_STEP_TIMEOUT);
+        if self.awaits_birth {
+            // The process that was made may speak after the end of its maker.
+            debtor.pidfd = self.channel.as_fd();
+        }
         patience::next_word(&self.channel, &debtor)
     }
 
@@ -234,9 +266,6 @@ impl Init {
     fn furnish(&self, plan: &Plan, host: &Host, rdt: Option<&Groups>) -> Result<()> {
         if let Some(groups) = rdt {
             intelrdt::enter(Path::new(intelrdt::ROOT), groups, self.pid)?;
-        }
-        if let Some(score) = plan.process.oom_score_adj.filter(|_| self.relay.is_none()) {
-            set_oom_score(&self.pid.to_string(), score)?;
         }
         if plan.namespaces.creates(clone::NEWUSER) {
             idmap::write(self.pid, host, &plan.namespaces.uids, &plan.namespaces.gids)?;
@@ -246,11 +275,17 @@ impl Init {
     }
 
     /// Answers it until it is ready.
-    fn see_through(&mut self, plan: &Plan, state: &State, cgroup: Option<&Cgroup>) -> Result<()> {
+    fn see_through(
+        &mut self,
+        plan: &Plan,
+        state: &mut State,
+        cgroup: Option<&Cgroup>,
+    ) -> Result<()> {
         let limited = plan.hooks.create_container.iter().all(Hook::is_limited);
         // A process that joins a container may wait with it for its thaw, if it was told to.
         let not_frozen = cgroup.filter(|_| plan.rootfs.is_some());
-        loop {
+        let mut is_ready = false;
+        while !is_ready || self.awaits_birth {
             match self.next_word("set up the container", not_frozen, limited)? {
                 Some(Up::Hooks) => {
                     timings::step(|| "wait for the root filesystem".to_string());
@@ -258,12 +293,19 @@ impl Init {
                     timings::step(|| "prestart and createRuntime hooks".to_string());
                     self.channel.send(Down::Go)?;
                 }
+                Some(Up::Born(pid, pidfd)) => {
+                    self.adopt(pid, pidfd);
+                    self.record(plan, state)
+                        .map_err(|error| self.death(cgroup, error))?;
+                }
                 Some(Up::Console(master)) => self.console = Some(master),
                 Some(Up::Timings(piece)) => timings::add(&piece),
                 Some(word @ (Up::Ready | Up::Starting)) => {
                     self.starting = matches!(word, Up::Starting);
-                    timings::step(|| "wait until init is ready".to_string());
-                    return Ok(());
+                    is_ready = true;
+                }
+                Some(Up::Failed(failure)) if self.awaits_birth => {
+                    return Err(explain_relay(failure, cgroup));
                 }
                 Some(Up::Failed(failure)) => bail!(failure),
                 None => {
@@ -274,6 +316,8 @@ impl Init {
                 Some(other) => bail!("unexpected {other:?} from the container's init"),
             }
         }
+        timings::step(|| "wait until init is ready".to_string());
+        Ok(())
     }
 
     /// `create`: init waits at its gate from now on, whatever becomes of this process.
@@ -308,11 +352,16 @@ impl Init {
         self.kept = true;
     }
 
+    fn kill(&self) {
+        process::pidfd_send_signal(&self.pidfd, libc::SIGKILL).ok();
+        patience::reap(&self.pidfd);
+    }
+
     /// How an init ended that could not say so itself. One that lives is ended, for the error that is given.
     fn death(&self, cgroup: Option<&Cgroup>, error: anyhow::Error) -> anyhow::Error {
         let ended = process::has_ended(&self.pidfd);
         process::pidfd_send_signal(&self.pidfd, libc::SIGKILL).ok();
-        let signal = reap(&self.pidfd) - 128;
+        let signal = patience::reap(&self.pidfd) - 128;
         if !ended || signal <= 0 {
             return error;
         }
@@ -333,8 +382,17 @@ impl Init {
 impl Drop for Init {
     fn drop(&mut self) {
         if !self.kept {
-            process::pidfd_send_signal(&self.pidfd, libc::SIGKILL).ok();
-            reap(&self.pidfd);
+            self.kill();
+            // One that was made meanwhile may have been stopped before it could bind its life to this process's.
+            while self.awaits_birth
+                && patience::is_ready(self.channel.as_fd())
+                && let Ok(Some(word)) = self.channel.receive()
+            {
+                if let Up::Born(pid, pidfd) = word {
+                    self.adopt(pid, pidfd);
+                    self.kill();
+                }
+            }
             self.reap_relay();
         }
     }
@@ -345,14 +403,6 @@ fn arrives(sent: Result<()>) -> Result<bool> {
     match sent.as_ref().err().and_then(sys::errno) {
         Some(Errno::EPIPE | Errno::ECONNRESET) => Ok(false),
         _ => sent.map(|()| true),
-    }
-}
-
-/// Of one that will end, or does not die: then nobody waits for it.
-fn reap(process: &OwnedFd) -> i32 {
-    match patience::dies(process) {
-        true => tty::exit_code(process).unwrap_or(-1),
-        false => -1,
     }
 }
 
@@ -373,7 +423,7 @@ pub fn start_over(channel: &ParentEnd, state: &State, init: Debtor) -> Result<bo
 /// The connection closes on exec: its end without a word is success.
 fn see_program(channel: &ParentEnd, state: &State, mut init: Debtor) -> Result<()> {
     // The hooks of the start have no limit but their own.
-    init.limited = false;
+    init.limit = None;
     loop {
         match patience::next_word(channel, &init)? {
             None => return Ok(()),

@@ -37,6 +37,7 @@ mod relay;
 mod removal;
 mod selfexe;
 mod slot;
+mod streams;
 #[allow(unsafe_code)]
 mod sys;
 mod terminal;
@@ -65,7 +66,8 @@ static ALLOCATOR: sys::alloc::Allocator = sys::alloc::Allocator::new();
 #[cfg_attr(any(test, fuzzing), allow(dead_code))]
 fn start(begun: Instant) -> i32 {
     let started = Instant::now();
-    sys::process::ignore_backtraces();
+    // A backtrace costs milliseconds. The variable is meant for a program that the caller debugs.
+    sys::process::remove_variable("RUST_BACKTRACE");
     // What is made must be usable whatever the caller's is; hooks get this one too.
     sys::process::set_umask(0o022).ok();
     std::panic::set_hook(Box::new(|panic| {

@@ -6,6 +6,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result};
+use nix::sys::socket::SockType;
 use serde_json::json;
 
 use crate::container::{State, Status, report};
@@ -48,7 +49,7 @@ pub fn hand_over(
         "metadata": notify.metadata,
         "state": report(state, status, state.pid),
     });
-    let agent = patience::connect(&notify.listener_path).with_context(field)?;
+    let agent = patience::connect(&notify.listener_path, SockType::Stream).with_context(field)?;
     socket::send(
         agent,
         message.to_string().as_bytes(),

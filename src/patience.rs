@@ -14,17 +14,18 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::socket::SockType;
 
 use crate::cgroup::Cgroup;
 use crate::channel::{ParentEnd, Up};
 use crate::sys::stat::Stat;
-use crate::sys::{self, again, named, process, socket};
+use crate::sys::{self, again, named, process, socket, tty};
 
 /// A silence after which init is looked at.
 const SILENCE: Duration = Duration::from_secs(5);
 
 /// The longest that a step of init may take; a filesystem on the network may be slow.
-const PATIENCE: Duration = Duration::from_secs(300);
+pub const INIT_STEP_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// For the death of a killed process: in uninterruptible sleep it does not die.
 const DEATH: Duration = Duration::from_secs(10);
@@ -50,8 +51,10 @@ pub struct Debtor<'a> {
     /// Where it must not be frozen.
     pub cgroup: Option<&'a Cgroup>,
     pub awaited: &'static str,
-    /// False where hooks without a timeout have their turn.
-    pub limited: bool,
+    /// How long it may take. None where hooks without a timeout have their turn.
+    pub limit: Option<Duration>,
+    /// The process, in messages.
+    pub name: &'static str,
 }
 
 /// Keeps the signals that stop a command for the waits below, so that it can take back what it has done.
@@ -67,9 +70,9 @@ fn interrupts() -> SigSet {
     INTERRUPTS.into_iter().filter(kept).collect()
 }
 
-/// A connection to a stream that others listen at. Who accepts none, or reads nothing, keeps nobody waiting for long.
-pub fn connect(path: &Path) -> Result<OwnedFd> {
-    socket::connect_within(path, LISTENER).map_err(|error| match sys::errno(&error) {
+/// Connects to a socket that others listen at. One that accepts no connection, or reads nothing, keeps nobody waiting for long.
+pub fn connect(path: &Path, kind: SockType) -> Result<OwnedFd> {
+    socket::connect_within(path, kind, LISTENER).map_err(|error| match sys::errno(&error) {
         Some(Errno::EAGAIN) => error.context(format!(
             "nobody has accepted a connection within {} s",
             LISTENER.as_secs()
@@ -82,7 +85,8 @@ pub fn connect(path: &Path) -> Result<OwnedFd> {
 pub fn next_word(channel: &ParentEnd, debtor: &Debtor) -> Result<Option<Up>> {
     let begun = Instant::now();
     loop {
-        let [said, ended] = wait_for([channel.as_fd(), debtor.pidfd], Some(SILENCE))?;
+        let time = debtor.limit.map_or(SILENCE, |limit| limit.min(SILENCE));
+        let [said, ended] = wait_for([channel.as_fd(), debtor.pidfd], Some(time))?;
         if said || ended && is_ready(channel.as_fd()) {
             return channel.receive();
         }
@@ -90,12 +94,13 @@ pub fn next_word(channel: &ParentEnd, debtor: &Debtor) -> Result<Option<Up>> {
             return Ok(None);
         }
         debtor.check_moves().context(debtor.awaited)?;
-        if debtor.limited && begun.elapsed() >= PATIENCE {
+        if debtor.limit.is_some_and(|limit| begun.elapsed() >= limit) {
             let state = state(debtor.pid).unwrap_or('?');
             bail!(
-                "{}: container init is not done after {} seconds (process {}, state {state})",
+                "{}: {} is not done after {} seconds (process {}, state {state})",
                 debtor.awaited,
-                PATIENCE.as_secs(),
+                debtor.name,
+                begun.elapsed().as_secs(),
                 debtor.pid
             );
         }
@@ -109,26 +114,31 @@ impl<'a> Debtor<'a> {
             pidfd: pidfd.as_fd(),
             cgroup: None,
             awaited,
-            limited: true,
+            limit: Some(INIT_STEP_TIMEOUT),
+            name: "container init",
         }
     }
 
-    fn check_moves(&self) -> Result<()> {
+    /// Fails if it is frozen, stopped or traced, and so cannot answer.
+    pub fn check_moves(&self) -> Result<()> {
         if let Some(cgroup) = self.cgroup
             && cgroup.has_event("frozen 1")?
         {
             bail!(
-                "container init is frozen: {} or a cgroup above it has 1 in cgroup.freeze",
+                "{} is frozen: {} or a cgroup above it has 1 in cgroup.freeze",
+                self.name,
                 cgroup.path.display()
             );
         }
         match state(self.pid) {
             Some('T') => bail!(
-                "container init was stopped by a signal: process {} waits for SIGCONT",
+                "{} was stopped by a signal: process {} waits for SIGCONT",
+                self.name,
                 self.pid
             ),
             Some('t') => bail!(
-                "container init was stopped by who traces it: process {}",
+                "{} was stopped by who traces it: process {}",
+                self.name,
                 self.pid
             ),
             _ => Ok(()),
@@ -180,7 +190,8 @@ fn left(deadline: Option<Instant>) -> PollTimeout {
     })
 }
 
-fn is_ready(fd: BorrowedFd) -> bool {
+/// Whether something can be read, or the other end is closed.
+pub fn is_ready(fd: BorrowedFd) -> bool {
     let mut polled = [PollFd::new(fd, PollFlags::POLLIN)];
     again(|| poll(&mut polled, PollTimeout::ZERO)).is_ok_and(|ready| ready > 0)
 }
@@ -188,6 +199,14 @@ fn is_ready(fd: BorrowedFd) -> bool {
 /// Whether a process that was killed ends in time. No signal disturbs this.
 pub fn dies(pidfd: &OwnedFd) -> bool {
     ends_within(pidfd, DEATH)
+}
+
+/// Reaps a child that ends by itself or was killed, and returns its exit code. Returns -1 if it does not end in time.
+pub fn reap(child: &OwnedFd) -> i32 {
+    match dies(child) {
+        true => tty::exit_code(child).unwrap_or(-1),
+        false => -1,
+    }
 }
 
 pub fn ends_within(pidfd: &OwnedFd, time: Duration) -> bool {

@@ -1,8 +1,9 @@
-//! CHILD of a moment: joins the namespaces that are there already, and makes the process that lives in them as its sibling.
+//! CHILD: joins the namespaces of others, which the parent must not do for itself.
 //!
-//! Whoever is in such a namespace may see that process from its birth on, so nothing of the host is left in it by then.
+//! A process that joins a container takes all from its [`Target`]. A container that joins single namespaces by their paths has
+//! a relay: a process that joins them, makes init as its sibling, and ends.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -23,15 +24,9 @@ pub struct Target {
 }
 
 impl Target {
-    /// Lets this process's next child be born in the container's pid namespace. Without privilege over
-    /// that only a process of the container's user namespace may ask for it: false.
-    ///
-    /// False too if the processes in there may have CAP_SYS_PTRACE over that child: it would be seen by them while its root
-    /// and its descriptors are still the host's (CVE-2016-9962).
-    pub fn prepare(&self) -> bool {
-        let seen = self.flags & clone::NEWPID != 0;
-        let own_user = self.flags & clone::NEWUSER != 0;
-        !seen || own_user && clone::setns(&self.pidfd, clone::NEWPID).is_ok()
+    /// Whether the container has a pid namespace that this process is not in.
+    pub fn has_pid_namespace(&self) -> bool {
+        self.flags & clone::NEWPID != 0
     }
 
     /// Joins the user namespace alone, to act with its privilege before the others are joined.
@@ -43,7 +38,8 @@ impl Target {
         Ok(Target { flags, ..self })
     }
 
-    /// Joins all namespaces at once; those that are joined already do no harm.
+    /// Joins all namespaces at once. A pid namespace is joined for the children of this process only (pid_namespaces(7)).
+    /// Joining a namespace again does no harm.
     pub fn enter(&self) -> Result<()> {
         // The processes in there must not be able to look into this one.
         process::set_dumpable(false)?;
@@ -57,23 +53,19 @@ impl Target {
     }
 }
 
-/// Joins, then makes init, which says that it is born, and ends.
+/// Joins the namespaces, makes init, tells the parent of it, and ends.
 pub fn relay(
     plan: &Plan,
     joins: Vec<(&Join, OwnedFd)>,
     channel: ChildEnd,
-    mut materials: Materials,
+    materials: Materials,
 ) -> ! {
-    // Init is born with it. Its own file it could not write, nor could the parent, where it has to be out of sight (proc(5)).
-    let score = plan.process.oom_score_adj;
-    let scored = score.map_or(Ok(()), |score| set_oom_score("self", score));
-    let made = scored.and_then(|()| match materials.target.take() {
-        Some(target) => enter_and_clone(plan, target, &channel),
-        None => join_and_clone(plan, joins),
-    });
-    match made {
+    match set_own_oom_score(plan).and_then(|()| join_and_clone(plan, joins)) {
         Ok(Side::Child) => init::run(plan, channel, materials),
-        Ok(Side::Parent { .. }) => process::exit(0),
+        Ok(Side::Parent { pid, pidfd }) => {
+            channel.send(Up::Born(pid, pidfd)).ok();
+            process::exit(0)
+        }
         Err(error) => {
             channel.send(Up::Failed(Coded::of(&error))).ok();
             process::exit(1)
@@ -81,12 +73,11 @@ pub fn relay(
     }
 }
 
-/// Nothing of the host is left that the container could find in the process.
-fn enter_and_clone(plan: &Plan, target: Target, channel: &ChildEnd) -> Result<Side> {
-    target.enter()?;
-    drop(target);
-    init::close_all_but(&[channel.as_fd()], plan.process.preserve_fds)?;
-    clone::clone3(clone::PARENT, None).context("make the process")
+/// Sets the score that the children of this process are born with. A process that is not dumpable cannot write its own file, nor
+/// can its parent where both are an ordinary user's (proc(5)).
+pub fn set_own_oom_score(plan: &Plan) -> Result<()> {
+    let score = plan.process.oom_score_adj;
+    score.map_or(Ok(()), |score| set_oom_score("self", score))
 }
 
 fn join_and_clone(plan: &Plan, joins: Vec<(&Join, OwnedFd)>) -> Result<Side> {

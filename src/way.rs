@@ -23,9 +23,9 @@ pub struct Way {
 }
 
 impl Way {
-    pub fn new(plan: &Plan, enters: bool, joins: bool) -> Way {
+    pub fn new(plan: &Plan, joins: bool) -> Way {
         Way {
-            relayed: enters || joins,
+            relayed: joins,
             waits: joins || plan.namespaces.creates(clone::NEWUSER),
             outside: false,
             network: match plan.namespaces.creates(clone::NEWNET) {

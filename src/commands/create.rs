@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Error, Result, ensure};
 use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::socket::SockType;
 
 use super::delete;
 use crate::argv;
@@ -225,7 +226,9 @@ impl Request<'_> {
         let told = self.flags.pid_file.is_some() || self.pidfd_receiver().is_some();
         let hooks = !plan.hooks.are_none_of_create() || !plan.hooks.start_container.is_empty();
         let asked = plan.process.terminal.is_some() || hooks;
-        !(self.waits || told || asked)
+        // Its number is known last where it is born into a pid namespace of others.
+        let joins_pids = plan.namespaces.joins(clone::NEWPID);
+        !(self.waits || told || asked || joins_pids)
     }
 
     fn pidfd_receiver(&self) -> Option<PathBuf> {
@@ -434,7 +437,9 @@ pub struct Sockets {
 impl Sockets {
     pub fn connect(console: &Option<PathBuf>, pidfd: &Option<PathBuf>) -> Result<Sockets> {
         let connect = |path: &Option<PathBuf>, flag: &'static str| {
-            let connected = path.as_deref().map(patience::connect);
+            let connected = path
+                .as_deref()
+                .map(|path| patience::connect(path, SockType::Stream));
             connected.transpose().context(flag)
         };
         Ok(Sockets {

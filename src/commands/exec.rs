@@ -99,15 +99,10 @@ fn join(args: &flags::Exec, container: &Container, init: OwnedFd) -> Result<i32>
             unit.attach(below_scope(container, cgroup)?, born.init.pid)?;
         }
         born.release(cgroup.as_ref())?;
-        if !at_once {
-            return born.see_through(cgroup.as_ref());
-        }
-        with_pid_file(args, born.init.pid, || {
+        if at_once {
             born.start_at_once()?;
-            let mut process = born.see_through(cgroup.as_ref())?;
-            process.start(&container.state)?;
-            Ok(process)
-        })
+        }
+        born.see_through(cgroup.as_ref())
     };
     if args.detach {
         detached(args, container, sockets, launch)
@@ -116,12 +111,10 @@ fn join(args: &flags::Exec, container: &Container, init: OwnedFd) -> Result<i32>
     }
 }
 
-/// Nobody takes part in it between its being ready and its start.
+/// Whether nobody is told of the process between its being ready and its start.
 fn starts_at_once(args: &flags::Exec, plan: &Plan) -> bool {
-    // What fails leaves an older file as it was.
-    let is_new = |file: &PathBuf| file.symlink_metadata().is_err();
-    let told = args.pidfd_socket.is_some() || !args.pid_file.iter().all(is_new);
-    !told && plan.process.terminal.is_none()
+    let is_told = args.pidfd_socket.is_some() || args.pid_file.is_some();
+    !is_told && plan.process.terminal.is_none()
 }
 
 fn detached(

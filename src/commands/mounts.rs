@@ -17,19 +17,20 @@ use serde_json::{Value, json};
 
 use super::exec::foreign_namespaces;
 use crate::bundle::Bundle;
-use crate::channel::{self, Up};
+use crate::channel::{self, ParentEnd, Up};
 use crate::container::{Container, MOUNTS, Status, Store};
 use crate::fault::Coded;
 use crate::flags::{self, MountsAction};
 use crate::host::Host;
 use crate::init::hotplug::{self, Site};
 use crate::log::printable;
+use crate::patience::{self, Debtor};
 use crate::plan::mounts::{self, Mounts, clean};
 use crate::plan::namespaces::{IdMap, Namespaces};
 use crate::plan::step::{Step, Tree};
 use crate::relay::Target;
 use crate::sys::clone::{self, Side};
-use crate::sys::{self, again, named, process, tty};
+use crate::sys::{self, again, named, process};
 use crate::{log, selfexe, trees};
 
 pub fn run(args: &flags::Mounts, store: &Store) -> Result<i32> {
@@ -62,9 +63,6 @@ fn add(args: &flags::Mounts, container: &Container) -> Result<()> {
     plan.warnings.iter().for_each(|warning| log::warn(warning));
     let steps: Vec<Step> = plan.steps.into_iter().chain(plan.seals).collect();
     steps.iter().for_each(|step| log::debug(&step.to_string()));
-    if !steps.iter().any(shows_processes) {
-        stay_unseen(&mut target);
-    }
     // Who may not open mounts here may do so in a copy that belongs to the container's user namespace.
     let has_user = target.flags & clone::NEWUSER != 0;
     let joins_first = host.euid != 0 && has_user;
@@ -81,7 +79,7 @@ fn add(args: &flags::Mounts, container: &Container) -> Result<()> {
             opened = trees::open(&plan.trees, &host)?;
         }
         target.enter()?;
-        in_its_pid_namespace(&target, || hotplug::add(&steps, opened, site))
+        hotplug::add(&steps, opened, site)
     })
 }
 
@@ -90,7 +88,7 @@ fn add(args: &flags::Mounts, container: &Container) -> Result<()> {
 fn open_locked(trees: &[Tree], container: &Container, host: &Host) -> Result<Vec<OwnedFd>> {
     let (target, _) = open(container)?;
     let (parent, child) = channel::pair()?;
-    let Side::Parent { pidfd: holder, .. } = clone::clone3(0, None)? else {
+    let Side::Parent { pid, pidfd: holder } = clone::clone3(0, None)? else {
         drop(parent);
         let copied = target
             .in_its_user_namespace()
@@ -101,13 +99,13 @@ fn open_locked(trees: &[Tree], container: &Container, host: &Host) -> Result<Vec
         process::exit(0)
     };
     drop(child);
-    understood(parent.receive()?)?;
+    understood(answer_of(&parent, pid, &holder))?;
     let (from, to) = channel::pair()?;
     let opener = trees::send(trees, host, &holder, to)?;
     let opened = trees::receive(trees.len(), &from);
     drop(parent);
-    tty::exit_code(&opener)?;
-    tty::exit_code(&holder)?;
+    patience::reap(&opener);
+    patience::reap(&holder);
     opened
 }
 
@@ -128,8 +126,7 @@ fn remove(args: &flags::Mounts, container: &Container) -> Result<()> {
     );
     let targets: Vec<PathBuf> = targets.iter().map(|target| clean(target)).collect();
     let added = added(container)?;
-    let (mut target, site) = open(container)?;
-    stay_unseen(&mut target);
+    let (target, site) = open(container)?;
     inside(|| {
         target.enter()?;
         hotplug::remove(&targets, &added, &site)
@@ -251,10 +248,15 @@ pub fn id_map_in(text: &str) -> Vec<IdMap> {
     text.lines().filter_map(map).collect()
 }
 
-/// The namespaces to join, and what must be opened while the host's paths are in reach.
+/// Returns the namespaces to join, and the files that must be opened while the host's paths are in reach.
+///
+/// The pid namespace is not joined: processes of the container could see this one there.
 fn open(container: &Container) -> Result<(Target, Site)> {
     let pid = container.state.pid;
-    let flags = foreign_namespaces(pid, 0)?;
+    let all = foreign_namespaces(pid, 0)?;
+    let flags = all & !clone::NEWPID;
+    let namespace = || sys::io(File::open(format!("/proc/{pid}/ns/pid")));
+    let pid_namespace = (all != flags).then(namespace).transpose();
     ensure!(
         flags & clone::NEWNS != 0,
         "the container has no mount namespace of its own; mount on the host"
@@ -271,6 +273,9 @@ fn open(container: &Container) -> Result<(Target, Site)> {
     let site = Site {
         root,
         proc: hotplug::procfs()?,
+        pid_namespace: pid_namespace
+            .context("open the container's pid namespace")?
+            .map(OwnedFd::from),
         record: record.into(),
     };
     // Asked last: then all that was opened by number is of this process.
@@ -292,18 +297,28 @@ fn added(container: &Container) -> Result<Vec<u64>> {
 fn inside(act: impl FnOnce() -> Result<()>) -> Result<()> {
     process::keep_children();
     let (parent, child) = channel::pair()?;
-    if let Side::Parent { pidfd, .. } = clone::clone3(0, None)? {
+    if let Side::Parent { pid, pidfd } = clone::clone3(0, None)? {
         drop(child);
-        let said = parent.receive()?;
-        tty::exit_code(&pidfd)?;
+        let said = answer_of(&parent, pid, &pidfd);
+        patience::reap(&pidfd);
         return understood(said);
     }
     drop(parent);
-    selfexe::let_go_of_mount();
     // What ends the command from the terminal does not end this half-way.
     setsid().ok();
     child.send(answer(act())).ok();
     process::exit(0)
+}
+
+/// Waits for a process of this command, which the container can keep waiting with a filesystem that does not answer.
+fn answer_of(parent: &ParentEnd, pid: i32, pidfd: &OwnedFd) -> Result<Option<Up>> {
+    let mut debtor = Debtor::new(pid, pidfd, "change the mounts");
+    debtor.name = "the process that joined the container";
+    let said = patience::next_word(parent, &debtor);
+    if said.is_err() {
+        process::pidfd_send_signal(pidfd, libc::SIGKILL).ok();
+    }
+    said
 }
 
 fn answer(done: Result<()>) -> Up {
@@ -313,30 +328,12 @@ fn answer(done: Result<()>) -> Up {
     }
 }
 
-fn understood(answer: Option<Up>) -> Result<()> {
-    match answer {
+fn understood(answer: Result<Option<Up>>) -> Result<()> {
+    match answer? {
         Some(Up::Ready) => Ok(()),
         Some(Up::Failed(text)) => bail!(text),
         other => bail!("the process that joined the container ended early: {other:?}"),
     }
-}
-
-/// Processes of the container could stop one that is in their pid namespace. It is of use for a procfs only.
-fn stay_unseen(target: &mut Target) {
-    target.flags &= !clone::NEWPID;
-}
-
-/// A new procfs shows the pid namespace of its maker, and a joined one is that of the children only.
-fn in_its_pid_namespace(target: &Target, act: impl FnOnce() -> Result<()>) -> Result<()> {
-    if target.flags & clone::NEWPID != 0 {
-        inside(act)
-    } else {
-        act()
-    }
-}
-
-fn shows_processes(step: &Step) -> bool {
-    matches!(step, Step::Mount(mount) if mount.kind == "proc")
 }
 
 fn list(pid: i32) -> Result<String> {

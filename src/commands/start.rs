@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
 
 use super::delete;
 use crate::channel::ParentEnd;
@@ -12,16 +13,17 @@ use crate::container::{Container, Status, Store};
 use crate::fault::{Coded, coded};
 use crate::flags;
 use crate::patience::{self, Debtor};
-use crate::sys::process;
+use crate::sys::{self, process};
 use crate::{hooks, launch, log, timings};
 
 pub fn run(args: &flags::Start, store: &Store) -> Result<i32> {
     let container = store.find(&args.id)?;
-    let (init, gate) = waiting(&container)?;
-    timings::step(|| "find the container".to_string());
+    let init = living(&container)?;
     let cgroup = container.cgroup()?;
     let mut debtor = Debtor::new(container.state.pid, &init, "start");
     debtor.cgroup = cgroup.as_ref();
+    let gate = gate(&container, &debtor)?;
+    timings::step(|| "find the container".to_string());
     let started = launch::start_over(&gate, &container.state, debtor);
     if started
         .as_ref()
@@ -39,24 +41,30 @@ pub fn run(args: &flags::Start, store: &Store) -> Result<i32> {
     Ok(0)
 }
 
-/// The init of a created container, and a connection to it.
-fn waiting(container: &Container) -> Result<(OwnedFd, ParentEnd)> {
+/// Returns the init of a created container.
+fn living(container: &Container) -> Result<OwnedFd> {
     let (status, init) = container.look()?;
-    let init = init.with_context(|| stopped(container));
     let words = match status {
+        Status::Created => return init.with_context(|| stopped(container)),
+        Status::Running => ALREADY_RUNNING,
         Status::Creating => "cannot start a container that is being created",
         Status::Paused => "cannot start a container in the paused state",
         Status::Stopped => bail!(stopped(container)),
-        Status::Created | Status::Running => {
-            let init = init?;
-            match container.gate() {
-                Ok(gate) => return Ok((init, ParentEnd::connected(gate))),
-                Err(_) if process::has_ended(&init) => bail!(stopped(container)),
-                Err(_) => ALREADY_RUNNING,
-            }
-        }
     };
     bail!(coded("container-state", words))
+}
+
+/// Connects to an init that waits to be started. Nobody listens where another caller has started it meanwhile.
+fn gate(container: &Container, init: &Debtor) -> Result<ParentEnd> {
+    match container.gate() {
+        Ok(gate) => Ok(ParentEnd::connected(gate)),
+        Err(_) if process::has_ended(init.pidfd) => bail!(stopped(container)),
+        Err(error) if sys::errno(&error) == Some(Errno::EAGAIN) => {
+            init.check_moves()?;
+            Err(error.context("start: container init does not answer"))
+        }
+        Err(_) => bail!(coded("container-state", ALREADY_RUNNING)),
+    }
 }
 
 /// A connection has no peer any more where init was killed meanwhile, and where it went to its program for another caller.

@@ -102,8 +102,7 @@ pub fn take_over_stdio(terminal: Option<OwnedFd>, uid: u32) -> Result<()> {
     })?;
     named(nix::unistd::dup2_stderr(&terminal), || {
         "dup2(terminal, 2)".to_string()
-    })?;
-    tty::make_controlling(&terminal)
+    })
 }
 
 /// Only pipes, sockets and terminals: a file or device of the host keeps its owner.

@@ -1,6 +1,7 @@
 //! CHILD: mounts and unmounts in a container that runs, with the steps that make a new one.
 //!
-//! Run by a process of the command that has joined all namespaces of the container. The paths are the
+//! Run by a process of the command that has joined the namespaces of the container, but for its pid namespace, where it could be
+//! seen. The paths are the
 //! container's and may change under its hands, so all goes by descriptor. What was done before
 //! something failed is undone. Must not execute anything, nor name a file by a path of the container.
 
@@ -22,6 +23,8 @@ pub struct Site {
     pub root: OwnedFd,
     /// A procfs in which this process finds itself.
     pub proc: OwnedFd,
+    /// The container's, if it is another than this process's.
+    pub pid_namespace: Option<OwnedFd>,
     /// Where the numbers of added mounts are noted, one a line.
     pub record: OwnedFd,
 }
@@ -37,6 +40,8 @@ pub fn add(steps: &[Step], trees: Vec<OwnedFd>, site: Site) -> Result<()> {
         directory: site.root,
         trees: trees.into_iter().map(Some).collect(),
         mask: None,
+        null: None,
+        pid_namespace: site.pid_namespace,
         own: Vec::new(),
     };
     let mut done = Done::default();

@@ -11,6 +11,7 @@ mod explain;
 pub mod hotplug;
 mod identity;
 mod locks;
+mod procfs;
 mod rootfs;
 mod steps;
 
@@ -29,12 +30,11 @@ use crate::plan::Plan;
 use crate::plan::hooks::Hook;
 use crate::plan::rootfs::Rootfs;
 use crate::plan::scheduling::Affinity;
-use crate::relay::Target;
-use crate::sys::{again, clone, cred, named, net, path, process, socket};
+use crate::relay::{Target, set_own_oom_score};
+use crate::sys::clone::Side;
+use crate::sys::{again, clone, cred, named, net, path, process, socket, tty};
 use crate::timings;
 use crate::trees::Trees;
-
-pub use exec::close_all_but;
 
 /// What the parent has opened for the child.
 pub struct Materials<'a> {
@@ -42,8 +42,6 @@ pub struct Materials<'a> {
     pub trees: Trees,
     /// Where a created container waits; `None` for one that starts at once.
     pub gate: Option<&'a OwnedFd>,
-    /// By a relay: the parent does not know yet who init is.
-    pub relayed: bool,
     /// Whether the parent has something to do first: to have systemd make the scope, to write id maps, to move
     /// network devices, or to put init into its groups of resctrl.
     pub waits: bool,
@@ -54,8 +52,10 @@ pub struct Materials<'a> {
     pub hooks: Vec<Hook>,
     /// What hooks are told.
     pub state: &'a State,
-    /// The container to join, if it has not been joined yet.
+    /// The container to join.
     pub target: Option<Target>,
+    /// The pid namespace of others that init is born into, once it has nothing of the host any more.
+    pub pid_namespace: Option<OwnedFd>,
 }
 
 /// How far the network namespace is.
@@ -94,9 +94,6 @@ fn fail(channel: &ChildEnd, error: anyhow::Error) -> ! {
 fn set_up(plan: &Plan, channel: &ChildEnd, mut materials: Materials) -> Result<exec::Ready> {
     let (gate, at_once) = (materials.gate, materials.at_once);
     timings::restart();
-    if materials.relayed {
-        channel.send(Up::Born(0))?;
-    }
     process::set_parent_death_signal(libc::SIGKILL)?;
     process::reset_signals()?;
     unblock_signals()?;
@@ -104,8 +101,11 @@ fn set_up(plan: &Plan, channel: &ChildEnd, mut materials: Materials) -> Result<e
         channel.expect(Down::Go)?;
         timings::step(|| "wait for the parent".to_string());
     }
+    let mut is_born_last = materials.pid_namespace.is_some();
     if let Some(target) = materials.target.take() {
+        set_own_oom_score(plan)?;
         target.enter()?;
+        is_born_last = target.has_pid_namespace();
     }
     enter_time_namespace(plan)?;
     if plan.namespaces.creates(clone::NEWUSER) {
@@ -132,7 +132,7 @@ fn set_up(plan: &Plan, channel: &ChildEnd, mut materials: Materials) -> Result<e
         Some(rootfs) => make_root(plan, rootfs, materials, channel)?,
         None => console::open(process::root_directory()?, plan, channel)?,
     };
-
+    let has_terminal = terminal.is_some();
     console::take_over_stdio(terminal, plan.process.identity.uid)?;
     // The parent's own descriptors came along, and some of the caller. No path of the container may lead through them,
     // and a waiting one holds none of the host.
@@ -140,6 +140,12 @@ fn set_up(plan: &Plan, channel: &ChildEnd, mut materials: Materials) -> Result<e
     let keep: Vec<BorrowedFd> = keep.into_iter().flatten().collect();
     exec::close_all_but(&keep, plan.process.preserve_fds)?;
     let ready = exec::prepare(plan)?;
+    if is_born_last {
+        move_into_pid_namespace(channel)?;
+    }
+    if has_terminal {
+        tty::make_controlling(process::callers(0))?;
+    }
     process::set_parent_death_signal(libc::SIGKILL)?;
     timings::step(|| "find the program, prepare its identity".to_string());
     for piece in timings::pieces(LONGEST) {
@@ -149,6 +155,22 @@ fn set_up(plan: &Plan, channel: &ChildEnd, mut materials: Materials) -> Result<e
         channel.send(Up::Ready)?;
     }
     Ok(ready)
+}
+
+/// Makes the process that becomes the program, in the pid namespace that is set for the children of this process, and ends.
+/// Returns in the new process only. It has nothing that the program will not have but this connection, its memory, and a
+/// capability where the filter takes one.
+fn move_into_pid_namespace(channel: &ChildEnd) -> Result<()> {
+    match clone::clone3(clone::PARENT, None).context("make the process")? {
+        Side::Child => {
+            named(nix::unistd::setsid(), || "setsid()".to_string())?;
+            Ok(())
+        }
+        Side::Parent { pid, pidfd } => {
+            channel.send(Up::Born(pid, pidfd)).ok();
+            process::exit(0)
+        }
+    }
 }
 
 /// Makes the root filesystem and goes into it; the hooks of `create` have their turn in between.
@@ -163,9 +185,10 @@ fn make_root(
         hooks,
         state,
         mut network,
+        pid_namespace,
         ..
     } = materials;
-    let mut root = rootfs::enter(rootfs, trees.take()?)?;
+    let mut root = rootfs::enter(rootfs, trees.take()?, pid_namespace)?;
     timings::step(|| "attach the root".to_string());
     let nothing_between = plan.hooks.are_none_of_create() && plan.process.terminal.is_none();
     let [before, after, last] = rootfs.in_turn(nothing_between);
@@ -183,6 +206,10 @@ fn make_root(
         console::put_on_console(terminal, &root)?;
     }
     steps::perform_all(&last, &mut root)?;
+    if let Some(namespace) = root.pid_namespace.take() {
+        // For the child that this process makes last. What was made before, a hook for example, is not in there.
+        clone::setns(namespace, clone::NEWPID).context("join the pid namespace")?;
+    }
     rootfs::leave_the_old(rootfs, root)?;
     timings::step(|| "leave the old root".to_string());
     Ok(terminal)

@@ -22,6 +22,10 @@ pub struct Root {
     pub trees: Vec<Option<OwnedFd>>,
     /// The empty read-only directory that masks others, once one was needed.
     pub mask: Option<OwnedFd>,
+    /// The container's null device, once one was looked for.
+    pub null: Option<OwnedFd>,
+    /// The pid namespace that a new procfs shows, where this process is not in it.
+    pub pid_namespace: Option<OwnedFd>,
     /// Numbers of the mounts that are the container's own: the root, and filesystems that were mounted new.
     pub own: Vec<u64>,
 }
@@ -41,7 +45,7 @@ impl AsFd for Root {
 }
 
 /// Attaches the new root where the plan says. Paths of the host stay reachable until the old root is left.
-pub fn enter(plan: &Rootfs, trees: Vec<OwnedFd>) -> Result<Root> {
+pub fn enter(plan: &Rootfs, trees: Vec<OwnedFd>, pid_namespace: Option<OwnedFd>) -> Result<Root> {
     let mut trees: Vec<Option<OwnedFd>> = trees.into_iter().map(Some).collect();
     let directory = match &plan.root {
         Plan::InPlace(path) => open(path)?,
@@ -59,6 +63,8 @@ pub fn enter(plan: &Rootfs, trees: Vec<OwnedFd>) -> Result<Root> {
         directory,
         trees,
         mask: None,
+        null: None,
+        pid_namespace,
         own,
     })
 }
@@ -220,15 +226,8 @@ fn set_layers(filesystem: &Configuration, overlay: &Overlay) -> Result<()> {
     if one_by_one(first).is_ok() {
         return overlay.lower[1..].iter().try_for_each(one_by_one);
     }
-    let escaped = |layer: &std::path::PathBuf| {
-        layer
-            .to_string_lossy()
-            .replace('\\', "\\\\")
-            .replace(':', "\\:")
-            .replace(',', "\\,")
-    };
-    let list: Vec<String> = overlay.lower.iter().map(escaped).collect();
-    filesystem.string("lowerdir", &list.join(":"))
+    let layers: Vec<&Path> = overlay.lower.iter().map(|layer| layer.as_path()).collect();
+    filesystem.string("lowerdir", &mount::layer_list(&layers))
 }
 
 fn scratch_upper(filesystem: &Configuration, anchor: &Path) -> Result<OwnedFd> {

@@ -8,9 +8,10 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, readlinkat};
 use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstat, makedev, mknodat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use nix::sys::statvfs::{FsFlags, fstatvfs};
 
 use super::rootfs::{Root, open_tree, trusted_proc};
-use super::{copyup, explain, locks};
+use super::{copyup, explain, locks, procfs};
 use crate::fault::{Coded, coded};
 use crate::plan::step::{Bind, Mount, Node, NodeKind, Propagation, Remount, Step};
 use crate::sys::mount::{self, Attributes, Configuration};
@@ -46,32 +47,47 @@ fn act(step: &Step, root: &mut Root) -> Result<()> {
 
 fn make_mount(step: &Mount, root: &mut Root) -> Result<()> {
     let (target, existed) = directory_target(root, &step.target, &step.kind)?;
-    let filesystem = Configuration::open(&step.kind)?;
-    if let Some(source) = &step.source {
-        filesystem.string("source", source)?;
-    }
-    let mut has_mode = false;
-    for option in &step.options {
-        match option.split_once('=') {
-            Some((key, value)) => filesystem.string(key, value)?,
-            None => filesystem.flag(option)?,
-        }
-        has_mode |= option.starts_with("mode=");
-    }
-    if step.kind == "tmpfs" && existed && !has_mode {
-        // As mount(8) users expect: what covers a directory has its mode.
-        let mode = stat(&target)?.st_mode & 0o7777;
-        filesystem.string("mode", &format!("{mode:o}"))?;
-    }
-    let mounted = filesystem
-        .mount(step.attributes)
-        .map_err(|error| explain::refused_mount(error, &step.kind))?;
+    let mounted = match &root.pid_namespace {
+        Some(namespace) if step.kind == "proc" => procfs::mount_of(namespace, step, &*root),
+        _ => new_filesystem(step, existed.then_some(&target)),
+    };
+    let mounted = mounted.map_err(|error| explain::refused_mount(error, &step.kind))?;
     if step.copy_up {
         copyup::copy(&target, &mounted).context("copy up what the tmpfs covers")?;
     }
     mount::move_mount(&mounted, &target)?;
     root.own.push(mount::id(&mounted)?);
     set_propagation(&mounted, &step.propagation)
+}
+
+/// Makes a detached filesystem. `covered` is the directory that was there before.
+fn new_filesystem(step: &Mount, covered: Option<&OwnedFd>) -> Result<OwnedFd> {
+    let filesystem = Configuration::open(&step.kind)?;
+    configure(&filesystem, step)?;
+    let has_mode = || step.options.iter().any(|word| word.starts_with("mode="));
+    if let Some(covered) = covered
+        && step.kind == "tmpfs"
+        && !has_mode()
+    {
+        // As mount(8) users expect: what covers a directory has its mode.
+        let mode = stat(covered)?.st_mode & 0o7777;
+        filesystem.string("mode", &format!("{mode:o}"))?;
+    }
+    filesystem.mount(step.attributes)
+}
+
+/// Sets the source and the options of a new filesystem.
+pub fn configure(filesystem: &Configuration, step: &Mount) -> Result<()> {
+    if let Some(source) = &step.source {
+        filesystem.string("source", source)?;
+    }
+    for option in &step.options {
+        match option.split_once('=') {
+            Some((key, value)) => filesystem.string(key, value)?,
+            None => filesystem.flag(option)?,
+        }
+    }
+    Ok(())
 }
 
 fn bind(step: &Bind, root: &mut Root) -> Result<()> {
@@ -300,15 +316,17 @@ fn bind_node(node: &Node, root: &Root) -> Result<()> {
 /// A device on a read-only mount can be used, but not given another mode or owner: those are the host's.
 fn hosts_node(path: &Path) -> Result<OwnedFd> {
     let tree = mount::clone_tree(path, false)?;
-    let set = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
-    mount::set_attributes(
-        &tree,
-        Attributes {
-            set,
-            ..Attributes::default()
-        },
-    )?;
+    make_read_only(&tree)?;
     Ok(tree)
+}
+
+fn make_read_only(tree: &OwnedFd) -> Result<()> {
+    let set = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
+    let attributes = Attributes {
+        set,
+        ..Attributes::default()
+    };
+    mount::set_attributes(tree, attributes)
 }
 
 /// What mknod(2) would be told.
@@ -360,7 +378,7 @@ fn mask(path: &Path, root: &mut Root) -> Result<()> {
     };
     let is_dir = kind_of(&stat(&place)?) == SFlag::S_IFDIR;
     if !is_dir {
-        return mount::move_mount(null_device()?, &place);
+        return mount::move_mount(null_device(root)?, &place);
     }
     match &root.mask {
         Some(mask) => mount::move_mount(mount::clone_tree_at(mask, false)?, &place),
@@ -373,13 +391,36 @@ fn mask(path: &Path, root: &mut Root) -> Result<()> {
     }
 }
 
-/// The host's /dev/null, if it is what it should be.
-fn null_device() -> Result<OwnedFd> {
-    let null = hosts_node(Path::new("/dev/null"))?;
-    let meta = stat(&null)?;
-    let real = kind_of(&meta) == SFlag::S_IFCHR && meta.st_rdev == makedev(1, 3);
-    ensure!(real, "/dev/null: is not the null device");
+/// A mount of the null device that the container has made for itself. A capability of the container lifts the read-only flag of
+/// a mount, and then changes the node below: that must not be the host's.
+///
+/// The host's node is left for a container that has none of its own, or may not use it.
+fn null_device(root: &mut Root) -> Result<OwnedFd> {
+    if root.null.is_none() {
+        root.null = own_null(root)?;
+    }
+    let null = match &root.null {
+        Some(own) => mount::clone_tree_at(own, false)?,
+        None => mount::clone_tree(Path::new("/dev/null"), false)?,
+    };
+    ensure!(is_null(&null)?, "/dev/null: is not the null device");
+    make_read_only(&null)?;
     Ok(null)
+}
+
+/// None if the container's /dev/null is a link, another file, on a filesystem of others, or on one without devices.
+fn own_null(root: &Root) -> Result<Option<OwnedFd>> {
+    let Ok(found) = path::resolve_plainly(root, Path::new("/dev/null")) else {
+        return Ok(None);
+    };
+    let flags = named(fstatvfs(&found), || "fstatvfs(/dev/null)".to_string())?.flags();
+    let is_usable = is_null(&found)? && root.owns(&found)? && !flags.contains(FsFlags::ST_NODEV);
+    Ok(is_usable.then_some(found))
+}
+
+fn is_null(file: &OwnedFd) -> Result<bool> {
+    let meta = stat(file)?;
+    Ok(kind_of(&meta) == SFlag::S_IFCHR && meta.st_rdev == makedev(1, 3))
 }
 
 fn empty_directory() -> Result<OwnedFd> {

@@ -10,7 +10,7 @@ use nix::sys::socket::sockopt::ReceiveTimeout;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair};
 use nix::sys::time::TimeVal;
 
-use super::{check, errno, io, named, process, read_text, socket, tty};
+use super::{check, entry, errno, io, named, process, read_text, socket, tty};
 
 // libc declares some of these as c_int, which cannot hold them.
 pub const NEWTIME: u64 = 0x80;
@@ -67,9 +67,14 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd>) -> Result<Side> {
         args.flags |= INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd() as u64;
     }
+    // The child may be seen by processes of a container from its birth on.
+    let strings = entry::hide_strings();
     // SAFETY: args lives through the call. Without CLONE_VM the child has its own copy of memory,
     // and as no other thread exists, no lock is held in that copy.
     let result = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of_val(&args)) };
+    if result != 0 {
+        entry::show_strings(&strings);
+    }
     let pid = check(result, || format!("clone3(flags {:#x})", args.flags))
         .map_err(|error| explain(error, flags))?;
     if pid == 0 {

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::process::exit;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use nix::errno::Errno;
@@ -26,11 +26,18 @@ unsafe extern "C" {
 /// What main was called with. The standard library does not learn it from musl.
 static WORDS: AtomicPtr<*const c_char> = AtomicPtr::new(ptr::null_mut());
 
+/// The first string of the command line, and how many bytes it, the others and the environment take.
+static STRINGS: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
+static LENGTH: AtomicUsize = AtomicUsize::new(0);
+
 // SAFETY: the only function of that name; unit tests and fuzzing have one of their harness.
 #[cfg(not(any(test, fuzzing)))]
 #[unsafe(no_mangle)]
 extern "C" fn main(_count: c_int, words: Words) -> c_int {
     WORDS.store(words.cast_mut(), Ordering::Relaxed);
+    let strings = find_strings();
+    STRINGS.store(strings.start as *mut u8, Ordering::Relaxed);
+    LENGTH.store(strings.len(), Ordering::Relaxed);
     let begun = Instant::now();
     crate::selfexe::protect_early();
     if open_standard_streams().is_err() {
@@ -65,15 +72,49 @@ unsafe fn each(list: Words) -> impl Iterator<Item = &'static CStr> {
     listed.fuse()
 }
 
-/// Where the strings of the call and of the environment are.
-pub fn strings() -> (Range<usize>, Range<usize>) {
-    let end_of =
-        |word: Option<&CStr>| word.map(|word| word.as_ptr() as usize + word.count_bytes() + 1);
+/// Finds the strings of the command line and, behind them, those of the environment.
+fn find_strings() -> Range<usize> {
+    let end_of = |word: &CStr| word.as_ptr() as usize + word.count_bytes() + 1;
     let start = words().next().map_or(0, |word| word.as_ptr() as usize);
-    let between = end_of(words().last()).unwrap_or(start);
-    // SAFETY: nothing has changed the environment, so that its strings are still those behind the words.
-    let end = end_of(unsafe { each(environ) }.last()).unwrap_or(between);
-    (start..between, between..end)
+    // SAFETY: the list ends with NULL, and nothing has changed the environment yet.
+    let last = unsafe { each(environ) }.last().or_else(|| words().last());
+    start..last.map_or(start, end_of)
+}
+
+/// Overwrites the strings of the command line and of the environment, and returns them for [`show_strings`].
+///
+/// Everybody in a pid namespace can read /proc/PID/cmdline of each process there (proc_pid_cmdline(5)), so a process that is born
+/// in one has these strings overwritten before its birth. Must not be called while somebody uses [`words`].
+pub fn hide_strings() -> Vec<u8> {
+    let title = b"cofferdam init";
+    // SAFETY: main has found the strings, which are on this process's stack for as long as it lives.
+    let strings = unsafe { found_strings() };
+    let saved = strings.to_vec();
+    strings.fill(0);
+    // The last byte stays 0: without that the kernel reads on, into the environment.
+    let length = title.len().min(strings.len().saturating_sub(1));
+    strings[..length].copy_from_slice(&title[..length]);
+    saved
+}
+
+/// Undoes [`hide_strings`].
+pub fn show_strings(saved: &[u8]) {
+    // SAFETY: as above.
+    unsafe { found_strings() }.copy_from_slice(saved);
+}
+
+/// # Safety
+/// The caller keeps no other reference to the strings meanwhile.
+unsafe fn found_strings() -> &'static mut [u8] {
+    let (start, length) = (
+        STRINGS.load(Ordering::Relaxed),
+        LENGTH.load(Ordering::Relaxed),
+    );
+    if start.is_null() {
+        return &mut [];
+    }
+    // SAFETY: execve(2) has put so many bytes there, which this process may write.
+    unsafe { std::slice::from_raw_parts_mut(start, length) }
 }
 
 pub fn arguments() -> impl Iterator<Item = OsString> {

@@ -13,6 +13,7 @@ use super::{c_string, check, check_fd};
 
 const FSCONFIG_SET_FLAG: libc::c_uint = 0;
 const FSCONFIG_SET_STRING: libc::c_uint = 1;
+const FSCONFIG_SET_FD: libc::c_uint = 5;
 const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
 const FSCONFIG_CMD_RECONFIGURE: libc::c_uint = 7;
 const FSPICK_CLOEXEC: libc::c_uint = 1;
@@ -66,18 +67,24 @@ impl Configuration {
 
     pub fn string(&self, key: &str, value: &str) -> Result<()> {
         let text = c_string(value)?;
-        self.config(FSCONFIG_SET_STRING, Some(key), Some(&text))
+        self.config(FSCONFIG_SET_STRING, Some(key), Some(&text), 0)
             .with_context(|| format!("option {key}={value}"))
     }
 
     pub fn flag(&self, key: &str) -> Result<()> {
-        self.config(FSCONFIG_SET_FLAG, Some(key), None)
+        self.config(FSCONFIG_SET_FLAG, Some(key), None, 0)
+            .with_context(|| format!("option {key}"))
+    }
+
+    pub fn descriptor(&self, key: &str, value: impl AsFd) -> Result<()> {
+        let fd = value.as_fd().as_raw_fd();
+        self.config(FSCONFIG_SET_FD, Some(key), None, fd)
             .with_context(|| format!("option {key}"))
     }
 
     /// Makes the superblock and a detached mount of it.
     pub fn mount(&self, attributes: u64) -> Result<OwnedFd> {
-        self.config(FSCONFIG_CMD_CREATE, None, None)?;
+        self.config(FSCONFIG_CMD_CREATE, None, None, 0)?;
         let fd = self.fd.as_raw_fd();
         // SAFETY: no pointers are passed.
         let result =
@@ -88,10 +95,16 @@ impl Configuration {
     }
 
     pub fn reconfigure(&self) -> Result<()> {
-        self.config(FSCONFIG_CMD_RECONFIGURE, None, None)
+        self.config(FSCONFIG_CMD_RECONFIGURE, None, None, 0)
     }
 
-    fn config(&self, command: u32, key: Option<&str>, value: Option<&CString>) -> Result<()> {
+    fn config(
+        &self,
+        command: u32,
+        key: Option<&str>,
+        value: Option<&CString>,
+        number: i32,
+    ) -> Result<()> {
         let key = key.map(c_string).transpose()?;
         let key_pointer = key.as_ref().map_or(null(), |key| key.as_ptr());
         let value_pointer = value.map_or(null(), |value| value.as_ptr());
@@ -104,7 +117,7 @@ impl Configuration {
                 command,
                 key_pointer,
                 value_pointer,
-                0,
+                number,
             )
         };
         let call = || format!("fsconfig({}, {})", self.kind, command_name(command));
@@ -130,10 +143,21 @@ impl Configuration {
     }
 }
 
+/// Returns the value of overlayfs's `lowerdir`, the top layer first (Documentation/filesystems/overlayfs.rst).
+pub fn layer_list(layers: &[&Path]) -> String {
+    let escaped = |layer: &&Path| {
+        let text = layer.to_string_lossy();
+        let text = text.replace('\\', "\\\\").replace(':', "\\:");
+        text.replace(',', "\\,")
+    };
+    layers.iter().map(escaped).collect::<Vec<_>>().join(":")
+}
+
 fn command_name(command: u32) -> &'static str {
     match command {
         FSCONFIG_SET_FLAG => "set flag",
         FSCONFIG_SET_STRING => "set string",
+        FSCONFIG_SET_FD => "set descriptor",
         FSCONFIG_CMD_CREATE => "create",
         _ => "reconfigure",
     }

@@ -260,6 +260,13 @@ pub fn set_dumpable(dumpable: bool) -> Result<()> {
     prctl("PR_SET_DUMPABLE", libc::PR_SET_DUMPABLE, dumpable.into())
 }
 
+/// Names this process for ps(1) and pgrep(1) as its file is named; execveat(2) without a path names it by a number.
+pub fn set_name(name: &CStr) -> Result<()> {
+    // SAFETY: the kernel copies at most 16 bytes of a NUL-terminated string.
+    let result = unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr(), 0, 0, 0) };
+    check(result.into(), || format!("prctl(PR_SET_NAME, {name:?})")).map(drop)
+}
+
 pub fn set_child_subreaper() -> Result<()> {
     prctl("PR_SET_CHILD_SUBREAPER", libc::PR_SET_CHILD_SUBREAPER, 1)
 }
@@ -292,36 +299,16 @@ pub fn prlimit(pid: i32, resource: u32, limit: Option<(u64, u64)>) -> Result<(u6
     Ok((old.rlim_cur, old.rlim_max))
 }
 
-/// Backtraces cost milliseconds and show nobody anything: a caller's debugging of its own must not ask for ours.
-pub fn ignore_backtraces() {
-    // SAFETY: called first of all, while there is one thread and nobody holds a reference to the environment.
-    unsafe { std::env::remove_var("RUST_BACKTRACE") };
+/// Takes a variable out of the environment, which the children of this process inherit.
+pub fn remove_variable(name: &str) {
+    // SAFETY: there is one thread, and nobody holds a reference to the environment.
+    unsafe { std::env::remove_var(name) };
 }
 
 /// Hands a value on to the program that is executed next.
 pub fn set_variable(name: &str, value: &str) {
     // SAFETY: there is one thread, and nobody holds a reference to the environment.
     unsafe { std::env::set_var(name, value) };
-}
-
-/// Overwrites the environment where /proc/PID/environ shows it: the strings that execve(2) has put on the stack.
-///
-/// For a child that has its own copy of memory; what it reads of the environment afterwards is nothing.
-pub fn wipe_environment() {
-    // SAFETY: the C library's list of the strings; nobody changes it meanwhile in a process without threads.
-    let mut entry = unsafe { environ };
-    // SAFETY: the list and each of its strings end with a zero; they belong to this process and may be written.
-    unsafe {
-        while !entry.is_null() && !(*entry).is_null() {
-            std::ptr::write_bytes(*entry, 0, libc::strlen(*entry));
-            *entry = std::ptr::null_mut();
-            entry = entry.add(1);
-        }
-    }
-}
-
-unsafe extern "C" {
-    static mut environ: *mut *mut libc::c_char;
 }
 
 /// Ends the process at once: no destructors, no buffers, which after clone3 belong to the parent.

@@ -9,8 +9,7 @@ use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
-    UnixCredentials, bind, connect, recvmsg, sendmsg, setsockopt, socket,
-    sockopt::{PassCred, SendTimeout},
+    bind, connect, recvmsg, sendmsg, setsockopt, socket, sockopt::SendTimeout,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
@@ -33,36 +32,22 @@ pub fn send(socket: impl AsFd, bytes: &[u8], fd: Option<BorrowedFd>) -> Result<(
 
 /// Receives one message and the descriptor that may come with it; no bytes mean that the peer is gone.
 pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<(usize, Option<OwnedFd>)> {
-    let (length, fd, _) = receive_from(socket, buffer)?;
-    Ok((length, fd))
-}
-
-/// The same, with the process that has sent it, if the socket is to know its senders.
-pub fn receive_from(
-    socket: impl AsFd,
-    buffer: &mut [u8],
-) -> Result<(usize, Option<OwnedFd>, Option<i32>)> {
     let from = socket.as_fd().as_raw_fd();
-    let mut space = nix::cmsg_space!([i32; 4], UnixCredentials);
+    let mut space = nix::cmsg_space!([i32; 4]);
     let mut parts = [IoSliceMut::new(buffer)];
     let flags = MsgFlags::MSG_CMSG_CLOEXEC;
     let message = match recvmsg::<UnixAddr>(from, &mut parts, Some(&mut space), flags) {
-        Err(Errno::EINTR) => return receive_from(socket, buffer),
+        Err(Errno::EINTR) => return receive(socket, buffer),
         // The other end was closed before it had received all: told once, before what it had sent itself (net/unix/af_unix.c).
-        Err(Errno::ECONNRESET) => return receive_from(socket, buffer),
+        Err(Errno::ECONNRESET) => return receive(socket, buffer),
         other => named(other, || format!("recvmsg(fd {from})"))?,
     };
-    let (mut fds, mut sender) = (Vec::new(), None);
+    let mut fds = Vec::new();
     for control in named(message.cmsgs(), || format!("recvmsg(fd {from})"))? {
-        match control {
+        if let ControlMessageOwned::ScmRights(received) = control {
             // SAFETY: the kernel has just made these descriptors for this process.
-            ControlMessageOwned::ScmRights(received) => fds.extend(
-                received
-                    .into_iter()
-                    .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }),
-            ),
-            ControlMessageOwned::ScmCredentials(of) => sender = Some(of.pid()),
-            _ => {}
+            let owned = |fd| unsafe { OwnedFd::from_raw_fd(fd) };
+            fds.extend(received.into_iter().map(owned));
         }
     }
     if fds.len() > 1 {
@@ -71,34 +56,18 @@ pub fn receive_from(
             fds.len()
         );
     }
-    Ok((message.bytes, fds.pop(), sender))
+    Ok((message.bytes, fds.pop()))
 }
 
-/// From now on each message that is sent to this socket tells its sender, by the number that the receiver's pid namespace has for it
-/// (unix(7), SO_PASSCRED).
-pub fn know_senders(socket: impl AsFd) -> Result<()> {
-    named(setsockopt(&socket, PassCred, &true), || {
-        "setsockopt(SO_PASSCRED)".to_string()
-    })
-}
-
-/// Connects to a socket in the filesystem, however long its path is.
-pub fn connect_to(path: &Path, kind: SockType) -> Result<OwnedFd> {
-    connect_with(unix_socket(kind)?, path)
-}
-
-/// The same for a stream whose listener may have more to do than it can: waits so long for its turn.
-pub fn connect_within(path: &Path, patience: Duration) -> Result<OwnedFd> {
-    let socket = unix_socket(SockType::Stream)?;
-    let patience = TimeVal::milliseconds(patience.as_millis() as i64);
+/// Connects to a socket in the filesystem, however long its path is. The listener may have a full queue of connections: then
+/// this waits until it accepts one, or fails with EAGAIN after `timeout`. Later sends have the same limit.
+pub fn connect_within(path: &Path, kind: SockType, timeout: Duration) -> Result<OwnedFd> {
+    let socket = unix_socket(kind)?;
+    let timeout = TimeVal::milliseconds(timeout.as_millis() as i64);
     // unix(7): connect(2) waits for a full queue of the listener as long as sending may take.
-    named(setsockopt(&socket, SendTimeout, &patience), || {
+    named(setsockopt(&socket, SendTimeout, &timeout), || {
         "setsockopt(SO_SNDTIMEO)".to_string()
     })?;
-    connect_with(socket, path)
-}
-
-fn connect_with(socket: OwnedFd, path: &Path) -> Result<OwnedFd> {
     let (_directory, address) = address(path)?;
     named(again(|| connect(socket.as_raw_fd(), &address)), || {
         format!("connect({path:?})")

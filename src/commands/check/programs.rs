@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use nix::sys::socket::SockType;
 use nix::unistd::{AccessFlags, eaccess};
 
 use super::users::Caller;
@@ -59,7 +60,7 @@ fn systemd() -> Finding {
 fn system_bus() -> Finding {
     let name = "system bus";
     let path = Path::new("/run/dbus/system_bus_socket");
-    match patience::connect(path) {
+    match patience::connect(path, SockType::Stream) {
         Ok(_) => Finding::ok(name, format!("answers at {}", path.display())),
         Err(error) => Finding::missing(name, format!("{error:#}"))
             .fix("for the systemd cgroup driver: apt-get install dbus, systemctl start dbus"),
@@ -70,7 +71,7 @@ fn system_bus() -> Finding {
 fn user_bus(caller: &Caller) -> Finding {
     let name = "user bus";
     let path = address(caller.uid);
-    match patience::connect(&path) {
+    match patience::connect(&path, SockType::Stream) {
         Ok(_) => Finding::ok(name, format!("answers at {}", path.display())),
         Err(error) => Finding::missing(name, format!("{error:#}")).fix(format!(
             "for the systemd cgroup driver: loginctl enable-linger {}, log in anew, and set XDG_RUNTIME_DIR=/run/user/{}",
