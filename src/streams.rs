@@ -7,7 +7,9 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::Result;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, openat};
-use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstat, major, makedev, minor, mknodat};
+use nix::sys::stat::{
+    FchmodatFlags, Mode, SFlag, fchmodat, fstat, major, makedev, minor, mkdirat, mknodat,
+};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use crate::log;
