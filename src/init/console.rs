@@ -22,13 +22,20 @@ use crate::sys::{again, mount, named, path, process, tty};
 const DEVPTS: FsType = FsType(0x1cd1);
 
 /// Makes a terminal in the container's devpts, if the plan has one, and sends its other side to the parent.
-pub fn open(root: impl AsFd, plan: &Plan, channel: &ChildEnd) -> Result<Option<OwnedFd>> {
+///
+/// `proc` is a procfs that shows this process. None: one is made.
+pub fn open(
+    root: impl AsFd,
+    plan: &Plan,
+    channel: &ChildEnd,
+    proc: Option<OwnedFd>,
+) -> Result<Option<OwnedFd>> {
     let Some(size) = plan.process.terminal else {
         return Ok(None);
     };
     let hint =
         "process.terminal: no usable /dev/pts/ptmx in the container; mount a devpts on /dev/pts";
-    let master = open_multiplexer(root).context(hint)?;
+    let master = open_multiplexer(root, proc).context(hint)?;
     tty::unlock(&master)?;
     let terminal = tty::open_peer(&master)?;
     let minor = nix::sys::stat::minor(stat(&terminal)?.st_rdev);
@@ -48,12 +55,12 @@ pub fn open(root: impl AsFd, plan: &Plan, channel: &ChildEnd) -> Result<Option<O
 
 /// To open what is no multiplexer could already have an effect: it is looked at first (O_PATH), and the
 /// same file opened then, through a procfs that nothing in the container can stand in for.
-fn open_multiplexer(root: impl AsFd) -> Result<OwnedFd> {
+fn open_multiplexer(root: impl AsFd, proc: Option<OwnedFd>) -> Result<OwnedFd> {
     let found = path::resolve(root, Path::new("/dev/pts/ptmx"))?;
     check(&found, makedev(5, 2))?;
     let name = format!("self/fd/{}", found.as_raw_fd());
     let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-    let proc = trusted_proc()?;
+    let proc = proc.map_or_else(trusted_proc, Ok)?;
     let opened = again(|| openat(&proc, name.as_str(), flags, Mode::empty()));
     named(opened, || "open(ptmx)".to_string())
 }

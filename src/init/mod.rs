@@ -102,8 +102,13 @@ fn set_up(plan: &Plan, channel: &ChildEnd, mut materials: Materials) -> Result<e
         timings::step(|| "wait for the parent".to_string());
     }
     let mut is_born_last = materials.pid_namespace.is_some();
+    let mut proc = None;
     if let Some(target) = materials.target.take() {
         set_own_oom_score(plan)?;
+        // A procfs of the container does not show this process, which is not in its pid namespace.
+        if plan.process.terminal.is_some() || has_labels(plan) {
+            proc = Some(rootfs::trusted_proc()?);
+        }
         target.enter()?;
         is_born_last = target.has_pid_namespace();
     }
@@ -126,11 +131,11 @@ fn set_up(plan: &Plan, channel: &ChildEnd, mut materials: Materials) -> Result<e
     if !plan.sysctl.is_empty() {
         enter_network(&mut materials.network, channel)?;
     }
-    use_procfs(plan)?;
+    use_procfs(plan, proc.as_ref())?;
 
     let terminal = match &plan.rootfs {
         Some(rootfs) => make_root(plan, rootfs, materials, channel)?,
-        None => console::open(process::root_directory()?, plan, channel)?,
+        None => console::open(process::root_directory()?, plan, channel, proc)?,
     };
     let has_terminal = terminal.is_some();
     console::take_over_stdio(terminal, plan.process.identity.uid)?;
@@ -201,7 +206,7 @@ fn make_root(
     }
     run_hooks(&hooks, "createContainer", state, Status::Creating)?;
     timings::step(|| "hooks of create".to_string());
-    let terminal = console::open(&root, plan, channel)?;
+    let terminal = console::open(&root, plan, channel, None)?;
     if let Some(terminal) = &terminal {
         console::put_on_console(terminal, &root)?;
     }
@@ -343,18 +348,24 @@ fn set_names(plan: &Plan) -> Result<()> {
 }
 
 /// Sysctls and labels, through a procfs that nothing in the image or in a volume can stand in for.
-fn use_procfs(plan: &Plan) -> Result<()> {
-    let labels = &plan.process.labels;
-    if plan.sysctl.is_empty() && labels.apparmor.is_none() && labels.selinux.is_none() {
+///
+/// `early` was opened before this process joined a container.
+fn use_procfs(plan: &Plan, early: Option<&OwnedFd>) -> Result<()> {
+    if plan.sysctl.is_empty() && !has_labels(plan) {
         return Ok(());
     }
-    let proc = rootfs::trusted_proc()?;
+    let proc = early.map_or_else(rootfs::trusted_proc, |proc| Ok(proc.try_clone()?))?;
     for sysctl in &plan.sysctl {
         let file = Path::new("sys").join(&sysctl.file);
         write_sysctl(&proc, &file, &sysctl.value)
             .with_context(|| format!("linux.sysctl.{}: {}", sysctl.name, sysctl.value))?;
     }
-    lsm::set(labels, &proc)
+    lsm::set(&plan.process.labels, &proc)
+}
+
+fn has_labels(plan: &Plan) -> bool {
+    let labels = &plan.process.labels;
+    labels.apparmor.is_some() || labels.selinux.is_some()
 }
 
 fn write_sysctl(proc: &OwnedFd, file: &Path, value: &str) -> Result<()> {

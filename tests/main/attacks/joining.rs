@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::{fs, io};
 
 /// Not the binary itself, which may be overwritten if this goes wrong.
-fn own_program(c: &Bundle) -> PathBuf {
+pub fn own_program(c: &Bundle) -> PathBuf {
     let program = c.dir.join(binary().file_name().expect("a name"));
     if !program.exists() {
         copy_program(&binary(), &program);
@@ -29,7 +29,7 @@ fn times() -> usize {
 }
 
 /// What a container could do to those that joined it: `N seen: WHAT, WHAT`.
-fn prowl(c: Bundle, join: impl Fn(&Bundle, &dyn Fn(&[&str]) -> Call)) -> String {
+pub fn prowl(c: Bundle, join: impl Fn(&Bundle, &dyn Fn(&[&str]) -> Call)) -> String {
     let program = own_program(&c);
     let mut world = World::new(&c);
     let marker = format!("{}/ptmx", world.outside.dir);
@@ -90,7 +90,7 @@ fn t03_a_process_that_joins_cannot_be_entered() {
     }
 }
 
-const ALL: [&str; 12] = [
+pub const ALL: [&str; 12] = [
     "CAP_SYS_PTRACE",
     "CAP_SYS_ADMIN",
     "CAP_DAC_OVERRIDE",

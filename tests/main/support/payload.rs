@@ -17,8 +17,9 @@ fn build() -> PathBuf {
     fs::create_dir_all(env!("CARGO_TARGET_TMPDIR")).expect("make the target directory");
     let lock = File::create(target.with_extension("lock")).expect("open the lock");
     lock.lock().expect("lock");
-    let newest = ["payload.rs", "prowl.rs", "report.rs"].map(|name| modified(&sources.join(name)));
-    if newest.iter().any(|time| *time > modified(&target)) {
+    let files = fs::read_dir(&sources).expect("read the sources").flatten();
+    let mut times = files.map(|file| modified(&file.path()));
+    if times.any(|time| time > modified(&target)) {
         compile(&sources.join("payload.rs"), &target);
     }
     target

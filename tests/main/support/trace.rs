@@ -61,6 +61,15 @@ pub struct Trace {
 
 /// Runs it to its end. Its children that live on are let go.
 pub fn trace(call: Call, fault: Option<Fault>) -> Trace {
+    run(call, fault, None)
+}
+
+/// The same, and looks around before each system call, while the process that makes it is stopped.
+pub fn trace_and_look(call: Call, fault: Option<Fault>, look: &mut dyn FnMut()) -> Trace {
+    run(call, fault, Some(look))
+}
+
+fn run(call: Call, fault: Option<Fault>, look: Option<&mut dyn FnMut()>) -> Trace {
     let running = call.setup(ask_to_be_traced).spawn();
     let main = running.child.id() as i32;
     let mut tracer = Tracer {
@@ -71,6 +80,7 @@ pub fn trace(call: Call, fault: Option<Fault>) -> Trace {
         known: BTreeMap::new(),
         processes: vec![],
         reached: false,
+        look,
     };
     let (status, faults) = tracer.follow();
     tracer.let_go();
@@ -106,7 +116,8 @@ enum Place {
     InCall,
 }
 
-struct Tracer {
+struct Tracer<'a> {
+    look: Option<&'a mut dyn FnMut()>,
     main: i32,
     fault: Option<Fault>,
     /// The errno that a process finds when its call returns.
@@ -119,7 +130,7 @@ struct Tracer {
     reached: bool,
 }
 
-impl Tracer {
+impl Tracer<'_> {
     /// Until the first process has ended.
     fn follow(&mut self) -> (ExitStatus, i64) {
         loop {
@@ -179,6 +190,9 @@ impl Tracer {
             return self.go_on(pid, 0);
         }
         self.known.insert(pid, Place::InCall);
+        if let Some(look) = &mut self.look {
+            look();
+        }
         let (count, number) = (self.of(pid).calls.len(), register(pid, NUMBER));
         self.of(pid).calls.push(number);
         match self.due(pid, count, number) {
@@ -247,7 +261,7 @@ impl Tracer {
 
     /// After the fault nothing is counted any more.
     fn go_on(&self, pid: i32, signal: i32) {
-        let how = match self.reached {
+        let how = match self.reached && self.look.is_none() {
             true => libc::PTRACE_CONT,
             false => libc::PTRACE_SYSCALL,
         };
