@@ -22,12 +22,17 @@
 //! ```
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
 use crate::fault::Coded;
-use crate::sys::{named, socket};
+use crate::sys::{self, named, socket};
+
+/// The longest that a process may take for one step; a filesystem on the network may be slow.
+pub const STEP_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// An error text longer than this is cut: nobody reads it, and a packet must fit.
 pub const LONGEST: usize = 4096;
@@ -77,6 +82,7 @@ pub fn pair() -> Result<(ParentEnd, ChildEnd)> {
         SockFlag::SOCK_CLOEXEC,
     );
     let (parent, child) = named(made, || "socketpair(AF_UNIX)".to_string())?;
+    socket::limit_receive(&parent, STEP_TIMEOUT)?;
     Ok((ParentEnd { socket: parent }, ChildEnd { socket: child }))
 }
 
@@ -96,10 +102,17 @@ impl ParentEnd {
             .context("give the container's init its network namespace")
     }
 
-    /// The next message; `None` when the child is gone, or has executed its program.
+    /// Returns the next message, or None when the child is gone or has executed its program. Fails after [`STEP_TIMEOUT`].
     pub fn receive(&self) -> Result<Option<Up>> {
         let mut buffer = [0; LONGEST + 1];
-        let (length, fd) = socket::receive(&self.socket, &mut buffer)?;
+        let received = socket::receive(&self.socket, &mut buffer);
+        let (length, fd) = received.map_err(|error| match sys::errno(&error) {
+            Some(Errno::EAGAIN) => error.context(format!(
+                "the process says nothing for {} seconds",
+                STEP_TIMEOUT.as_secs()
+            )),
+            _ => error,
+        })?;
         let Some((tag, payload)) = buffer[..length].split_first() else {
             return Ok(None);
         };

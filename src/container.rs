@@ -14,6 +14,7 @@ use std::io::{ErrorKind, Read};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::errno::Errno;
@@ -82,6 +83,9 @@ pub struct State {
     /// Killing its init then kills every process of the container.
     pub private_pids: bool,
     pub hooks: Hooks,
+    /// How long the startContainer hooks may take together, in seconds. None if one of them has no timeout.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_seconds: Option<u64>,
     /// Who gets the listener of the seccomp filter.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub notify: Option<Notify>,
@@ -341,6 +345,11 @@ impl Container {
 }
 
 impl State {
+    /// Returns how long the hooks of the start may take. None: for ever.
+    pub fn start_limit(&self) -> Option<Duration> {
+        self.start_seconds.map(Duration::from_secs)
+    }
+
     /// Fills in the process that init is now.
     pub fn set_init(&mut self, pid: i32) -> Result<()> {
         let time = Stat::of(pid)?.and_then(|stat| stat.start_time());

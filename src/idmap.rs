@@ -7,8 +7,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::sys::wait::waitpid;
-use nix::unistd::Pid;
 
 use crate::channel::Up;
 use crate::fault::Coded;
@@ -17,6 +15,7 @@ use crate::joins;
 use crate::plan::namespaces::{IdMap, Namespaces, is_single};
 use crate::sys::clone::{self, Side};
 use crate::sys::{self, process};
+use crate::{patience, program};
 
 /// user_namespaces(7).
 const MOST_LINES: usize = 340;
@@ -52,14 +51,14 @@ pub fn namespace(host: &Host, uids: &[IdMap], gids: &[IdMap]) -> Result<OwnedFd>
             child.receive().ok();
             process::exit(0)
         }
-        Side::Parent { pid, .. } => {
+        Side::Parent { pid, pidfd } => {
             drop(child);
             let opened = write(pid, host, uids, gids).and_then(|()| {
                 let path = format!("/proc/{pid}/ns/user");
                 sys::io(File::open(&path)).with_context(|| format!("open {path}"))
             });
             drop(parent);
-            sys::again(|| waitpid(Pid::from_raw(pid), None)).ok();
+            patience::end(&pidfd);
             opened.map(OwnedFd::from)
         }
     }
@@ -118,9 +117,10 @@ fn maps_of(namespace: &OwnedFd) -> Result<(Vec<IdMap>, Vec<IdMap>)> {
             child.receive().ok();
             process::exit(0)
         }
-        Side::Parent { pid, .. } => {
+        Side::Parent { pid, pidfd } => {
             drop(child);
-            let maps = match parent.receive() {
+            let joining = "join the user namespace";
+            let maps = match patience::answer_of(&parent, (pid, &pidfd), joining) {
                 Ok(Some(Up::Ready)) => {
                     read_map(pid, "uid_map").and_then(|uids| Ok((uids, read_map(pid, "gid_map")?)))
                 }
@@ -128,7 +128,7 @@ fn maps_of(namespace: &OwnedFd) -> Result<(Vec<IdMap>, Vec<IdMap>)> {
                 other => other.and_then(|_| bail!("the user namespace cannot be joined")),
             };
             drop(parent);
-            sys::again(|| waitpid(Pid::from_raw(pid), None)).ok();
+            patience::end(&pidfd);
             maps
         }
     }
@@ -184,12 +184,12 @@ fn map_by_helper(program: &str, pid: i32, maps: &[IdMap]) -> Result<()> {
             id_alone(program)
         );
     };
-    let output = Command::new(&path)
+    let mut command = Command::new(&path);
+    command
         .arg(pid.to_string())
         .args(words_of(maps))
-        .env_clear()
-        .output();
-    let output = sys::io(output).with_context(|| format!("run {path:?}"))?;
+        .env_clear();
+    let output = program::output(&mut command)?;
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr);
         // It says its own name first, as does this error.

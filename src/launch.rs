@@ -13,18 +13,18 @@ use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
 
 use crate::cgroup::Cgroup;
-use crate::channel::{self, ChildEnd, Down, ParentEnd, Up};
+use crate::channel::{self, ChildEnd, Down, ParentEnd, STEP_TIMEOUT, Up};
 use crate::container::{State, Status, report};
 use crate::fault::{Coded, coded};
 use crate::host::Host;
 use crate::init::{self, Materials};
-use crate::patience::{self, Debtor, INIT_STEP_TIMEOUT};
+use crate::patience::{self, Debtor};
 use crate::plan::Plan;
 use crate::plan::hooks::Hook;
 use crate::plan::rdt::Groups;
 use crate::relay::{Target, relay};
 use crate::sys::clone::{self, Side};
-use crate::sys::{self, process, tty};
+use crate::sys::{self, process};
 use crate::way::Way;
 use crate::{hooks, idmap, intelrdt, joins, netdev, notify, streams, timings, trees};
 
@@ -174,7 +174,7 @@ impl Born<'_> {
         init.reap_relay();
         init.see_through(self.plan, self.state, cgroup)?;
         init.reap_relay();
-        self.opener.map(tty::exit_code).transpose()?;
+        self.opener.iter().for_each(patience::end);
         Ok(init)
     }
 }
@@ -240,9 +240,8 @@ impl Init {
     /// Reaps the maker of this process, which counts as one of the container's processes until then.
     fn reap_relay(&mut self) {
         if let Some(relay) = self.relay.take() {
-            // The maker has nothing left to do. While it lives, the connection does not end.
-            process::pidfd_send_signal(&relay, libc::SIGKILL).ok();
-            patience::reap(&relay);
+            // While its maker lives, the connection does not end.
+            patience::end(&relay);
         }
     }
 
@@ -254,7 +253,7 @@ impl Init {
     ) -> Result<Option<Up>> {
         let mut debtor = Debtor::new(self.pid, &self.pidfd, awaited);
         debtor.cgroup = cgroup;
-        debtor.limit = limited.then_some(INIT_STEP_TIMEOUT);
+        debtor.limit = limited.then_some(STEP_TIMEOUT);
         if self.awaits_birth {
             // The process that was made may speak after the end of its maker.
             debtor.pidfd = self.channel.as_fd();
@@ -352,11 +351,6 @@ impl Init {
         self.kept = true;
     }
 
-    fn kill(&self) {
-        process::pidfd_send_signal(&self.pidfd, libc::SIGKILL).ok();
-        patience::reap(&self.pidfd);
-    }
-
     /// How an init ended that could not say so itself. One that lives is ended, for the error that is given.
     fn death(&self, cgroup: Option<&Cgroup>, error: anyhow::Error) -> anyhow::Error {
         let ended = process::has_ended(&self.pidfd);
@@ -382,7 +376,7 @@ impl Init {
 impl Drop for Init {
     fn drop(&mut self) {
         if !self.kept {
-            self.kill();
+            patience::end(&self.pidfd);
             // One that was made meanwhile may have been stopped before it could bind its life to this process's.
             while self.awaits_birth
                 && patience::is_ready(self.channel.as_fd())
@@ -390,7 +384,7 @@ impl Drop for Init {
             {
                 if let Up::Born(pid, pidfd) = word {
                     self.adopt(pid, pidfd);
-                    self.kill();
+                    patience::end(&self.pidfd);
                 }
             }
             self.reap_relay();
@@ -422,8 +416,7 @@ pub fn start_over(channel: &ParentEnd, state: &State, init: Debtor) -> Result<bo
 
 /// The connection closes on exec: its end without a word is success.
 fn see_program(channel: &ParentEnd, state: &State, mut init: Debtor) -> Result<()> {
-    // The hooks of the start have no limit but their own.
-    init.limit = None;
+    init.limit = state.start_limit().map(|hooks| hooks + STEP_TIMEOUT);
     loop {
         match patience::next_word(channel, &init)? {
             None => return Ok(()),

@@ -33,6 +33,7 @@ mod notify;
 mod patience;
 mod plain;
 mod plan;
+mod program;
 mod relay;
 mod removal;
 mod selfexe;

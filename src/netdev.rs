@@ -10,10 +10,11 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::channel::{self, Up};
 use crate::fault::Coded;
+use crate::patience;
 use crate::plan::netdev::NetDevice;
 use crate::sys::clone::{self, Side};
 use crate::sys::netlink::{Address, Link, Netlink};
-use crate::sys::{self, process, tty};
+use crate::sys::{self, process};
 
 /// A device that is there and may be moved, and the addresses that the move will take from it.
 pub struct Found<'a> {
@@ -89,11 +90,11 @@ pub fn move_to(init: i32, pidfd: BorrowedFd, devices: &[Found]) -> Result<()> {
             }
             process::exit(0)
         }
-        Side::Parent { pidfd: helper, .. } => {
+        Side::Parent { pid, pidfd } => {
             drop(child);
-            let answer = parent.receive()?;
-            let code = tty::exit_code(&helper)?;
-            match answer {
+            let answer = patience::answer_of(&parent, (pid, &pidfd), "move network devices");
+            let code = patience::reap(&pidfd);
+            match answer? {
                 Some(Up::Failed(failure)) => bail!(failure),
                 _ => ensure!(code == 0, "moving network devices ended early: code {code}"),
             }

@@ -17,15 +17,12 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::SockType;
 
 use crate::cgroup::Cgroup;
-use crate::channel::{ParentEnd, Up};
+use crate::channel::{ParentEnd, STEP_TIMEOUT, Up};
 use crate::sys::stat::Stat;
 use crate::sys::{self, again, named, process, socket, tty};
 
 /// A silence after which init is looked at.
 const SILENCE: Duration = Duration::from_secs(5);
-
-/// The longest that a step of init may take; a filesystem on the network may be slow.
-pub const INIT_STEP_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// For the death of a killed process: in uninterruptible sleep it does not die.
 const DEATH: Duration = Duration::from_secs(10);
@@ -107,6 +104,21 @@ pub fn next_word(channel: &ParentEnd, debtor: &Debtor) -> Result<Option<Up>> {
     }
 }
 
+/// Waits for the word of a helper of this command, which is killed if it has not come in time.
+pub fn answer_of(
+    channel: &ParentEnd,
+    (pid, pidfd): (i32, &OwnedFd),
+    awaited: &'static str,
+) -> Result<Option<Up>> {
+    let mut debtor = Debtor::new(pid, pidfd, awaited);
+    debtor.name = "the process that does so";
+    let said = next_word(channel, &debtor);
+    if said.is_err() {
+        process::pidfd_send_signal(pidfd, libc::SIGKILL).ok();
+    }
+    said
+}
+
 impl<'a> Debtor<'a> {
     pub fn new(pid: i32, pidfd: &'a OwnedFd, awaited: &'static str) -> Debtor<'a> {
         Debtor {
@@ -114,7 +126,7 @@ impl<'a> Debtor<'a> {
             pidfd: pidfd.as_fd(),
             cgroup: None,
             awaited,
-            limit: Some(INIT_STEP_TIMEOUT),
+            limit: Some(STEP_TIMEOUT),
             name: "container init",
         }
     }
@@ -199,6 +211,12 @@ pub fn is_ready(fd: BorrowedFd) -> bool {
 /// Whether a process that was killed ends in time. No signal disturbs this.
 pub fn dies(pidfd: &OwnedFd) -> bool {
     ends_within(pidfd, DEATH)
+}
+
+/// Kills a child and reaps it. It has nothing left to do.
+pub fn end(child: &OwnedFd) {
+    process::pidfd_send_signal(child, libc::SIGKILL).ok();
+    reap(child);
 }
 
 /// Reaps a child that ends by itself or was killed, and returns its exit code. Returns -1 if it does not end in time.

@@ -279,6 +279,12 @@ impl Request<'_> {
             at_once: self.starts_at_once(plan),
             private_pids: plan.namespaces.creates(clone::NEWPID),
             hooks: plan.hooks.clone(),
+            start_seconds: plan
+                .hooks
+                .start_container
+                .iter()
+                .map(|hook| hook.timeout)
+                .sum(),
             notify: plan
                 .process
                 .seccomp

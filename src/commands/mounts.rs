@@ -17,21 +17,23 @@ use serde_json::{Value, json};
 
 use super::exec::foreign_namespaces;
 use crate::bundle::Bundle;
-use crate::channel::{self, ParentEnd, Up};
+use crate::channel::{self, Up};
 use crate::container::{Container, MOUNTS, Status, Store};
 use crate::fault::Coded;
 use crate::flags::{self, MountsAction};
 use crate::host::Host;
 use crate::init::hotplug::{self, Site};
 use crate::log::printable;
-use crate::patience::{self, Debtor};
 use crate::plan::mounts::{self, Mounts, clean};
 use crate::plan::namespaces::{IdMap, Namespaces};
 use crate::plan::step::{Step, Tree};
 use crate::relay::Target;
 use crate::sys::clone::{self, Side};
 use crate::sys::{self, again, named, process};
-use crate::{log, selfexe, trees};
+use crate::{log, patience, selfexe, trees};
+
+/// The work of the process that joins the container, in messages.
+const JOINING: &str = "change the mounts of the container";
 
 pub fn run(args: &flags::Mounts, store: &Store) -> Result<i32> {
     match args.action {
@@ -99,13 +101,13 @@ fn open_locked(trees: &[Tree], container: &Container, host: &Host) -> Result<Vec
         process::exit(0)
     };
     drop(child);
-    understood(answer_of(&parent, pid, &holder))?;
+    understood(patience::answer_of(&parent, (pid, &holder), JOINING))?;
     let (from, to) = channel::pair()?;
     let opener = trees::send(trees, host, &holder, to)?;
     let opened = trees::receive(trees.len(), &from);
     drop(parent);
-    patience::reap(&opener);
-    patience::reap(&holder);
+    patience::end(&opener);
+    patience::end(&holder);
     opened
 }
 
@@ -299,8 +301,8 @@ fn inside(act: impl FnOnce() -> Result<()>) -> Result<()> {
     let (parent, child) = channel::pair()?;
     if let Side::Parent { pid, pidfd } = clone::clone3(0, None)? {
         drop(child);
-        let said = answer_of(&parent, pid, &pidfd);
-        patience::reap(&pidfd);
+        let said = patience::answer_of(&parent, (pid, &pidfd), JOINING);
+        patience::end(&pidfd);
         return understood(said);
     }
     drop(parent);
@@ -308,17 +310,6 @@ fn inside(act: impl FnOnce() -> Result<()>) -> Result<()> {
     setsid().ok();
     child.send(answer(act())).ok();
     process::exit(0)
-}
-
-/// Waits for a process of this command, which the container can keep waiting with a filesystem that does not answer.
-fn answer_of(parent: &ParentEnd, pid: i32, pidfd: &OwnedFd) -> Result<Option<Up>> {
-    let mut debtor = Debtor::new(pid, pidfd, "change the mounts");
-    debtor.name = "the process that joined the container";
-    let said = patience::next_word(parent, &debtor);
-    if said.is_err() {
-        process::pidfd_send_signal(pidfd, libc::SIGKILL).ok();
-    }
-    said
 }
 
 fn answer(done: Result<()>) -> Up {

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::container::{Container, Status, Store, not_running};
 use crate::flags::{self, Format};
+use crate::program;
 use crate::{log, sys};
 
 pub fn run(args: &flags::Ps, store: &Store) -> Result<i32> {
@@ -51,7 +52,7 @@ fn in_pid_namespace_of(init: i32) -> Vec<i32> {
 
 /// The rows of ps(1) whose PID column names one of ours.
 fn table(pids: &[i32], ps_args: &[String]) -> Result<String> {
-    let output = sys::io(Command::new("ps").args(ps_args).output()).context("run ps")?;
+    let output = program::output(Command::new("ps").args(ps_args))?;
     if !output.status.success() {
         bail!(
             "ps {}: {}",

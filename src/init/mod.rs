@@ -18,6 +18,7 @@ mod steps;
 use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -35,6 +36,9 @@ use crate::sys::clone::Side;
 use crate::sys::{again, clone, cred, named, net, path, process, socket, tty};
 use crate::timings;
 use crate::trees::Trees;
+
+/// How long a caller of `start` may be silent after it has connected.
+const CALLER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the parent has opened for the child.
 pub struct Materials<'a> {
@@ -255,7 +259,10 @@ fn wait_for_start(channel: ChildEnd, gate: Option<&OwnedFd>) -> Result<ChildEnd>
 fn wait_at_gate(gate: &OwnedFd) -> Result<ChildEnd> {
     process::die_of_signals();
     loop {
-        let connection = ChildEnd::connected(socket::accept(gate)?);
+        let connection = socket::accept(gate)?;
+        // A caller that connects and stops must not keep others from starting the container.
+        socket::limit_receive(&connection, CALLER_TIMEOUT)?;
+        let connection = ChildEnd::connected(connection);
         if matches!(connection.receive(), Ok(Some(Down::Start)))
             && connection.send(Up::Starting).is_ok()
         {

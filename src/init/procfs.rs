@@ -48,7 +48,7 @@ fn mount_from_inside(namespace: &OwnedFd, step: &Mount, root: impl AsFd) -> Resu
         debtor.pidfd = here.as_fd();
         match patience::next_word(&here, &debtor) {
             Ok(Some(Up::Born(pid, pidfd))) => {
-                end(&made.1);
+                patience::end(&made.1);
                 made = (pid, pidfd);
             }
             Ok(Some(Up::Tree(mounted))) => break Ok(mounted),
@@ -57,14 +57,8 @@ fn mount_from_inside(namespace: &OwnedFd, step: &Mount, root: impl AsFd) -> Resu
             Err(error) => break Err(error),
         }
     };
-    end(&made.1);
+    patience::end(&made.1);
     mounted
-}
-
-/// Ends a helper of this process and reaps it.
-fn end(pidfd: &OwnedFd) {
-    process::pidfd_send_signal(pidfd, libc::SIGKILL).ok();
-    patience::reap(pidfd);
 }
 
 fn tell(channel: &ChildEnd, done: Result<Up>) {

@@ -3,12 +3,11 @@
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 use anyhow::{Context, Error, Result};
 use nix::errno::Errno;
-use nix::sys::socket::sockopt::ReceiveTimeout;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair};
-use nix::sys::time::TimeVal;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
 use super::{check, entry, errno, io, named, process, read_text, socket, tty};
 
@@ -26,7 +25,7 @@ pub const PARENT: u64 = 0x8000;
 const PIDFD: u64 = 0x1000;
 
 /// For a process that may be stopped from outside.
-const PATIENCE: TimeVal = TimeVal::new(10, 0);
+const HELPER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the settings of their number call them.
 const LIMITED: [(u64, &str); 8] = [
@@ -180,8 +179,7 @@ fn network_of_another() -> Result<OwnedFd> {
         }
         Side::Parent { pidfd, .. } => {
             drop(there);
-            let limited = setsockopt(&here, ReceiveTimeout, &PATIENCE);
-            named(limited, || "setsockopt(SO_RCVTIMEO)".to_string())?;
+            socket::limit_receive(&here, HELPER_TIMEOUT)?;
             let received = socket::receive(here, &mut [0]);
             process::pidfd_send_signal(&pidfd, libc::SIGKILL)?;
             tty::exit_code(pidfd)?;

@@ -9,7 +9,8 @@ use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
-    bind, connect, recvmsg, sendmsg, setsockopt, socket, sockopt::SendTimeout,
+    bind, connect, recvmsg, sendmsg, setsockopt, socket,
+    sockopt::{ReceiveTimeout, SendTimeout},
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
@@ -57,6 +58,14 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<(usize, Option<Ow
         );
     }
     Ok((message.bytes, fds.pop()))
+}
+
+/// Lets a receive fail with EAGAIN where nothing comes for this time (socket(7), SO_RCVTIMEO).
+pub fn limit_receive(socket: impl AsFd, timeout: Duration) -> Result<()> {
+    let timeout = TimeVal::milliseconds(timeout.as_millis() as i64);
+    named(setsockopt(&socket, ReceiveTimeout, &timeout), || {
+        "setsockopt(SO_RCVTIMEO)".to_string()
+    })
 }
 
 /// Connects to a socket in the filesystem, however long its path is. The listener may have a full queue of connections: then
