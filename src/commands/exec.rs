@@ -6,6 +6,8 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Error, Result, bail, ensure};
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
 use serde_json::Value;
 
 use super::create::{Sockets, check_preserved, listen_fds, write_pid_file};
@@ -194,7 +196,7 @@ fn plan(
 ) -> Result<Plan> {
     let process = match &args.process {
         Some(file) => exec::of_file(&saved.process, read(file)?)?,
-        None => exec::of_changes(&saved.process, changes(args, saved, container.state.pid)?)?,
+        None => exec::of_changes(&saved.process, changes(args, saved, container)?)?,
     };
     let config = serde_json::json!({
         "ociVersion": container.state.oci_version,
@@ -213,7 +215,7 @@ fn read(file: &Path) -> Result<Value> {
     values::read(&text).with_context(|| format!("--process: {}", file.display()))
 }
 
-fn changes(args: &flags::Exec, saved: &Saved, pid: i32) -> Result<Changes> {
+fn changes(args: &flags::Exec, saved: &Saved, container: &Container) -> Result<Changes> {
     ensure!(
         !args.command.is_empty(),
         "exec: no command given; give one after the ID, or --process"
@@ -222,7 +224,7 @@ fn changes(args: &flags::Exec, saved: &Saved, pid: i32) -> Result<Changes> {
     let mut user = None;
     if let Some(text) = &args.user {
         let gid = saved.process["user"]["gid"].as_u64().unwrap_or(0) as u32;
-        let found = users::resolve(text, &root_of(pid)?, gid)?;
+        let found = users::resolve(text, &root_of(container)?, gid)?;
         user = Some((found.uid, found.gid));
         groups.extend(found.groups.unwrap_or_default());
     }
@@ -241,11 +243,14 @@ fn changes(args: &flags::Exec, saved: &Saved, pid: i32) -> Result<Changes> {
 }
 
 /// The container's root, to look at files in it.
-fn root_of(pid: i32) -> Result<OwnedFd> {
-    let path = format!("/proc/{pid}/root");
-    sys::io(File::open(&path))
-        .map(OwnedFd::from)
-        .with_context(|| format!("open {path}"))
+fn root_of(container: &Container) -> Result<OwnedFd> {
+    let path = format!("/proc/{}/root", container.state.pid);
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let opened = sys::again(|| nix::fcntl::open(path.as_str(), flags, Mode::empty()));
+    let root = sys::named(opened, || format!("open {path}"))?;
+    // Asked afterwards: then the number was that of init when its root was opened.
+    container.init()?.with_context(stopped)?;
+    Ok(root)
 }
 
 fn check_terminal(args: &flags::Exec, plan: &Plan) -> Result<()> {
