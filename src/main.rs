@@ -31,6 +31,7 @@ mod lsm;
 mod netdev;
 mod notify;
 mod patience;
+mod pid_file;
 mod plain;
 mod plan;
 mod relay;

@@ -10,7 +10,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use serde_json::Value;
 
-use super::create::{Sockets, check_preserved, listen_fds, write_pid_file};
+use super::create::{Sockets, check_preserved, listen_fds};
 use crate::argv;
 use crate::bundle::{Bundle, values};
 use crate::cgroup::Cgroup;
@@ -19,6 +19,7 @@ use crate::fault::{self, Coded, coded};
 use crate::flags;
 use crate::host::Host;
 use crate::launch::{Init, Launch, raise_hard_limits};
+use crate::pid_file::{self, PidFile};
 use crate::plan::Plan;
 use crate::plan::exec::{self, Changes, Saved};
 use crate::plan::namespaces::KINDS;
@@ -32,6 +33,7 @@ pub fn run(args: &flags::Exec, store: &Store) -> Result<i32> {
     let container = store.find(&args.id)?;
     let init = living(&container, args.ignore_paused)?;
     timings::step(|| "find the container".to_string());
+    args.pid_file.as_deref().map_or(Ok(()), pid_file::check)?;
     join(args, &container, init).map_err(|error| match fault::code(&error) {
         None | Some("killed") => explain(&container, error),
         Some(_) => error,
@@ -170,8 +172,8 @@ fn with_pid_file<T>(args: &flags::Exec, pid: i32, start: impl FnOnce() -> Result
     let Some(file) = &args.pid_file else {
         return start();
     };
-    write_pid_file(file, pid)?;
-    start().inspect_err(|_| drop(std::fs::remove_file(file)))
+    let written = PidFile::write(file, pid)?;
+    start().inspect_err(|_| written.take_back())
 }
 
 /// The init of a container that can be joined.
