@@ -38,6 +38,7 @@ mod relay;
 mod removal;
 mod selfexe;
 mod slot;
+mod state_root;
 #[allow(unsafe_code)]
 mod sys;
 mod terminal;
