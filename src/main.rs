@@ -7,6 +7,7 @@
 
 mod argv;
 mod bundle;
+mod caller_files;
 mod cgroup;
 mod channel;
 mod cli;

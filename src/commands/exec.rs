@@ -1,6 +1,5 @@
 //! `exec`: runs another process in a container.
 
-use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
@@ -25,7 +24,7 @@ use crate::plan::exec::{self, Changes, Saved};
 use crate::plan::namespaces::KINDS;
 use crate::relay::Target;
 use crate::sys::{self, clone, process, socket};
-use crate::{log, lsm, patience, selfexe, terminal, timings, users};
+use crate::{caller_files, log, lsm, patience, selfexe, terminal, timings, users};
 
 #[inline(never)]
 pub fn run(args: &flags::Exec, store: &Store) -> Result<i32> {
@@ -212,8 +211,7 @@ fn plan(
 }
 
 fn read(file: &Path) -> Result<Value> {
-    let read = sys::io(File::open(file)).and_then(sys::read_all);
-    let text = read.with_context(|| format!("--process: read {file:?}"))?;
+    let text = caller_files::read(file).with_context(|| format!("--process: read {file:?}"))?;
     values::read(&text).with_context(|| format!("--process: {}", file.display()))
 }
 

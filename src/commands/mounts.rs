@@ -4,7 +4,6 @@
 //! with its trees already opened. Only what was added can be removed: its numbers are noted in the
 //! container's directory.
 
-use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -30,7 +29,7 @@ use crate::plan::step::{Step, Tree};
 use crate::relay::Target;
 use crate::sys::clone::{self, Side};
 use crate::sys::{self, again, named, process, tty};
-use crate::{log, selfexe, trees};
+use crate::{caller_files, log, selfexe, trees};
 
 pub fn run(args: &flags::Mounts, store: &Store) -> Result<i32> {
     match args.action {
@@ -152,7 +151,7 @@ fn entries(args: &flags::Mounts) -> Result<Vec<Mount>> {
     );
     let read = match file.to_str() {
         Some("-") => sys::read_all(std::io::stdin().lock()),
-        _ => sys::io(File::open(file)).and_then(sys::read_all),
+        _ => caller_files::read(file),
     };
     let text = read.with_context(|| format!("--config: read {file:?}"))?;
     let mut reader = serde_json::Deserializer::from_slice(&text);
