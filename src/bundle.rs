@@ -15,7 +15,7 @@ use oci_spec::runtime::{Capability, LinuxResources, Root, Spec};
 use serde_json::Value;
 
 use crate::plan::rootfs::{Overlay, Upper};
-use crate::sys;
+use crate::{caller_files, sys};
 
 /// Annotations that make the runtime assemble the root itself.
 const LOWER: &str = "dev.cofferdam.overlay.lower";
@@ -187,8 +187,7 @@ fn read(file: &Path) -> Result<Vec<u8>> {
     if file == Path::new("-") {
         return sys::read_all(std::io::stdin().lock()).context("read the config from stdin");
     }
-    let opened = sys::io(std::fs::File::open(file));
-    opened.and_then(sys::read_all).with_context(|| {
+    caller_files::read(file).with_context(|| {
         format!(
             "config {}; make one with \"cofferdam spec\", or name the bundle with --bundle",
             file.display()

@@ -33,7 +33,7 @@ use crate::plan::rdt::Groups;
 use crate::plan::seccomp::Notify;
 use crate::sys::stat::Stat;
 use crate::sys::{self, process};
-use crate::{patience, removal};
+use crate::{patience, removal, state_root};
 
 pub const STATE: &str = "state";
 pub const GATE: &str = "gate";
@@ -141,7 +141,13 @@ impl Store {
         Store { root }
     }
 
+    /// Fails for a root in which others could have put anything.
     pub fn find(&self, id: &str) -> Result<Container> {
+        state_root::check(&self.root)?;
+        self.look_up(id)
+    }
+
+    fn look_up(&self, id: &str) -> Result<Container> {
         check_id(id)?;
         let path = self.root.join(id);
         let dir = match Directory::open(path.clone()) {
@@ -159,7 +165,7 @@ impl Store {
             }
             opened => sys::io(opened).with_context(|| format!("--root: open {path:?}"))?,
         };
-        check_owner(&dir)?;
+        state_root::check_record(&dir)?;
         // The link comes after the first record and goes before the last: without one it is there before and after.
         let claimed = dir.has(CGROUP);
         let text = match read_records(&dir) {
@@ -172,7 +178,7 @@ impl Store {
         let record = last_record(&String::from_utf8_lossy(&text), id);
         if record.is_none() && !dir.is_there() {
             // Removed meanwhile; another may have the id.
-            return self.find(id);
+            return self.look_up(id);
         }
         let lost = || claimed && dir.has(CGROUP) && !removal::is_underway(&dir);
         let damaged = record.is_none() && (!text.is_empty() || lost());
@@ -200,6 +206,7 @@ impl Store {
 
     /// All of them by name; one that vanishes meanwhile is left out.
     pub fn list(&self) -> Result<Vec<Container>> {
+        state_root::check(&self.root)?;
         let entries = match sys::read_dir(&self.root) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             entries => sys::io(entries).with_context(|| format!("--root: read {:?}", self.root))?,
@@ -209,7 +216,8 @@ impl Store {
             .filter_map(|entry| entry.file_name().into_string().ok())
             .collect();
         ids.sort();
-        Ok(ids.iter().filter_map(|id| self.find(id).ok()).collect())
+        let found = ids.iter().filter_map(|id| self.look_up(id).ok());
+        Ok(found.collect())
     }
 }
 
@@ -426,17 +434,6 @@ fn without_record(dir: &Directory, id: &str) -> State {
         rdt: serde_json::from_str(groups).ok(),
         ..State::default()
     }
-}
-
-/// Hooks of a record are run: one that another user has put here would be run for him.
-fn check_owner(dir: &Directory) -> Result<()> {
-    let (owner, own) = (sys::io(dir.owner())?, nix::unistd::geteuid().as_raw());
-    ensure!(
-        owner == own || owner == 0,
-        "{:?}: belongs to user {owner}, who could have put anything there; call this as that user",
-        dir.path
-    );
-    Ok(())
 }
 
 /// What cannot be ours is a damaged record.

@@ -50,9 +50,19 @@ impl Directory {
         Ok(again(|| openat(&self.open, name, flags, mode))?.into())
     }
 
+    /// Fails for all but a regular file of no more than 64 MiB.
     pub fn read(&self, name: &str) -> Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        self.file(name, OFlag::O_RDONLY)?.read_to_end(&mut bytes)?;
+        const LONGEST: u64 = 64 << 20;
+        let file = self.file(name, OFlag::O_RDONLY)?;
+        let meta = file.metadata()?;
+        if !meta.is_file() {
+            return Err(Error::other("is no regular file"));
+        }
+        if meta.len() > LONGEST {
+            return Err(Error::other(format!("has more than {LONGEST} bytes")));
+        }
+        let mut bytes = Vec::with_capacity(meta.len() as usize + 1);
+        file.take(LONGEST).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 

@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Error, Result, bail};
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use crate::patience;
 use crate::plan::hooks::Hook;
 use crate::sys::{self, named, process};
+use crate::{caller_files, patience};
 
 /// So much of a failed hook's output goes into the error text.
 const OUTPUT: u64 = 1024;
@@ -108,7 +109,11 @@ fn stream(file: Option<&Path>, output: &File) -> Result<File> {
     let Some(file) = file else {
         return Ok(output.try_clone()?);
     };
-    let opened = File::options().append(true).create(true).open(file);
+    let opened = caller_files::append(file).and_then(|opened| {
+        // The hook may wait for a reader who is there.
+        fcntl(&opened, FcntlArg::F_SETFL(OFlag::O_APPEND))?;
+        Ok(opened)
+    });
     sys::io(opened).with_context(|| format!("open {file:?} for the output of hooks"))
 }
 

@@ -6,9 +6,8 @@
 //! Must not be used by the child.
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -16,8 +15,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::argv;
 use crate::fault::{self, Fault};
+use crate::{argv, caller_files};
 
 static LOG: OnceLock<Log> = OnceLock::new();
 
@@ -146,7 +145,8 @@ impl Log {
     }
 }
 
-/// One write for a line: several runtimes may append to the same file. A failure has nowhere to go.
+/// One write for a line: several runtimes may append to the same file. Neither a failure is told, nor a line
+/// for which a pipe has no room.
 fn write(mut to: impl Write, line: &str) {
     let _ = to.write_all(format!("{line}\n").as_bytes());
 }
@@ -244,11 +244,7 @@ fn level(text: &str) -> Option<Level> {
 }
 
 fn open(path: &PathBuf) -> Result<File> {
-    let mut options = OpenOptions::new();
-    options.append(true).create(true).mode(0o644);
-    options
-        .open(path)
-        .with_context(|| format!("open log file {path:?}"))
+    caller_files::append(path).with_context(|| format!("open log file {path:?}"))
 }
 
 /// The Gregorian date of a count of seconds since 1970, in UTC.

@@ -7,6 +7,7 @@
 
 mod argv;
 mod bundle;
+mod caller_files;
 mod cgroup;
 mod channel;
 mod cli;
@@ -31,6 +32,7 @@ mod lsm;
 mod netdev;
 mod notify;
 mod patience;
+mod pid_file;
 mod plain;
 mod plan;
 mod program;
@@ -38,6 +40,7 @@ mod relay;
 mod removal;
 mod selfexe;
 mod slot;
+mod state_root;
 mod streams;
 #[allow(unsafe_code)]
 mod sys;

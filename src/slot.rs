@@ -25,6 +25,7 @@ use crate::plan::Plan;
 use crate::plan::exec;
 use crate::plan::rdt::Groups;
 use crate::removal::{alone, forget};
+use crate::state_root;
 use crate::sys::{self, socket};
 
 const DELETED_MEANWHILE: &str = "deleted by another command while it was being created";
@@ -179,6 +180,11 @@ impl Drop for Slot {
 }
 
 fn make_root(root: &Path) -> Result<()> {
+    if state_root::check(root)? {
+        return Ok(());
+    }
     let made = DirBuilder::new().recursive(true).mode(0o700).create(root);
-    sys::io(made).with_context(|| format!("--root: make {root:?}"))
+    sys::io(made).with_context(|| format!("--root: make {root:?}"))?;
+    // Another user may have been faster.
+    state_root::check(root).map(drop)
 }

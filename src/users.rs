@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::sys::path;
+use crate::sys::regular;
 
 const LARGEST: u64 = 1 << 20;
 
@@ -98,12 +98,9 @@ fn id(text: &str) -> Option<u32> {
 }
 
 fn read(root: &OwnedFd, file: &Path) -> Result<String> {
-    // O_NONBLOCK: it might be a fifo.
-    let open = path::open(root, file, libc::O_RDONLY | libc::O_NONBLOCK)?;
     let mut text = Vec::new();
-    std::fs::File::from(open)
-        .take(LARGEST)
-        .read_to_end(&mut text)?;
+    let open = regular::open(root, file)?;
+    open.take(LARGEST).read_to_end(&mut text)?;
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 

@@ -18,12 +18,12 @@ const CHILD: [&str; 2] = ["src/init/", "src/hooks.rs"];
 const PATHS_OF_THE_CHILD: [(&str, usize, &str); 5] = [
     (
         "src/init/exec.rs",
-        4,
+        2,
         "looks the program up, below the new root",
     ),
     (
         "src/init/explain.rs",
-        4,
+        5,
         "looks at files below the new root",
     ),
     (
@@ -40,7 +40,7 @@ const PATHS_OF_THE_CHILD: [(&str, usize, &str); 5] = [
 ];
 
 /// Calls that resolve a path from the root or the current directory; those of `std::fs` are known by their small letter.
-const PATH_CALLS: [&str; 22] = [
+const PATH_CALLS: [&str; 24] = [
     ".canonicalize()",
     ".exists()",
     ".is_dir()",
@@ -59,6 +59,8 @@ const PATH_CALLS: [&str; 22] = [
     "UnixStream::connect(",
     "fcntl::open(",
     "mount::mount(",
+    "regular::find(",
+    "regular::read(",
     "set_current_dir(",
     "umount2(",
     "unistd::chdir(",

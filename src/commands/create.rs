@@ -1,9 +1,6 @@
 //! `create`: makes a container that waits to be started. What `run` shares with it is here too.
 
-use std::fs::OpenOptions;
-use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -21,13 +18,14 @@ use crate::container::{Container, State, Store, boot_id};
 use crate::flags::{self, CreateFlags};
 use crate::host::Host;
 use crate::launch::{Born, Init, Launch};
+use crate::pid_file::{self, PidFile};
 use crate::plan::cgroup::CgroupPlan;
 use crate::plan::rootfs::Rootfs;
 use crate::plan::systemd::{self, Property};
 use crate::plan::{Flags, Plan};
 use crate::removal;
 use crate::slot::Slot;
-use crate::sys::{self, clone, process, socket};
+use crate::sys::{clone, process, socket};
 use crate::{idmap, intelrdt, log, lsm, patience, selfexe, timings};
 
 #[inline(never)]
@@ -54,9 +52,13 @@ pub fn run(args: &flags::Create, global: &Global, store: &Store) -> Result<i32> 
         slot,
         resources,
         state,
+        pid_file,
     } = request.make(store)?;
     // Until init has said that it waits it would die with this process, and nothing would be left behind.
     if let Err(error) = init.leave_waiting() {
+        if let Some(file) = pid_file {
+            file.take_back();
+        }
         return Err(undo(&slot, &state, resources, error));
     }
     timings::step(|| "leave init waiting".to_string());
@@ -82,6 +84,8 @@ pub struct Made {
     pub resources: Resources,
     pub slot: Slot,
     pub state: State,
+    /// The file stays when this is dropped.
+    pub pid_file: Option<PidFile>,
 }
 
 /// What is made for its processes; removed on drop unless kept.
@@ -178,15 +182,16 @@ impl Request<'_> {
             if !at_once {
                 record_init(&mut slot, &mut state)?;
             }
-            self.tell(&mut init, sockets)?;
-            Ok(init)
+            let pid_file = self.tell(&mut init, sockets)?;
+            Ok((init, pid_file))
         });
         match finished {
-            Ok(init) => Ok(Made {
+            Ok((init, pid_file)) => Ok(Made {
                 init,
                 resources,
                 slot,
                 state,
+                pid_file,
             }),
             Err(error) => Err(undo(&slot, &state, resources, error)),
         }
@@ -238,7 +243,7 @@ impl Request<'_> {
     }
 
     /// Those who wait for a created container.
-    fn tell(&self, init: &mut Init, sockets: Sockets) -> Result<()> {
+    fn tell(&self, init: &mut Init, sockets: Sockets) -> Result<Option<PidFile>> {
         if let Some((socket, console)) =
             sockets.console.zip(init.console.take_if(|_| self.detached))
         {
@@ -249,10 +254,8 @@ impl Request<'_> {
             socket::send(socket, b"standard", Some(init.pidfd.as_fd()))
                 .context("--pidfd-socket")?;
         }
-        if let Some(file) = &self.flags.pid_file {
-            write_pid_file(file, init.pid)?;
-        }
-        Ok(())
+        let file = self.flags.pid_file.as_deref();
+        file.map(|file| PidFile::write(file, init.pid)).transpose()
     }
 
     fn record(&self, plan: &Plan, host: &Host, manager: Option<&Manager>) -> Result<State> {
@@ -297,6 +300,10 @@ impl Request<'_> {
     /// What is there to be used, before anything is made.
     fn check(&self, plan: &Plan) -> Result<()> {
         self.check_terminal(plan)?;
+        self.flags
+            .pid_file
+            .as_deref()
+            .map_or(Ok(()), pid_file::check)?;
         lsm::check(&plan.process.labels, self.bundle.mount_label())?;
         if let Some(cgroup) = &plan.cgroup {
             controllers::check(&cgroup.mount, &cgroup.resources)?;
@@ -475,23 +482,4 @@ pub fn check_preserved(count: u32) -> Result<()> {
         );
     }
     process::close_on_exec_from(3 + count as i32)
-}
-
-/// Whole or not at all, for readers that poll; without a newline, which some do not expect.
-pub fn write_pid_file(file: &Path, pid: i32) -> Result<()> {
-    let name = file
-        .file_name()
-        .context("--pid-file: names no file")?
-        .to_string_lossy();
-    let temporary = file.with_file_name(format!(".{name}.{pid}"));
-    let written = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o644)
-        .open(&temporary)
-        .and_then(|mut open| write!(open, "{pid}"))
-        .and_then(|()| std::fs::rename(&temporary, file));
-    sys::io(written)
-        .inspect_err(|_| drop(std::fs::remove_file(&temporary)))
-        .with_context(|| format!("--pid-file: write {file:?}"))
 }

@@ -5,6 +5,7 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use crate::cgroup::{Cgroup, tree};
@@ -230,7 +231,11 @@ pub fn unmount_in_place(state: &State) {
 }
 
 fn unmount(rootfs: &Path, target: &Path) -> Result<()> {
-    let root = sys::io(File::open(rootfs))?;
+    let mut options = File::options();
+    options
+        .read(true)
+        .custom_flags(libc::O_PATH | libc::O_DIRECTORY);
+    let root = sys::io(options.open(rootfs))?;
     let place = path::resolve(root, &Path::new("/").join(target.strip_prefix(rootfs)?))?;
     // umount(2) takes no descriptor, but its name.
     let name = format!("/proc/self/fd/{}", place.as_raw_fd());

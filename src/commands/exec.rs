@@ -1,14 +1,15 @@
 //! `exec`: runs another process in a container.
 
-use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Error, Result, bail, ensure};
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
 use serde_json::Value;
 
-use super::create::{Sockets, check_preserved, listen_fds, write_pid_file};
+use super::create::{Sockets, check_preserved, listen_fds};
 use crate::argv;
 use crate::bundle::{Bundle, values};
 use crate::cgroup::Cgroup;
@@ -17,12 +18,13 @@ use crate::fault::{self, Coded, coded};
 use crate::flags;
 use crate::host::Host;
 use crate::launch::{Init, Launch, raise_hard_limits};
+use crate::pid_file::{self, PidFile};
 use crate::plan::Plan;
 use crate::plan::exec::{self, Changes, Saved};
 use crate::plan::namespaces::KINDS;
 use crate::relay::Target;
 use crate::sys::{self, clone, process, socket};
-use crate::{log, lsm, patience, selfexe, terminal, timings, users};
+use crate::{caller_files, log, lsm, patience, selfexe, terminal, timings, users};
 
 #[inline(never)]
 pub fn run(args: &flags::Exec, store: &Store) -> Result<i32> {
@@ -30,6 +32,7 @@ pub fn run(args: &flags::Exec, store: &Store) -> Result<i32> {
     let container = store.find(&args.id)?;
     let init = living(&container, args.ignore_paused)?;
     timings::step(|| "find the container".to_string());
+    args.pid_file.as_deref().map_or(Ok(()), pid_file::check)?;
     join(args, &container, init).map_err(|error| match fault::code(&error) {
         None | Some("killed") => explain(&container, error),
         Some(_) => error,
@@ -161,8 +164,8 @@ fn with_pid_file<T>(args: &flags::Exec, pid: i32, start: impl FnOnce() -> Result
     let Some(file) = &args.pid_file else {
         return start();
     };
-    write_pid_file(file, pid)?;
-    start().inspect_err(|_| drop(std::fs::remove_file(file)))
+    let written = PidFile::write(file, pid)?;
+    start().inspect_err(|_| written.take_back())
 }
 
 /// The init of a container that can be joined.
@@ -187,7 +190,7 @@ fn plan(
 ) -> Result<Plan> {
     let process = match &args.process {
         Some(file) => exec::of_file(&saved.process, read(file)?)?,
-        None => exec::of_changes(&saved.process, changes(args, saved, container.state.pid)?)?,
+        None => exec::of_changes(&saved.process, changes(args, saved, container)?)?,
     };
     let config = serde_json::json!({
         "ociVersion": container.state.oci_version,
@@ -201,12 +204,11 @@ fn plan(
 }
 
 fn read(file: &Path) -> Result<Value> {
-    let read = sys::io(File::open(file)).and_then(sys::read_all);
-    let text = read.with_context(|| format!("--process: read {file:?}"))?;
+    let text = caller_files::read(file).with_context(|| format!("--process: read {file:?}"))?;
     values::read(&text).with_context(|| format!("--process: {}", file.display()))
 }
 
-fn changes(args: &flags::Exec, saved: &Saved, pid: i32) -> Result<Changes> {
+fn changes(args: &flags::Exec, saved: &Saved, container: &Container) -> Result<Changes> {
     ensure!(
         !args.command.is_empty(),
         "exec: no command given; give one after the ID, or --process"
@@ -215,7 +217,7 @@ fn changes(args: &flags::Exec, saved: &Saved, pid: i32) -> Result<Changes> {
     let mut user = None;
     if let Some(text) = &args.user {
         let gid = saved.process["user"]["gid"].as_u64().unwrap_or(0) as u32;
-        let found = users::resolve(text, &root_of(pid)?, gid)?;
+        let found = users::resolve(text, &root_of(container)?, gid)?;
         user = Some((found.uid, found.gid));
         groups.extend(found.groups.unwrap_or_default());
     }
@@ -234,11 +236,14 @@ fn changes(args: &flags::Exec, saved: &Saved, pid: i32) -> Result<Changes> {
 }
 
 /// The container's root, to look at files in it.
-fn root_of(pid: i32) -> Result<OwnedFd> {
-    let path = format!("/proc/{pid}/root");
-    sys::io(File::open(&path))
-        .map(OwnedFd::from)
-        .with_context(|| format!("open {path}"))
+fn root_of(container: &Container) -> Result<OwnedFd> {
+    let path = format!("/proc/{}/root", container.state.pid);
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let opened = sys::again(|| nix::fcntl::open(path.as_str(), flags, Mode::empty()));
+    let root = sys::named(opened, || format!("open {path}"))?;
+    // Asked afterwards: then the number was that of init when its root was opened.
+    container.init()?.with_context(stopped)?;
+    Ok(root)
 }
 
 fn check_terminal(args: &flags::Exec, plan: &Plan) -> Result<()> {

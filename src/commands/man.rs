@@ -5,13 +5,11 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 
-use crate::cli;
-use crate::flags;
-use crate::sys;
+use crate::{cli, flags, pid_file, sys};
 
 const SECTION: &str = "8";
 
@@ -170,10 +168,22 @@ pub fn run(args: &flags::Man) -> Result<i32> {
     sys::io(std::fs::create_dir_all(dir)).with_context(|| format!("make {}", dir.display()))?;
     for (name, text) in pages()? {
         let path = Path::new(dir).join(&name);
+        check(&path).with_context(|| format!("write {}", path.display()))?;
         sys::io(std::fs::write(&path, text))
             .with_context(|| format!("write {}", path.display()))?;
     }
     Ok(0)
+}
+
+/// A page replaces a page, and nothing that only has its name.
+fn check(path: &Path) -> Result<()> {
+    match std::fs::metadata(path) {
+        Ok(found) if !found.is_file() => bail!(
+            "is {}; remove it, or name another directory",
+            pid_file::kind(&found)
+        ),
+        _ => Ok(()),
+    }
 }
 
 /// File names and texts.

@@ -30,7 +30,7 @@ use crate::plan::step::{Step, Tree};
 use crate::relay::Target;
 use crate::sys::clone::{self, Side};
 use crate::sys::{self, again, named, process};
-use crate::{log, patience, selfexe, trees};
+use crate::{caller_files, log, patience, selfexe, trees};
 
 /// The work of the process that joins the container, in messages.
 const JOINING: &str = "change the mounts of the container";
@@ -151,7 +151,7 @@ fn entries(args: &flags::Mounts) -> Result<Vec<Mount>> {
     );
     let read = match file.to_str() {
         Some("-") => sys::read_all(std::io::stdin().lock()),
-        _ => sys::io(File::open(file)).and_then(sys::read_all),
+        _ => caller_files::read(file),
     };
     let text = read.with_context(|| format!("--config: read {file:?}"))?;
     let mut reader = serde_json::Deserializer::from_slice(&text);

@@ -14,6 +14,7 @@ use crate::cli::Global;
 use crate::container::{Container, Store};
 use crate::flags;
 use crate::launch::Init;
+use crate::pid_file::PidFile;
 use crate::plan::rootfs::{Overlay, Upper};
 use crate::sys::{self, process};
 use crate::{log, selfexe, terminal, timings};
@@ -45,12 +46,15 @@ pub fn run(args: &flags::Run, global: &Global, store: &Store) -> Result<i32> {
 }
 
 fn detached(request: Request, store: &Store) -> Result<i32> {
-    let (mut init, container) = on_its_own(request.make(store)?);
+    let (mut init, container, pid_file) = on_its_own(request.make(store)?);
     let started = init
         .start(&container.state)
         .and_then(|()| start::run_poststart_hooks(&container));
     if let Err(error) = started {
         drop(init);
+        if let Some(file) = pid_file {
+            file.take_back();
+        }
         delete::remove(&container)?;
         return Err(error);
     }
@@ -66,7 +70,7 @@ fn foreground(args: &flags::Run, request: Request, store: &Store) -> Result<i32>
     }
     let linux = request.bundle.spec.linux().as_ref();
     let filtered = linux.is_some_and(|linux| linux.seccomp().is_some());
-    let (mut init, container) = on_its_own(request.make(store)?);
+    let (mut init, container, pid_file) = on_its_own(request.make(store)?);
     let console = init.console.take().map(terminal::attach).transpose();
     let started = console.and_then(|console| {
         init.start(&container.state)?;
@@ -81,6 +85,9 @@ fn foreground(args: &flags::Run, request: Request, store: &Store) -> Result<i32>
     }
     drop(init);
     timings::step(|| "the program".to_string());
+    if let Some(file) = pid_file.filter(|_| failed) {
+        file.take_back();
+    }
     if failed || !args.keep {
         delete::remove(&container)?;
     }
@@ -88,15 +95,16 @@ fn foreground(args: &flags::Run, request: Request, store: &Store) -> Result<i32>
 }
 
 /// From here on the container is removed as `delete` does it, poststop hooks included.
-fn on_its_own(made: Made) -> (Init, Container) {
+fn on_its_own(made: Made) -> (Init, Container, Option<PidFile>) {
     let Made {
         init,
         resources,
         slot,
         state,
+        pid_file,
     } = made;
     let container = keep(slot, state, resources);
-    (init, container)
+    (init, container, pid_file)
 }
 
 /// The bundle that is named, or one made of layers; with the command that is given, if any.

@@ -16,7 +16,7 @@ use nix::sys::signalfd::SignalFd;
 use crate::cgroup::stats::Stats;
 use crate::container::{Container, Status, Store};
 use crate::flags::{self, Format};
-use crate::terminal;
+use crate::{state_root, terminal};
 use row::Row;
 use screen::{Screen, Woken};
 
@@ -69,8 +69,9 @@ fn watch(args: &flags::Stats, store: &Store, signals: &SignalFd) -> Result<i32> 
     }
 }
 
-/// Who names a container wants to know that it is not there.
+/// Who names a container wants to know that it is not there, and everybody whether the records can be trusted.
 fn check(ids: &[String], store: &Store) -> Result<()> {
+    state_root::check(store.root())?;
     for id in ids {
         let status = store.find(id)?.status()?;
         ensure!(

@@ -2,7 +2,6 @@
 //!
 //! Parent only. The state has no record of it: what a later update needs is what the cgroup's own files say then.
 
-use std::fs::File;
 use std::path::Path;
 
 use anyhow::{Context, Error, Result, ensure};
@@ -17,7 +16,7 @@ use crate::plan::rdt::{self, Schema};
 use crate::plan::resources::Resources;
 use crate::plan::systemd::{self, Property};
 use crate::plan::update;
-use crate::{bundle, intelrdt, log, sys};
+use crate::{bundle, caller_files, intelrdt, log, sys};
 
 pub fn run(args: &flags::Update, store: &Store) -> Result<i32> {
     let container = store.find(&args.id)?;
@@ -121,7 +120,7 @@ fn linux(values: [Option<Value>; FLAGS.len()]) -> Value {
 fn read(file: &Path) -> Result<Value> {
     let read = match file.to_str() {
         Some("-") => sys::read_all(std::io::stdin().lock()),
-        _ => sys::io(File::open(file)).and_then(sys::read_all),
+        _ => caller_files::read(file),
     };
     let text = read.with_context(|| format!("--resources: read {file:?}"))?;
     let value: Value =

@@ -22,7 +22,7 @@ use crate::plan::scheduling::Scheduling;
 use crate::plan::seccomp::Filter;
 use crate::sys::courier::Courier;
 use crate::sys::process::{self, Pointers};
-use crate::sys::{self, clone, named, path, seccomp};
+use crate::sys::{self, clone, named, path, regular, seccomp};
 
 /// /etc/passwd of an image is not ours: no more of it is read than this.
 const PASSWD: u64 = 1 << 20;
@@ -37,7 +37,6 @@ pub struct Ready {
 /// Goes to the working directory, becomes the container's user and finds the program as that user.
 pub fn prepare(plan: &Plan) -> Result<Ready> {
     let process = &plan.process;
-    let env = with_home(process)?;
     let early = change_directory(&process.cwd);
     raise_limits(process)?;
     set_scheduling(&process.scheduling)?;
@@ -48,6 +47,8 @@ pub fn prepare(plan: &Plan) -> Result<Ready> {
         Err(error) if is_refusal(&error) => change_directory(&process.cwd)?,
         result => result?,
     }
+    // With the rights of the container's user, and no more.
+    let env = with_home(process)?;
     let program = match process.args.first() {
         Some(name) => find(name, &env)?,
         None => CString::default(),
@@ -226,18 +227,9 @@ fn with_home(process: &Process) -> Result<Vec<CString>> {
 
 fn home(uid: u32) -> Option<String> {
     let root = process::root_directory().ok()?;
-    // O_NONBLOCK: it might be a fifo.
-    let file = path::open(
-        root,
-        Path::new("/etc/passwd"),
-        libc::O_RDONLY | libc::O_NONBLOCK,
-    )
-    .ok()?;
+    let file = regular::open(root, Path::new("/etc/passwd")).ok()?;
     let mut text = Vec::new();
-    std::fs::File::from(file)
-        .take(PASSWD)
-        .read_to_end(&mut text)
-        .ok()?;
+    file.take(PASSWD).read_to_end(&mut text).ok()?;
     home_of(&String::from_utf8_lossy(&text), uid)
 }
 
@@ -287,18 +279,16 @@ fn find(name: &CStr, env: &[CString]) -> Result<CString> {
 }
 
 fn check_executable(file: &Path) -> Result<()> {
-    let meta = std::fs::metadata(file).map_err(|error| {
-        let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
-        explain::refused(errno, file)
-    })?;
-    ensure!(!meta.is_dir(), explain::refused(Errno::EISDIR, file));
+    let found = regular::find(file).map_err(|errno| explain::refused(errno, file))?;
+    let kind = found.1.st_mode & libc::S_IFMT;
+    ensure!(kind != libc::S_IFDIR, explain::refused(Errno::EISDIR, file));
     let at = nix::fcntl::AT_FDCWD;
     let allowed = faccessat(at, file, AccessFlags::X_OK, AtFlags::AT_EACCESS);
     ensure!(
-        allowed.is_ok() && meta.is_file(),
+        allowed.is_ok() && kind == libc::S_IFREG,
         explain::refused(Errno::EACCES, file)
     );
-    match explain::missing_interpreter(file) {
+    match explain::missing_interpreter(file, &found) {
         Some(reason) => bail!(explain::refusal(
             "exec-interpreter-missing",
             Errno::ENOENT,

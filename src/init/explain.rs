@@ -3,15 +3,17 @@
 use std::ffi::{CStr, OsStr};
 use std::fs::File;
 use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use anyhow::Error;
 use nix::errno::Errno;
+use nix::sys::stat::FileStat;
 
 use crate::fault::{Coded, coded};
-use crate::sys;
+use crate::sys::{self, regular};
 
 /// The program headers follow that of the file, as a rule.
 const HEAD: usize = 4096;
@@ -21,9 +23,11 @@ const FIRST_LINE: usize = 256;
 /// The words for an execve(2) that failed. Under a filter that forbids looking, the errno must do.
 pub fn failed_exec(program: &CStr, errno: Errno) -> Error {
     let file = Path::new(OsStr::from_bytes(program.to_bytes()));
+    let found = || regular::find(file).ok();
+    let missing = || missing_interpreter(file, &found()?);
     let (code, reason) = match errno {
-        Errno::ENOENT | Errno::EACCES => ("exec-interpreter-missing", missing_interpreter(file)),
-        Errno::ENOEXEC => ("exec-format", Some(wrong_format(file))),
+        Errno::ENOENT | Errno::EACCES => ("exec-interpreter-missing", missing()),
+        Errno::ENOEXEC => ("exec-format", Some(wrong_format(file, found()))),
         _ => ("", None),
     };
     match reason {
@@ -97,16 +101,17 @@ fn covered(table: &str, root: &str) -> Option<String> {
 
 /// The interpreter that a script or a program names, if it is not there: execve(2) would say ENOENT,
 /// as if the file itself were missing.
-pub fn missing_interpreter(file: &Path) -> Option<String> {
-    let (open, head) = read_head(file)?;
+pub fn missing_interpreter(file: &Path, found: &(OwnedFd, FileStat)) -> Option<String> {
+    let (open, head) = read_head(file, found)?;
     match head.strip_prefix(b"#!") {
         Some(line) => missing_script_interpreter(&line[..line.len().min(FIRST_LINE - 2)]),
         None => missing_loader(&open, &head),
     }
 }
 
-fn wrong_format(file: &Path) -> String {
-    let head = read_head(file).map(|(_, head)| head).unwrap_or_default();
+fn wrong_format(file: &Path, found: Option<(OwnedFd, FileStat)>) -> String {
+    let read = found.and_then(|found| read_head(file, &found));
+    let head = read.map(|(_, head)| head).unwrap_or_default();
     let is_text = !head
         .iter()
         .take(FIRST_LINE)
@@ -125,8 +130,10 @@ fn wrong_format(file: &Path) -> String {
     format!("exec format error: {reason}")
 }
 
-fn read_head(file: &Path) -> Option<(File, Vec<u8>)> {
-    let open = File::open(file).ok()?;
+/// Returns the file and its first bytes; `None` if it cannot be read. The file may have become a fifo or a device since it was
+/// executed.
+fn read_head(file: &Path, found: &(OwnedFd, FileStat)) -> Option<(File, Vec<u8>)> {
+    let open = regular::read(file, found).ok()?;
     let mut head = Vec::with_capacity(HEAD);
     (&open).take(HEAD as u64).read_to_end(&mut head).ok()?;
     Some((open, head))

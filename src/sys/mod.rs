@@ -17,6 +17,7 @@ pub mod netlink;
 pub mod path;
 pub mod probe;
 pub mod process;
+pub mod regular;
 pub mod seccomp;
 pub mod since;
 pub mod socket;

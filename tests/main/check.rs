@@ -23,7 +23,7 @@ fn prepare(c: &Bundle) -> (PathBuf, String) {
     let (program, state) = (c.dir.join("cofferdam"), c.dir.join("writable"));
     copy_program(&program);
     fs::create_dir_all(&state).expect("mkdir");
-    fs::set_permissions(&state, fs::Permissions::from_mode(0o777)).expect("chmod");
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o1777)).expect("chmod");
     (program, state.display().to_string())
 }
 

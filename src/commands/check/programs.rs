@@ -6,13 +6,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use anyhow::anyhow;
 use nix::sys::socket::SockType;
 use nix::unistd::{AccessFlags, eaccess};
 
 use super::users::Caller;
 use super::{Finding, has_systemd};
 use crate::container::Store;
-use crate::patience;
+use crate::{patience, state_root};
 
 pub fn findings(caller: &Caller, store: &Store) -> Vec<Finding> {
     let mut found = vec![states(caller, store.root())];
@@ -32,17 +33,18 @@ fn states(caller: &Caller, root: &Path) -> Finding {
     let there = root.ancestors().find(|path| path.exists());
     let there = there.unwrap_or(Path::new("/"));
     let allowed = eaccess(there, AccessFlags::W_OK | AccessFlags::X_OK);
-    let finding = match allowed {
+    let refused = match allowed {
+        Ok(()) => state_root::check(root).map(drop),
+        Err(errno) => Err(anyhow!("{}: {}", there.display(), errno.desc())),
+    };
+    let finding = match refused {
         Ok(()) => Finding::ok(name, root.display().to_string()),
-        Err(errno) => {
-            let value = format!("{}: {}", there.display(), errno.desc());
-            Finding::missing(name, value).fix(match caller.uid {
-                0 => "use --root DIR".to_string(),
-                uid => format!(
-                    "set XDG_RUNTIME_DIR=/run/user/{uid} where that is there, or use --root DIR"
-                ),
-            })
-        }
+        Err(error) => Finding::missing(name, error.to_string()).fix(match caller.uid {
+            0 => "use --root DIR".to_string(),
+            uid => format!(
+                "set XDG_RUNTIME_DIR=/run/user/{uid} where that is there, or use --root DIR"
+            ),
+        }),
     };
     finding.needed()
 }

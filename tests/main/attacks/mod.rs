@@ -1,10 +1,12 @@
 //! Attacks of past advisories, T01 to T20, each as root, as root with a user namespace, and as an ordinary user.
 
 mod binary; // T21: the runtime's program, made writable
+mod callers_files; // T32, T35, T40: files that flags name
 mod control; // a runtime that fails some of these
 mod credentials; // T15, T17, T19: who the payload is
 mod delegated; // T10: cgroups of an ordinary user
 mod descriptors; // T11: a descriptor of the host as the way out
+mod files; // T29, T30: fifos, devices and files of procfs in the image
 mod input; // T20: ids, paths and keys that lead elsewhere
 mod joining; // T03, T04: the runtime, seen from inside
 mod links; // T12, T16: links in the image where the runtime makes files
