@@ -382,7 +382,7 @@ fn null_device() -> Result<OwnedFd> {
     Ok(null)
 }
 
-fn empty_directory() -> Result<OwnedFd> {
+pub fn empty_directory() -> Result<OwnedFd> {
     let tmpfs = Configuration::open("tmpfs")?;
     for (key, value) in [
         ("source", "tmpfs"),

@@ -15,6 +15,7 @@ mod post; // what holds after every attack
 mod proc; // T05, T06: false procfs
 mod races; // T05, T07: links that come and go
 mod refused; // all of them, where the kernel refuses one of its calls
+mod roots; // T22: ways out of the root
 mod sizes; // T08: values longer than their counters
 mod typing; // T18: typing into the caller's terminal
 mod users; // T02, T09: numbers as users, capabilities that pass on
