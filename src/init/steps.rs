@@ -132,6 +132,12 @@ fn remount(step: &Remount, root: &Root) -> Result<()> {
     let target = path::resolve(root, &step.target)?;
     ensure!(mount::is_mount(&target)?, "nothing is mounted there");
     if !step.options.is_empty() {
+        // The first is the root, of which the host has the filesystem.
+        let (own, id) = (root.own.get(1..).unwrap_or_default(), mount::id(&target)?);
+        ensure!(
+            own.contains(&id),
+            "this config has not mounted the filesystem there, whose own options stay; add \"bind\" to change the mount alone"
+        );
         let superblock = Configuration::pick(&target)?;
         for option in &step.options {
             match option.split_once('=') {

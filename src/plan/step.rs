@@ -172,6 +172,11 @@ impl Step {
         )
     }
 
+    /// A new mount of cgroup2.
+    pub fn is_cgroup(&self) -> bool {
+        matches!(self, Step::Mount(mount) if mount.kind == "cgroup2")
+    }
+
     /// A new filesystem of another kind, as that of sysfs, may show the network of who mounts it.
     pub fn shows_network(&self) -> bool {
         const WITHOUT: [&str; 5] = ["proc", "tmpfs", "devpts", "mqueue", "cgroup2"];

@@ -1,5 +1,6 @@
 //! Attacks of past advisories, T01 to T20, each as root, as root with a user namespace, and as an ordinary user.
 
+mod cgroups; // T34: options of filesystems of the host
 mod control; // a runtime that fails some of these
 mod credentials; // T15, T17, T19: who the payload is
 mod delegated; // T10: cgroups of an ordinary user
