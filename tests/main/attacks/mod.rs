@@ -1,5 +1,6 @@
 //! Attacks of past advisories, T01 to T20, each as root, as root with a user namespace, and as an ordinary user.
 
+mod bulk; // T38, T39: more than there is room or time for
 mod cgroups; // T34: options of filesystems of the host
 mod control; // a runtime that fails some of these
 mod credentials; // T15, T17, T19: who the payload is
@@ -21,3 +22,4 @@ mod sizes; // T08: values longer than their counters
 mod typing; // T18: typing into the caller's terminal
 mod users; // T02, T09: numbers as users, capabilities that pass on
 mod ways;
+mod words; // T37, T41: words that steer a terminal, and words that do not help
