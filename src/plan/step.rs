@@ -124,7 +124,7 @@ pub struct Node {
     pub gid: u32,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NodeKind {
     Char(u32, u32),
     Block(u32, u32),
@@ -145,23 +145,6 @@ impl Step {
             | Step::Mask { path }
             | Step::Seal { path } => path,
         }
-    }
-
-    /// Neither is at, above or below the other.
-    pub fn is_apart_from(&self, other: &Step) -> bool {
-        let (own, other) = (self.place(), other.place());
-        !own.starts_with(other) && !other.starts_with(own)
-    }
-
-    /// Whether its place is in the filesystem that this step mounts, which has nothing of the image. What hides or protects has to be
-    /// in one of whose place the image has no say either: a procfs is mounted through no link.
-    pub fn is_in_new(&self, mount: &Step) -> bool {
-        let Step::Mount(mount) = mount else {
-            return false;
-        };
-        let protects = matches!(self, Step::ReadOnly { .. } | Step::Mask { .. });
-        let is_sure = mount.kind == "proc" || !protects && !mount.copy_up;
-        is_sure && self.place().starts_with(&mount.target)
     }
 
     /// One that has its own order besides the mounts of the config.
