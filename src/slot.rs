@@ -19,7 +19,7 @@ use crate::container::{
     CGROUP, CONFIG, Container, DELETED, GATE, RDT, STATE, State, Store, boot_id, check_id,
     write_lock,
 };
-use crate::directory::Directory;
+use crate::directory::{self, Directory};
 use crate::fault::coded;
 use crate::plan::Plan;
 use crate::plan::exec;
@@ -179,6 +179,8 @@ impl Drop for Slot {
 }
 
 fn make_root(root: &Path) -> Result<()> {
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(root);
-    sys::io(made).with_context(|| format!("--root: make {root:?}"))
+    directory::make_all(root, 0o700).map_err(|error| match sys::errno(&error) {
+        Some(_) => error.context(format!("--root: make {root:?}")),
+        None => error.context("--root"),
+    })
 }
