@@ -113,3 +113,19 @@ fn t39_a_device_that_is_listed_again_and_again_is_bound_once() {
         assert_mounted_once(c, "/linux/devices", devices.clone(), "/dev/null");
     }
 }
+
+/// Each rule is compared with those before it: there is an end to that where no program could hold them.
+#[test]
+fn t39_more_rules_for_a_call_than_a_filter_can_hold_are_told() {
+    let rule = |value: u32| {
+        let args = json!([{"index": 0, "value": value, "op": "SCMP_CMP_EQ"}]);
+        json!({"names": ["getpid"], "action": "SCMP_ACT_ERRNO", "args": args})
+    };
+    let rules: Vec<Value> = (0..5000).map(rule).collect();
+    let filter = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules});
+    let c = bundle!().set("/linux/seccomp", filter);
+    c.create().fails_naming(
+        "linux.seccomp.syscalls[4096]: getpid on SCMP_ARCH_X86_64: the filter needs more instructions",
+    );
+    c.assert_gone();
+}
