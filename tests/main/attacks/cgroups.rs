@@ -119,3 +119,26 @@ fn t34_a_remount_gives_no_options_to_a_filesystem_of_the_host() {
     let c = c.mount("none", "none", "/link", &["remount", "option=1"]);
     c.create().fails_naming("this config has not mounted");
 }
+
+/// From a namespace of its own a new mount sets nothing, even what it names, nor does a remount of it. In a user namespace the
+/// kernel refuses the remount.
+#[test]
+fn t34_in_a_cgroup_namespace_of_its_own_options_are_ignored() {
+    let question = "mountinfo /sys/fs/cgroup";
+    for c in each_way!() {
+        let before = hosts_cgroup2();
+        let c = c
+            .without("/mounts", "destination", "/sys/fs/cgroup")
+            .mount("cgroup", "own", "/sys/fs/cgroup", &["nsdelegate"])
+            .asks(&[question]);
+        let c = match c.spec.pointer("/linux/uidMappings") {
+            None => c.mount("none", "none", "/sys/fs/cgroup", &["remount", "nsdelegate"]),
+            Some(_) => c,
+        };
+        let output = c.run().ok();
+        let line = output.answer(question);
+        let (own, options) = (superblock(&line), before.rsplit(' ').next());
+        assert_eq!(own, format!("cgroup2 own {}", options.unwrap_or_default()));
+        assert_eq!(hosts_cgroup2(), before);
+    }
+}
