@@ -10,11 +10,18 @@ log=/results/$suite.log
 tests=$(sed -n 's/^\(test_[a-z0-9_]*\)() {.*/\1/p' "$file" | grep -E "${TESTS:-.}")
 seconds=240
 
+# Options of the superblock that all mounts of cgroup2 share: no container changes them.
+cgroup_options() {
+    sed -n 's/.* - cgroup2 .* //p' /proc/self/mountinfo | head -n 1
+}
+options=$(cgroup_options)
+
 main() {
     exec > >(tee "/results/$suite.tap") 3>&1
     echo "# $suite, driver $DRIVER"
     if grep -q '^main_tap() {' "$file"; then
         inside main_tap "$log" 3000
+        keeps_options "$log" || echo "Bail out! $(tail -n 1 "$log")"
         return
     fi
     local number=0 test
@@ -38,6 +45,7 @@ tell() {
     name="$suite: ${name//_/ }"
     start=$(date +%s%3N)
     inside "$test" "$output" "$seconds" || status=$?
+    keeps_options "$output" || status=1
     case $status in
         0) echo "ok $number - $name" ;;
         77) echo "ok $number - $name # SKIP $(tail -n 1 "$output")" ;;
@@ -52,6 +60,16 @@ tell() {
         124 | 137) echo "# ended after $seconds s" ;;
     esac
     tail -n 25 "$output" | sed 's/^/# /'
+}
+
+# keeps_options LOG: whether the options of the host's cgroup2 are as before; they are given back for the next test.
+keeps_options() {
+    local now
+    now=$(cgroup_options)
+    [ "$now" != "$options" ] || return 0
+    echo "FAULT: the options of the host's cgroup2 were $options and are $now" >>"$1"
+    mount -o "remount,$options" /sys/fs/cgroup
+    return 1
 }
 
 # inside FUNCTION LOG SECONDS: a function of the suite, in a shell of its own; what it writes to descriptor 3 is TAP. The

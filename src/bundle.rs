@@ -14,6 +14,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use oci_spec::runtime::{Capability, LinuxResources, Root, Spec};
 use serde_json::Value;
 
+use crate::directory;
 use crate::plan::rootfs::{Overlay, Upper};
 use crate::{caller_files, sys};
 
@@ -35,7 +36,9 @@ pub struct Bundle {
 impl Bundle {
     /// Loads `config`, by default the bundle's config.json.
     pub fn load(dir: &Path, config: Option<&Path>) -> Result<Bundle> {
-        let dir = sys::path::real(dir).with_context(|| format!("bundle {dir:?}"))?;
+        let dir = sys::path::real(dir)
+            .map_err(|error| directory::refuse_others(dir).err().unwrap_or(error))
+            .with_context(|| format!("bundle {dir:?}"))?;
         let file = config.map_or_else(|| dir.join("config.json"), Path::to_path_buf);
         let text = read(&file)?;
         let parsed = parse(&text).with_context(|| format!("{}", file.display()))?;

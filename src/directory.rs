@@ -3,16 +3,18 @@
 //! What is read, written and removed here goes through the descriptor: a directory that was removed meanwhile has nothing
 //! and takes nothing, and a later container with the same id, whose directory has the same path, is never touched.
 
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use anyhow::bail;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
 use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
 
-use crate::sys::again;
+use crate::sys::{self, again};
 
 #[derive(Debug)]
 pub struct Directory {
@@ -104,6 +106,36 @@ impl Directory {
     pub fn reopen(&self) -> Result<File> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         Ok(again(|| openat(&self.open, ".", flags, Mode::empty()))?.into())
+    }
+}
+
+/// Makes a directory of this mode, with its parents, where it is missing. Of a name that is taken by something else the error says
+/// what that is.
+pub fn make_all(path: &Path, mode: u32) -> anyhow::Result<()> {
+    let made = DirBuilder::new().recursive(true).mode(mode).create(path);
+    match made {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            refuse_others(path)?;
+            sys::io(Err(error))
+        }
+        made => sys::io(made),
+    }
+}
+
+/// Refuses a path on which there is something else than directories: a link that leads nowhere, or a file.
+pub fn refuse_others(path: &Path) -> anyhow::Result<()> {
+    let Some(there) = path
+        .ancestors()
+        .find(|path| path.symlink_metadata().is_ok())
+    else {
+        return Ok(());
+    };
+    match (std::fs::metadata(there), std::fs::read_link(there)) {
+        (Err(error), Ok(target)) if error.kind() == ErrorKind::NotFound => bail!(
+            "{there:?} is a symbolic link to {target:?}, which is not there; make it, or name another"
+        ),
+        (Ok(meta), _) if !meta.is_dir() => bail!("{there:?} is no directory; name another"),
+        _ => Ok(()),
     }
 }
 

@@ -48,10 +48,14 @@ fn refuse_host_changes(plan: &Plan, join: &Join, namespace: &OwnedFd) -> Result<
         .filter(|_| flag == clone::NEWUTS);
     let seals = plan.rootfs.iter().flat_map(|rootfs| &rootfs.seal);
     let mask = seals.map(ToString::to_string).next();
+    let furnish = plan.rootfs.iter().flat_map(|rootfs| &rootfs.furnish);
+    // Options of a new mount of cgroup2 are those of the host's, if the namespace is.
+    let mut cgroups = furnish.filter(|step| flag == clone::NEWCGROUP && step.is_cgroup());
     let Some(what) = sysctl
         .map(ToString::to_string)
         .or(name.map(|name| format!("hostname {name}")))
         .or(mask.filter(|_| flag == clone::NEWNS))
+        .or(cgroups.next().map(ToString::to_string))
     else {
         return Ok(());
     };

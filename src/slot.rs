@@ -19,7 +19,7 @@ use crate::container::{
     CGROUP, CONFIG, Container, DELETED, GATE, RDT, STATE, State, Store, boot_id, check_id,
     write_lock,
 };
-use crate::directory::Directory;
+use crate::directory::{self, Directory};
 use crate::fault::coded;
 use crate::plan::Plan;
 use crate::plan::exec;
@@ -183,8 +183,10 @@ fn make_root(root: &Path) -> Result<()> {
     if state_root::check(root)? {
         return Ok(());
     }
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(root);
-    sys::io(made).with_context(|| format!("--root: make {root:?}"))?;
+    directory::make_all(root, 0o700).map_err(|error| match sys::errno(&error) {
+        Some(_) => error.context(format!("--root: make {root:?}")),
+        None => error.context("--root"),
+    })?;
     // Another user may have been faster.
     state_root::check(root).map(drop)
 }

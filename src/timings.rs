@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use crate::log::printable;
 use crate::{selfexe, sys};
 
 /// Hands the first start's time on, over the execution of the protected copy.
@@ -127,6 +128,7 @@ fn table(steps: &[Step], total: u64) -> String {
     } in steps
     {
         let side = if *init { "  init: " } else { "" };
+        let step = printable(step);
         let _ = writeln!(text, "{microseconds:>9} us  {side}{step}");
     }
     let _ = write!(text, "{total:>9} us  in all");

@@ -15,7 +15,7 @@ const UNSAFE: usize = 115;
 const CHILD: [&str; 2] = ["src/init/", "src/hooks.rs"];
 
 /// Where the child calls with a path, how often, and why that is no way out of the container.
-const PATHS_OF_THE_CHILD: [(&str, usize, &str); 5] = [
+const PATHS_OF_THE_CHILD: [(&str, usize, &str); 6] = [
     (
         "src/init/exec.rs",
         2,
@@ -30,6 +30,11 @@ const PATHS_OF_THE_CHILD: [(&str, usize, &str); 5] = [
         "src/init/rootfs.rs",
         5,
         "the anchor before the pivot, then the root that it is in",
+    ),
+    (
+        "src/init/moving.rs",
+        2,
+        "the root that it is in, and mounts of the old root before that is left",
     ),
     (
         "src/init/hotplug.rs",

@@ -313,6 +313,25 @@ test_a_payload_that_leaves() {
     rmdir /sys/fs/cgroup/away
 }
 
+# All mounts of cgroup2 have the same options. One that is made without a cgroup namespace must not set them for the host.
+test_the_options_of_the_host_stay() {
+    local without='.linux.namespaces |= map(select(.type != "cgroup"))' before
+    before=$(findmnt -no FS-OPTIONS /sys/fs/cgroup)
+    has "$before" nsdelegate
+    has "$before" memory_recursiveprot
+    living "$without"
+    has "$(cofferdam exec box cat /proc/mounts)" "nsdelegate"
+    same "$before" "$(findmnt -no FS-OPTIONS /sys/fs/cgroup)"
+    cofferdam mounts add box -t cgroup2 none /tmp
+    same "$before" "$(findmnt -no FS-OPTIONS /sys/fs/cgroup)"
+    gone
+    # From a namespace of its own they are not set, even where they are named.
+    living '.mounts |= map(if .destination == "/sys/fs/cgroup" then .options += ["favordynmods"] else . end)'
+    cofferdam mounts add box -t cgroup2 none /tmp
+    same "$before" "$(findmnt -no FS-OPTIONS /sys/fs/cgroup)"
+    gone
+}
+
 # systemd forgets and learns all it knows, over and over, while containers come, change and go.
 test_reloads_without_end() {
     local dir loop caps='["CAP_MKNOD"]' cgroup=/sys/fs/cgroup/system.slice/cofferdam-box.scope

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use crate::container::Store;
 use crate::flags::{self, Format};
+use crate::log::printable;
 
 /// One line of the report.
 struct Finding {
@@ -87,6 +88,8 @@ fn table(caller: &users::Caller, groups: &[Group]) -> String {
             obstacles.join(", ")
         ),
     });
+    // Paths and words of other programs are in them.
+    let lines: Vec<String> = lines.iter().map(|line| printable(line)).collect();
     lines.join("\n") + "\n"
 }
 

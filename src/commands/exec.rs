@@ -42,15 +42,20 @@ pub fn run(args: &flags::Exec, store: &Store) -> Result<i32> {
 /// One that ends meanwhile fails any step, in words that say nothing of the cause. Its end may wait for that of this process,
 /// whose child is one of its own (pid_namespaces(7)).
 fn explain(container: &Container, error: Error) -> Error {
-    const MOMENT: Duration = Duration::from_millis(50);
-    let is_ending = || container.is_exiting();
-    let ended = match container.init() {
-        Ok(Some(init)) => is_ending() || patience::ends_within(&init, MOMENT) || is_ending(),
-        init => init.is_ok(),
-    };
-    match ended {
+    match is_ending(container) {
         true => stopped().into(),
         false => error,
+    }
+}
+
+/// Whether init has ended or is about to: for the explanation of what failed meanwhile.
+pub fn is_ending(container: &Container) -> bool {
+    const MOMENT: Duration = Duration::from_millis(50);
+    match container.init() {
+        Ok(Some(init)) => {
+            container.is_exiting() || patience::ends_within(&init, MOMENT) || container.is_exiting()
+        }
+        init => init.is_ok(),
     }
 }
 

@@ -58,6 +58,7 @@ fn table(reports: &[Report]) -> String {
             report.created.to_string(),
             owner,
         ]
+        .map(|cell| log::printable(&cell))
     };
     let rows: Vec<[String; 6]> = std::iter::once(heading)
         .chain(reports.iter().map(row))

@@ -15,7 +15,7 @@ use nix::unistd::setsid;
 use oci_spec::runtime::Mount;
 use serde_json::{Value, json};
 
-use super::exec::foreign_namespaces;
+use super::exec::{foreign_namespaces, is_ending};
 use crate::bundle::Bundle;
 use crate::channel::{self, Up};
 use crate::container::{Container, MOUNTS, Status, Store};
@@ -45,17 +45,23 @@ pub fn run(args: &flags::Mounts, store: &Store) -> Result<i32> {
     }
     let container = store.find(&args.id)?;
     match container.status()? {
-        Status::Stopped => bail!("a stopped container has no mounts"),
+        Status::Stopped => bail!(STOPPED),
         Status::Creating => bail!("the mounts of the container are still being made"),
         Status::Created | Status::Running | Status::Paused => {}
     }
-    match args.action {
-        MountsAction::Add => add(args, &container)?,
-        MountsAction::Remove => remove(args, &container)?,
-        MountsAction::List => super::print(&list(container.state.pid)?)?,
+    let done = match args.action {
+        MountsAction::Add => add(args, &container),
+        MountsAction::Remove => remove(args, &container),
+        MountsAction::List => list(container.state.pid).and_then(|text| super::print(&text)),
+    };
+    match done {
+        // Of one that ends, the kernel gives all kinds of errors.
+        Err(_) if is_ending(&container) => bail!(STOPPED),
+        done => done.map(|()| 0),
     }
-    Ok(0)
 }
+
+const STOPPED: &str = "a stopped container has no mounts";
 
 fn add(args: &flags::Mounts, container: &Container) -> Result<()> {
     let entries = entries(args)?;
@@ -281,9 +287,7 @@ fn open(container: &Container) -> Result<(Target, Site)> {
         record: record.into(),
     };
     // Asked last: then all that was opened by number is of this process.
-    let pidfd = container
-        .init()?
-        .context("a stopped container has no mounts")?;
+    let pidfd = container.init()?.context(STOPPED)?;
     Ok((Target { pidfd, flags }, site))
 }
 

@@ -76,5 +76,6 @@ fn table(pids: &[i32], ps_args: &[String]) -> Result<String> {
         pid.is_some_and(|pid: i32| pids.contains(&pid))
     };
     let rows = std::iter::once(heading).chain(lines.filter(of_ours));
-    Ok(rows.map(|line| format!("{line}\n")).collect())
+    // Not every ps(1) escapes the words of a process.
+    Ok(rows.map(|line| log::printable(line) + "\n").collect())
 }

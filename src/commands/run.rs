@@ -17,7 +17,7 @@ use crate::launch::Init;
 use crate::pid_file::PidFile;
 use crate::plan::rootfs::{Overlay, Upper};
 use crate::sys::{self, process};
-use crate::{log, selfexe, terminal, timings};
+use crate::{directory, log, selfexe, terminal, timings};
 
 #[inline(never)]
 pub fn run(args: &flags::Run, global: &Global, store: &Store) -> Result<i32> {
@@ -127,8 +127,12 @@ fn bundle(args: &flags::Run) -> Result<Bundle> {
 
 /// No bundle at all: the defaults of `spec`, on an overlay.
 fn layered(args: &flags::Run) -> Result<Bundle> {
-    let absolute =
-        |dir: &PathBuf| sys::path::real(dir).with_context(|| format!("--layer: {}", dir.display()));
+    let absolute = |dir: &PathBuf| {
+        sys::path::real(dir).map_err(|error| match directory::refuse_others(dir) {
+            Err(reason) => reason.context("--layer"),
+            Ok(()) => error.context(format!("--layer: {}", dir.display())),
+        })
+    };
     let lower = args
         .layers
         .iter()
@@ -177,8 +181,10 @@ fn upper(dir: &Path, dry_run: bool) -> Result<Upper> {
         dir,
     };
     for dir in [&upper.dir, &upper.work].into_iter().filter(|_| !dry_run) {
-        sys::io(std::fs::create_dir_all(dir))
-            .with_context(|| format!("--upper: {}", dir.display()))?;
+        directory::make_all(dir, 0o777).map_err(|error| match sys::errno(&error) {
+            Some(_) => error.context(format!("--upper: {}", dir.display())),
+            None => error.context("--upper"),
+        })?;
     }
     Ok(upper)
 }

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, readlinkat};
@@ -17,26 +17,42 @@ use nix::sys::stat::{
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchownat, symlinkat};
 
-use crate::sys::{named, path};
+use crate::sys::{self, named, path};
 
 /// Copies the entries of `from` into `to`, with owners, modes and times.
+///
+/// Directories that are still to be copied are kept by their path below both, and opened one after the other: an image may
+/// have more of them than this process may have open files.
 pub fn copy(from: &OwnedFd, to: &OwnedFd) -> Result<()> {
-    let mut pending = vec![(
-        open_directory(from, Path::new("."))?,
-        open_directory(to, Path::new("."))?,
-    )];
-    while let Some((from, to)) = pending.pop() {
+    let mut pending = vec![PathBuf::new()];
+    while let Some(path) = pending.pop() {
+        let [from, to] = [open_below(from, &path)?, open_below(to, &path)?];
         for name in entries(&from)? {
-            let subdirectory =
+            let is_directory =
                 copy_entry(&from, &to, &name).with_context(|| format!("copy {name:?}"))?;
-            pending.extend(subdirectory);
+            pending.extend(is_directory.then(|| path.join(name)));
         }
     }
     Ok(())
 }
 
-/// Copies one entry; of a directory gives both sides, to go on with.
-fn copy_entry(from: &OwnedFd, to: &OwnedFd, name: &Path) -> Result<Option<(OwnedFd, OwnedFd)>> {
+fn open_below(root: &OwnedFd, path: &Path) -> Result<OwnedFd> {
+    let path = if path == Path::new("") {
+        Path::new(".")
+    } else {
+        path
+    };
+    open_directory(root, path).map_err(|error| match sys::errno(&error) {
+        Some(Errno::ENAMETOOLONG) => anyhow!(
+            "directories are deeper than a path can be long, {} bytes",
+            libc::PATH_MAX - 1
+        ),
+        _ => error,
+    })
+}
+
+/// Copies one entry, of a directory nothing that is in it. Returns whether it is a directory.
+fn copy_entry(from: &OwnedFd, to: &OwnedFd, name: &Path) -> Result<bool> {
     let meta = named(fstatat(from, name, AtFlags::AT_SYMLINK_NOFOLLOW), || {
         format!("fstatat({name:?})")
     })?;
@@ -56,13 +72,7 @@ fn copy_entry(from: &OwnedFd, to: &OwnedFd, name: &Path) -> Result<Option<(Owned
         })?,
     }
     copy_attributes(to, name, kind, mode, &meta)?;
-    if kind != SFlag::S_IFDIR {
-        return Ok(None);
-    }
-    Ok(Some((
-        open_directory(from, name)?,
-        open_directory(to, name)?,
-    )))
+    Ok(kind == SFlag::S_IFDIR)
 }
 
 fn copy_contents(from: &OwnedFd, to: &OwnedFd, name: &Path) -> Result<()> {

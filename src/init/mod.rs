@@ -11,6 +11,7 @@ mod explain;
 pub mod hotplug;
 mod identity;
 mod locks;
+mod moving;
 mod procfs;
 mod rootfs;
 mod steps;

@@ -10,6 +10,7 @@ use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
+use super::moving;
 use crate::plan::rootfs::{Overlay, Root as Plan, Rootfs};
 use crate::plan::step::{Propagation, Source};
 use crate::sys::mount::{self, Configuration};
@@ -71,15 +72,21 @@ pub fn enter(plan: &Rootfs, trees: Vec<OwnedFd>, pid_namespace: Option<OwnedFd>)
 
 /// Makes the new root `/` and takes the old one away.
 pub fn leave_the_old(plan: &Rootfs, root: Root) -> Result<()> {
-    named(nix::unistd::fchdir(&root), || {
-        "fchdir(new root)".to_string()
-    })?;
-    if matches!(plan.root, Plan::InPlace(_)) || !plan.pivot {
-        named(nix::unistd::chroot("."), || "chroot(\".\")".to_string())?;
+    if matches!(plan.root, Plan::Tree(_) | Plan::Overlay(_)) && !plan.pivot {
+        let shared = plan.host_propagation.kind == libc::MS_SHARED;
+        moving::over_the_old(&root.directory, shared)?;
         to_root()?;
         return plan
             .propagation
             .map_or(Ok(()), |propagation| propagate("/", propagation));
+    }
+    named(nix::unistd::fchdir(&root), || {
+        "fchdir(new root)".to_string()
+    })?;
+    if matches!(plan.root, Plan::InPlace(_)) {
+        // The container shares the mounts of its caller, of which none may be moved.
+        named(nix::unistd::chroot("."), || "chroot(\".\")".to_string())?;
+        return to_root();
     }
     let old = open(Path::new("/"))?;
     mount::pivot_to_current_directory()?;

@@ -37,7 +37,12 @@ fn act(step: &Step, root: &mut Root) -> Result<()> {
         Step::Remount(step) => remount(step, root),
         Step::MakeDir { path, mode } => make_dir(path, *mode, root),
         Step::MakeNode(node) => make_node(node, root),
-        Step::BindNode(node) => bind_node(node, root),
+        Step::BindNode(node) => {
+            bind_node(node, root).map_err(|error| match path::resolve(&*root, &node.path) {
+                Ok(place) => explain_mismatch(error, false, &place),
+                Err(_) => error,
+            })
+        }
         Step::Symlink { target, path } => symlink(target, path, root),
         Step::ReadOnly { path } => read_only(path, root),
         Step::Mask { path } => mask(path, root),
@@ -55,7 +60,12 @@ fn make_mount(step: &Mount, root: &mut Root) -> Result<()> {
     if step.copy_up {
         copyup::copy(&target, &mounted).context("copy up what the tmpfs covers")?;
     }
-    mount::move_mount(&mounted, &target)?;
+    mount::move_mount(&mounted, &target).map_err(|error| match kind_name(&target) {
+        "directory" => error,
+        kind => mismatch(format!(
+            "a new file system needs a directory, and the image has a {kind} at the destination"
+        )),
+    })?;
     root.own.push(mount::id(&mounted)?);
     set_propagation(&mounted, &step.propagation)
 }
@@ -126,21 +136,32 @@ fn copy_link(link: &OwnedFd, path: &Path, root: &Root) -> Result<()> {
 
 /// move_mount(2) says EINVAL, or ENOTDIR, without a word. Engines look for the end of the text.
 fn explain_mismatch(error: Error, source_is_dir: bool, target: &OwnedFd) -> Error {
-    let target_is_dir = stat(target).is_ok_and(|stat| kind_of(&stat) == SFlag::S_IFDIR);
-    let kind = |is_dir: bool| if is_dir { "directory" } else { "file" };
-    match source_is_dir == target_is_dir {
+    let target = kind_name(target);
+    let source = if source_is_dir { "directory" } else { "file" };
+    match source_is_dir == (target == "directory") {
         true => error,
-        false => Error::new(Coded {
-            errno: Errno::ENOTDIR as i32,
-            ..coded(
-                "mount-mismatch",
-                format!(
-                    "a {} as source does not go onto the {} that the image has at the destination: not a directory",
-                    kind(source_is_dir),
-                    kind(target_is_dir)
-                ),
-            )
-        }),
+        false => mismatch(format!(
+            "a {source} as source does not go onto the {target} that the image has at the destination"
+        )),
+    }
+}
+
+fn mismatch(text: String) -> Error {
+    Error::new(Coded {
+        errno: Errno::ENOTDIR as i32,
+        ..coded("mount-mismatch", text + ": not a directory")
+    })
+}
+
+/// The kind of a file of the image, in words.
+fn kind_name(file: &OwnedFd) -> &'static str {
+    match stat(file).map(|meta| kind_of(&meta)) {
+        Ok(SFlag::S_IFDIR) => "directory",
+        Ok(SFlag::S_IFIFO) => "fifo",
+        Ok(SFlag::S_IFSOCK) => "socket",
+        Ok(SFlag::S_IFCHR | SFlag::S_IFBLK) => "device",
+        Ok(SFlag::S_IFLNK) => "symbolic link",
+        _ => "file",
     }
 }
 
@@ -148,6 +169,12 @@ fn remount(step: &Remount, root: &Root) -> Result<()> {
     let target = path::resolve(root, &step.target)?;
     ensure!(mount::is_mount(&target)?, "nothing is mounted there");
     if !step.options.is_empty() {
+        // The first is the root, of which the host has the filesystem.
+        let (own, id) = (root.own.get(1..).unwrap_or_default(), mount::id(&target)?);
+        ensure!(
+            own.contains(&id),
+            "this config has not mounted the filesystem there, whose own options stay; add \"bind\" to change the mount alone"
+        );
         let superblock = Configuration::pick(&target)?;
         for option in &step.options {
             match option.split_once('=') {
@@ -176,11 +203,17 @@ fn directory_target(root: &Root, path: &Path, kind: &str) -> Result<(OwnedFd, bo
         if let Err(Errno::ENOENT) = path::resolve_plainly(root, path) {
             path::make_directories(root, path).context("must be an ordinary directory")?;
         }
-        let target = path::resolve_without_links(root, path);
-        return Ok((
-            target.context("must be an ordinary directory, not a symbolic link")?,
-            true,
-        ));
+        let target = path::resolve_without_links(root, path).map_err(|error| {
+            match path::resolve_link(root, path).as_ref().map(kind_name) {
+                Ok("directory" | "symbolic link") | Err(_) => {
+                    error.context("must be an ordinary directory, not a symbolic link")
+                }
+                Ok(kind) => mismatch(format!(
+                    "must be an ordinary directory, and the image has a {kind} there"
+                )),
+            }
+        });
+        return Ok((target?, true));
     }
     target(root, path, true)
 }
@@ -423,7 +456,7 @@ fn is_null(file: &OwnedFd) -> Result<bool> {
     Ok(kind_of(&meta) == SFlag::S_IFCHR && meta.st_rdev == makedev(1, 3))
 }
 
-fn empty_directory() -> Result<OwnedFd> {
+pub fn empty_directory() -> Result<OwnedFd> {
     let tmpfs = Configuration::open("tmpfs")?;
     for (key, value) in [
         ("source", "tmpfs"),

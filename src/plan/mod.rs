@@ -12,6 +12,7 @@ pub mod mounts;
 pub mod namespaces;
 pub mod netdev;
 pub mod options;
+mod places;
 pub mod process;
 pub mod ranges;
 pub mod rdt;

@@ -75,19 +75,26 @@ impl Planner<'_> {
         let kind = self.entry.typ().clone().unwrap_or_default();
         self.check_proc(&target, &kind, &options)?;
         self.check_words(&kind, &options)?;
-        plan.warnings.extend(self.idle_words(&options));
+        if options.bind.is_some() {
+            plan.warnings.extend(self.idle_words(&options));
+        }
         if options.remount {
             plan.steps.push(self.remount(target, options));
             return Ok(());
         }
         if let Some(source) = self.stand_in(&kind, &options) {
-            options.bind = Some(true);
-            // What is kept from one filesystem is kept from those mounted below its stand-in.
-            options.recursive_attributes.recursive = true;
-            options.recursive_attributes.set |= options.attributes.set & !ATIME;
-            // The host's times of access are locked, and of no interest there.
-            options.attributes.set &= !ATIME;
-            options.attributes.clear &= !ATIME;
+            plan.warnings.extend(self.idle_words(&options));
+            let user = self.in_user_namespace();
+            options.bind = Some(user);
+            if user {
+                // There the mounts below come along, as the kernel locks them together. What is kept from one filesystem is
+                // kept from those, too.
+                options.recursive_attributes.recursive = true;
+                options.recursive_attributes.set |= options.attributes.set & !ATIME;
+                // The host's times of access are locked, and of no interest there.
+                options.attributes.set &= !ATIME;
+                options.attributes.clear &= !ATIME;
+            }
             plan.steps
                 .push(self.bind(source, target, options, plan.trees.len())?);
         } else if options.bind.is_some() {
@@ -182,8 +189,8 @@ impl Planner<'_> {
     }
 
     fn idle_words(&self, options: &Options) -> Vec<String> {
-        let idle = words(options).filter(|_| options.bind.is_some());
-        idle.map(|word| {
+        words(options)
+            .map(|word| {
             format!(
                 "{}.options: {word}: has no effect on a bind, which has no filesystem of its own",
                 self.field
@@ -192,18 +199,25 @@ impl Planner<'_> {
         .collect()
     }
 
-    /// Two filesystems that the kernel refuses in some combinations of namespaces are bound from the host.
+    /// Whether the mounts belong to a user namespace. A caller that is confined itself owns no more than what it makes.
+    fn in_user_namespace(&self) -> bool {
+        self.namespaces.has(clone::NEWUSER) || self.host.in_user_namespace
+    }
+
+    /// Two filesystems are bound from the host: where the kernel refuses a new mount, and where a new mount would be the host's.
     fn stand_in(&self, kind: &str, options: &Options) -> Option<PathBuf> {
         if options.bind.is_some() {
             return None;
         }
-        // A caller that is confined itself owns no more than what it makes.
-        let user = self.namespaces.has(clone::NEWUSER) || self.host.in_user_namespace;
         match kind {
             // sysfs belongs to the network namespace: its owner alone may mount it (sysfs_init_fs_context).
-            "sysfs" if user && !self.namespaces.has(clone::NEWNET) => Some(PathBuf::from("/sys")),
-            // Without a cgroup namespace a cgroup2 mount in a user namespace is refused.
-            "cgroup" | "cgroup2" if user && !self.namespaces.has(clone::NEWCGROUP) => {
+            "sysfs" if self.in_user_namespace() && !self.namespaces.has(clone::NEWNET) => {
+                Some(PathBuf::from("/sys"))
+            }
+            // Every mount of cgroup2 has the same superblock. A new one from the initial cgroup namespace sets the options of all,
+            // the host's among them; from another namespace they are ignored (apply_cgroup_root_flags). A user namespace is
+            // refused a new one from the initial namespace.
+            "cgroup" | "cgroup2" if !self.namespaces.has(clone::NEWCGROUP) => {
                 Some(self.host.cgroup.mount.clone())
             }
             _ => None,
@@ -767,9 +781,14 @@ mod tests {
         let with_user = [std::slice::from_ref(&shared), &user_namespace()].concat();
         assert_eq!(steps_with(entries.clone(), &with_user), bound);
         assert_eq!(steps_with(entries.clone(), &user_namespace()), mounted);
+        // A new mount of cgroup2 would set options for the host.
+        let cgroup_bound = [
+            mounted[0],
+            "mounts[1]: bind /sys/fs/cgroup on /sys/fs/cgroup (ro)",
+        ];
         assert_eq!(
             steps_with(entries.clone(), std::slice::from_ref(&shared)),
-            mounted
+            cgroup_bound
         );
         let confined = Host {
             in_user_namespace: true,
@@ -784,6 +803,23 @@ mod tests {
             .furnish;
         let first = furnish.iter().map(ToString::to_string).take(2);
         assert_eq!(first.collect::<Vec<_>>(), bound);
+    }
+
+    #[test]
+    fn options_of_cgroup2_have_no_effect_where_it_is_the_hosts() {
+        let options = json!(["rw", "nsdelegate,a=b"]);
+        let entry =
+            json!({"destination": "/c", "type": "cgroup2", "source": "c", "options": options});
+        let changes = [
+            ("/linux/namespaces", json!([{"type": "mount"}])),
+            ("/mounts", json!([entry])),
+        ];
+        let warnings = plan(&changes).warnings;
+        let expected = ["nsdelegate", "a=b"].map(|word| {
+            format!("mounts[0].options: {word}: has no effect on a bind, which has no filesystem of its own")
+        });
+        assert_eq!(warnings, expected);
+        assert!(plan(&changes[1..]).warnings.is_empty());
     }
 
     #[test]

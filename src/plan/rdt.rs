@@ -4,11 +4,13 @@
 //! config names (`closID`) outlives its containers; without a name the container has one of its own.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 use oci_spec::runtime::LinuxIntelRdt;
 use serde::{Deserialize, Serialize};
+
+use crate::log::printable;
 
 /// The group that every task is in at first: resctrl's root.
 const DEFAULT: &str = "/";
@@ -116,12 +118,13 @@ impl fmt::Display for Rdt {
             monitor,
         } = &self.groups;
         let kind = if *own { "of its own" } else { "that is shared" };
-        writeln!(f, "resctrl group /{} {kind}", class.display())?;
+        let name = |group: &Path| printable(&group.to_string_lossy());
+        writeln!(f, "resctrl group /{} {kind}", name(class))?;
         for schema in &self.schemata {
-            writeln!(f, "schemata {}", schema.line)?;
+            writeln!(f, "schemata {}", printable(&schema.line))?;
         }
         match monitor {
-            Some(monitor) => writeln!(f, "resctrl monitoring group /{}", monitor.display()),
+            Some(monitor) => writeln!(f, "resctrl monitoring group /{}", name(monitor)),
             None => Ok(()),
         }
     }
@@ -131,7 +134,6 @@ impl fmt::Display for Rdt {
 mod tests {
     use super::*;
     use serde_json::{Value, json};
-    use std::path::Path;
 
     fn planned(spec: Value) -> Result<Rdt> {
         rdt(&serde_json::from_value(spec).unwrap(), "c1")

@@ -1,5 +1,6 @@
 //! The root filesystem -> what to make the root of, and the steps that furnish it.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +11,7 @@ use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType};
 use super::mounts::{self, clean};
 use super::namespaces::Namespaces;
 use super::options::propagation;
+use super::places::{NewFilesystems, Places};
 use super::step::{Node, NodeKind, Propagation, Source, Step, Tree};
 use crate::bundle::Bundle;
 use crate::host::Host;
@@ -74,14 +76,20 @@ impl Rootfs {
             true => (&self.seal[..], &[][..]),
             false => (&[][..], &self.seal[..]),
         };
+        let (mut new, mut waiting) = (NewFilesystems::default(), Places::default());
         for step in self.furnish.iter().chain(seal) {
-            let apart = |waiting: &&Step| step.is_apart_from(waiting);
-            let in_new = || before.iter().any(|mount| step.is_in_new(mount));
-            let overtakes = || step.is_no_mount() && in_new() && after.iter().all(apart);
+            let overtakes =
+                || step.is_no_mount() && new.hold(step) && waiting.are_apart_from(step.place());
             let free = after.is_empty() || overtakes();
             match free && !step.shows_network() {
-                true => before.push(step),
-                false => after.push(step),
+                true => {
+                    new.add(step);
+                    before.push(step);
+                }
+                false => {
+                    waiting.add(step.place());
+                    after.push(step);
+                }
             }
         }
         [before, after, last.iter().collect()]
@@ -293,6 +301,9 @@ fn devices(linux: &Linux, namespaces: &Namespaces) -> Result<Vec<Step>> {
         NodeKind::Char(..) | NodeKind::Block(..) if bound => Step::BindNode(node),
         _ => Step::MakeNode(node),
     };
+    // The host has one node of a path, and one mount of it is enough. One that is made again may get another mode.
+    let mut known = HashSet::new();
+    nodes.retain(|node| !bound || known.insert((node.path.clone(), node.kind)));
     Ok(nodes.into_iter().map(step).collect())
 }
 
@@ -347,7 +358,15 @@ fn is_read_only(bundle: &Bundle) -> bool {
         .is_some_and(|root| root.readonly() == Some(true))
 }
 
+/// Each once: every mount on the same place would be looked through by the next.
 fn paths(list: &Option<Vec<String>>, field: &str) -> Result<Vec<PathBuf>> {
+    let mut known = HashSet::new();
+    let mut paths = all_paths(list, field)?;
+    paths.retain(|path| known.insert(path.clone()));
+    Ok(paths)
+}
+
+fn all_paths(list: &Option<Vec<String>>, field: &str) -> Result<Vec<PathBuf>> {
     let one = |(index, path): (usize, &String)| {
         ensure!(
             path.starts_with('/'),

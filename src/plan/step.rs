@@ -124,7 +124,7 @@ pub struct Node {
     pub gid: u32,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NodeKind {
     Char(u32, u32),
     Block(u32, u32),
@@ -147,29 +147,17 @@ impl Step {
         }
     }
 
-    /// Neither is at, above or below the other.
-    pub fn is_apart_from(&self, other: &Step) -> bool {
-        let (own, other) = (self.place(), other.place());
-        !own.starts_with(other) && !other.starts_with(own)
-    }
-
-    /// Whether its place is in the filesystem that this step mounts, which has nothing of the image. What hides or protects has to be
-    /// in one of whose place the image has no say either: a procfs is mounted through no link.
-    pub fn is_in_new(&self, mount: &Step) -> bool {
-        let Step::Mount(mount) = mount else {
-            return false;
-        };
-        let protects = matches!(self, Step::ReadOnly { .. } | Step::Mask { .. });
-        let is_sure = mount.kind == "proc" || !protects && !mount.copy_up;
-        is_sure && self.place().starts_with(&mount.target)
-    }
-
     /// One that has its own order besides the mounts of the config.
     pub fn is_no_mount(&self) -> bool {
         matches!(
             self,
             Step::MakeNode(_) | Step::Symlink { .. } | Step::ReadOnly { .. } | Step::Mask { .. }
         )
+    }
+
+    /// A new mount of cgroup2.
+    pub fn is_cgroup(&self) -> bool {
+        matches!(self, Step::Mount(mount) if mount.kind == "cgroup2")
     }
 
     /// A new filesystem of another kind, as that of sysfs, may show the network of who mounts it.

@@ -137,6 +137,12 @@ impl Table {
 /// Adds a rule unless one is there that covers it. Where two entries contradict each other so that
 /// no order could serve both, libseccomp refuses the profile.
 fn insert(rules: &mut Vec<Rule>, rule: Rule) -> Result<()> {
+    // Each rule needs an instruction at least, and is compared with all others.
+    ensure!(
+        rules.len() < libc::BPF_MAXINSNS as usize,
+        "the filter needs more instructions than the kernel takes, {} at most; name fewer syscalls, arguments or architectures",
+        libc::BPF_MAXINSNS
+    );
     for known in rules.iter() {
         let equal = known.tests == rule.tests;
         let narrowed = known.tests.starts_with(&rule.tests);

@@ -1,7 +1,9 @@
 //! Attacks of past advisories, T01 to T20, each as root, as root with a user namespace, and as an ordinary user.
 
 mod binary; // T21: the runtime's program, made writable
+mod bulk; // T38, T39: more than there is room or time for
 mod callers_files; // T32, T35, T40: files that flags name
+mod cgroups; // T34: options of filesystems of the host
 mod control; // a runtime that fails some of these
 mod credentials; // T15, T17, T19: who the payload is
 mod delegated; // T10: cgroups of an ordinary user
@@ -18,6 +20,7 @@ mod post; // what holds after every attack
 mod proc; // T05, T06: false procfs
 mod races; // T05, T07: links that come and go
 mod refused; // all of them, where the kernel refuses one of its calls
+mod roots; // T22: ways out of the root
 mod shown; // T24, T28, T33: what processes of the runtime show
 mod sizes; // T08: values longer than their counters
 mod streams; // T23: streams and masks that are nodes of the host
@@ -25,3 +28,4 @@ mod typing; // T18: typing into the caller's terminal
 mod users; // T02, T09: numbers as users, capabilities that pass on
 mod waits; // T27: what is stopped, and who waits for it
 mod ways;
+mod words; // T37, T41: words that steer a terminal, and words that do not help

@@ -382,6 +382,11 @@ fn unified_view() -> io::Result<()> {
     mount(c"none", c"/sys/fs/cgroup", c"cgroup2", 0, false)
 }
 
+/// A private copy of the host's mounts.
+pub fn private_mounts() -> io::Result<()> {
+    mount(c"none", c"/", c"", libc::MS_REC | libc::MS_PRIVATE, true)
+}
+
 /// A private /run with nothing in it.
 pub fn private_run() -> io::Result<()> {
     mount(c"none", c"/", c"", libc::MS_REC | libc::MS_PRIVATE, true)?;

@@ -139,6 +139,16 @@ pub fn chown_tree(path: &Path, id: u32) {
     }
 }
 
+/// Options of the superblock that all mounts of cgroup2 share (proc_pid_mountinfo(5), field 11).
+fn cgroup2_options() -> String {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mut lines = table.lines();
+    let line = lines.find(|line| line.contains(" - cgroup2 "));
+    line.and_then(|line| line.rsplit(' ').next())
+        .unwrap_or_default()
+        .into()
+}
+
 /// Facts that no container may change.
 pub struct Canary {
     facts: Vec<(&'static str, String)>,
@@ -162,6 +172,7 @@ impl Canary {
                 ("core_pattern", read("/proc/sys/kernel/core_pattern")),
                 ("hostname", read("/proc/sys/kernel/hostname")),
                 ("/dev/null", null.unwrap_or_default()),
+                ("options of cgroup2", cgroup2_options()),
             ],
         }
     }

@@ -14,7 +14,7 @@ pub mod refused;
 pub mod terminal;
 pub mod trace;
 
-pub use call::{Call, Output, Running};
+pub use call::{Call, Output, Running, private_mounts};
 pub use chance::{Chance, SEED, seed};
 pub use host::{
     cgroup_root, copy_program, exchange, has_controller, holds_within, node, send, wait_until,
