@@ -67,6 +67,7 @@ fn join(args: &flags::Exec, container: &Container, init: OwnedFd) -> Result<i32>
     if saved.filter.is_some() {
         plan.process.seccomp = saved.filter.take();
     }
+    plan.process.keyring = saved.keyring.take();
     plan.warnings.iter().for_each(|warning| log::warn(warning));
     timings::step(|| "plan".to_string());
     check_terminal(args, &plan)?;

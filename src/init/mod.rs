@@ -262,7 +262,7 @@ fn join_keyring(plan: &Plan) -> Result<()> {
     let Some(name) = &plan.process.keyring else {
         return Ok(());
     };
-    match cred::join_session_keyring(name) {
+    match cred::join_session_keyring(Some(name)) {
         Ok(keyring) => {
             // Refused in some sandboxes; the keyring is private all the same.
             cred::share_keyring(keyring).ok();

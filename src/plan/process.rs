@@ -36,7 +36,7 @@ pub struct Process {
     pub rlimits: Vec<Rlimit>,
     pub oom_score_adj: Option<i32>,
     pub umask: u32,
-    /// Name of the session keyring to join.
+    /// Name of the session keyring to join. The command that makes the container adds a random part.
     pub keyring: Option<String>,
     /// Descriptors from 3 on that the process keeps.
     pub preserve_fds: u32,
