@@ -80,7 +80,7 @@ fn load_filter() -> Result<String> {
         jf: 0,
         k: libc::SECCOMP_RET_ALLOW,
     };
-    let loaded = sys::seccomp::load(&[allow], 0);
+    let loaded = sys::seccomp::load(&[allow], 0, 0);
     sys::named(loaded, || "seccomp(set filter)".to_string()).map(|_| String::new())
 }
 
