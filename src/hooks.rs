@@ -10,12 +10,13 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 
-use anyhow::{Context, Error, Result, bail};
+use anyhow::{Context, Error, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
+use crate::descendants;
 use crate::patience;
 use crate::plan::hooks::Hook;
 use crate::sys::confine::{Confinement, Program, confine};
@@ -25,8 +26,9 @@ use crate::sys::{self, named, process};
 /// So much of a failed hook's output goes into the error text.
 const OUTPUT: u64 = 1024;
 
-/// Of hooks that the runtime itself runs.
+/// Of hooks that the runtime itself runs. What they start stays below them while they live, in whatever session it is.
 const ON_THE_HOST: Confinement = Confinement {
+    subreaper: true,
     umask: None,
     limits: Vec::new(),
     filter: None,
@@ -56,13 +58,22 @@ pub fn with_environment(hooks: &[Hook], environment: &[String]) -> Vec<Hook> {
 }
 
 /// PARENT: runs the hooks in order; the first that fails ends it.
+///
+/// A hook that runs past its timeout, or is interrupted, is ended with all that it has started. What a hook leaves
+/// behind otherwise lives on.
 pub fn run(hooks: &[Hook], name: &str, state: &str, directory: &Path) -> Result<()> {
+    if hooks.is_empty() {
+        return Ok(());
+    }
+    let _kept = patience::keep_interrupts_meanwhile()?;
     in_order(hooks, name, |hook| {
         run_one(hook, state, directory, &ON_THE_HOST)
     })
 }
 
 /// CHILD: the same for hooks in the container's namespaces.
+///
+/// The failure of such a hook ends the container, and its pid namespace or its cgroup ends what the hook has started.
 pub fn run_inside(
     hooks: &[Hook],
     name: &str,
@@ -93,7 +104,10 @@ fn failure(name: &str) -> String {
 }
 
 /// Runs all of them, whatever they end with: nothing is left that a failure could stop.
+///
+/// PARENT. Hooks are ended as in `run`; an interrupted hook is followed by the next one.
 pub fn run_all(hooks: &[Hook], name: &str, state: &str, directory: &Path) {
+    let _kept = patience::keep_interrupts_meanwhile();
     for (index, hook) in hooks.iter().enumerate() {
         if let Err(error) = run_one(hook, state, directory, &ON_THE_HOST) {
             crate::log::warn(&format!(
@@ -121,7 +135,11 @@ fn run_one(hook: &Hook, state: &str, directory: &Path, confinement: &Confinement
         Ok(child) => child,
         Err(error) => bail!("{}{}", explained(error, &hook.path), written(&mut output)),
     };
-    let status = wait(&mut child, hook.timeout.map(Duration::from_secs))?;
+    let status = wait(
+        &mut child,
+        hook.timeout.map(Duration::from_secs),
+        confinement.subreaper,
+    )?;
     if status.success() {
         return Ok(());
     }
@@ -185,20 +203,31 @@ fn program(hook: &Hook) -> Result<Program> {
     })
 }
 
-fn wait(child: &mut Child, timeout: Option<Duration>) -> Result<ExitStatus> {
+/// One that is late, or interrupted, is ended. With `subreaper` it is the parent of all that it has started and nobody else
+/// has waited for.
+fn wait(child: &mut Child, timeout: Option<Duration>, subreaper: bool) -> Result<ExitStatus> {
     let pid = child.id() as i32;
     let pidfd = process::pidfd_open(pid)?;
     let awaited = patience::wait_for([pidfd.as_fd()], timeout);
-    if !matches!(awaited, Ok([true])) {
-        killpg(Pid::from_raw(pid), Signal::SIGKILL).ok();
-    }
-    let status = child.wait().context("wait for the hook")?;
-    match awaited? {
-        [true] => Ok(status),
-        [false] => bail!(
+    let late = match awaited {
+        Ok([true]) => return child.wait().context("wait for the hook"),
+        Ok([false]) => anyhow!(
             "hook ran past specified timeout of {:.1}s",
             timeout.unwrap_or_default().as_secs_f64()
         ),
+        Err(error) => error,
+    };
+    let ended = match subreaper {
+        true => descendants::end(pid, &pidfd),
+        false => Ok(()),
+    };
+    killpg(Pid::from_raw(pid), Signal::SIGKILL).ok();
+    if patience::dies(&pidfd) {
+        child.wait().context("wait for the hook")?;
+    }
+    match ended {
+        Ok(()) => Err(late),
+        Err(left) => Err(late.context(left)),
     }
 }
 

@@ -13,6 +13,7 @@ mod cli;
 mod commands;
 mod container;
 mod dbus;
+mod descendants;
 mod directory;
 mod fault;
 mod flags;

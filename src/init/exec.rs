@@ -319,6 +319,7 @@ pub fn confinement(process: &Process) -> Result<Confinement> {
         false => None,
     };
     Ok(Confinement {
+        subreaper: false,
         umask: None,
         limits: limits
             .map(|limit| (limit.resource, limit.soft, limit.hard))

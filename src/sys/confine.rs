@@ -19,6 +19,9 @@ use crate::plan::seccomp::Instruction;
 /// What a hook takes on in its own process, so that the process that starts it stays as it is.
 #[derive(Clone, Default)]
 pub struct Confinement {
+    /// Whether the hook becomes the parent of orphans among its descendants (prctl(2), PR_SET_CHILD_SUBREAPER). Exec
+    /// keeps that.
+    pub subreaper: bool,
     /// `None` keeps the umask of the process that starts the hook.
     pub umask: Option<u32>,
     /// Resource, soft and hard limit (setrlimit(2)).
@@ -83,6 +86,9 @@ fn apply(confinement: &Confinement) -> Result<()> {
         "sigprocmask(unblock all)".to_string()
     })?;
     process::close_on_exec_from(3)?;
+    if confinement.subreaper {
+        process::set_child_subreaper()?;
+    }
     confinement.umask.map_or(Ok(()), process::set_umask)?;
     for (resource, soft, hard) in &confinement.limits {
         process::prlimit(0, *resource, Some((*soft, *hard)))?;

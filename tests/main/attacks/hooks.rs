@@ -1,12 +1,13 @@
-//! T25, T26: hooks as the way around the container's confinement, or to the host's files.
+//! T25, T26, T36: hooks as the way around the container's confinement, to the host's files, or past the hook's own end.
 
 use super::ways::each_way;
 use crate::hooks::KINDS;
-use crate::support::{Bundle, lines, wait_until};
+use crate::support::{Bundle, holds_within, lines, send, wait_until};
 use serde_json::{Map, Value, json};
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// A hook that runs these commands of the payload, one after the other.
 fn hook(c: &Bundle, kind: &str, commands: &[&str]) -> Value {
@@ -17,6 +18,11 @@ fn hook(c: &Bundle, kind: &str, commands: &[&str]) -> Value {
     let words = commands.join(" ; ");
     let args: Vec<&str> = std::iter::once("hook").chain(words.split(' ')).collect();
     json!({"path": path, "args": args})
+}
+
+fn with_timeout(mut hook: Value, seconds: u64) -> Value {
+    hook["timeout"] = json!(seconds);
+    hook
 }
 
 /// What a hook of this kind calls a file of the rootfs.
@@ -323,6 +329,156 @@ fn t26_a_relative_path_of_a_create_hook_leads_into_the_rootfs() {
             assert!(!escaped, "the hook has written to the host's /tmp");
             assert_eq!(lines(&c.rootfs().join("tmp").join(&name)), ["yes"]);
             fs::remove_file(c.rootfs().join("tmp").join(&name)).expect("remove");
+        }
+    }
+}
+
+/// Processes of the host with this word on their command line.
+fn marked(word: &str) -> Vec<i32> {
+    let entries = fs::read_dir("/proc").expect("read /proc").flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let is_marked = |pid: &i32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0)
+            .any(|arg| arg == word.as_bytes())
+    };
+    pids.filter(is_marked).collect()
+}
+
+fn end(word: &str) {
+    marked(word)
+        .into_iter()
+        .for_each(|pid| send(pid as u32, libc::SIGKILL));
+    wait_until("they have ended", || marked(word).is_empty());
+}
+
+/// The number of its parent (proc_pid_stat(5)).
+fn parent(pid: i32) -> i32 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
+    let (_, after) = stat.rsplit_once(") ").expect("a name");
+    after
+        .split(' ')
+        .nth(1)
+        .expect("a parent")
+        .parse()
+        .expect("a number")
+}
+
+/// The word that marks a hook of this kind, and the hook, which leaves a daemon and does not end by itself.
+fn lingering(c: &Bundle, kind: &str) -> (String, Value) {
+    let word = format!("mark-{kind}-{}", c.id);
+    let hook = hook(c, kind, &["daemon", &format!("env {word}"), "pause"]);
+    (word, hook)
+}
+
+/// Takes the container through the verbs up to that in which hooks of this kind run; gives that verb's output.
+fn reach(c: &Bundle, kind: &str) -> crate::support::Output {
+    let created = c.create();
+    if !["startContainer", "poststart", "poststop"].contains(&kind) {
+        return created;
+    }
+    created.ok();
+    match kind {
+        "poststop" => c.delete(&[]),
+        _ => c.start(),
+    }
+}
+
+#[test]
+fn t36_a_hook_that_is_too_late_ends_with_what_has_left_its_session() {
+    for own_pids in [true, false] {
+        let mut c = bundle!().asks(&["pause"]);
+        if !own_pids {
+            c = c.without("/linux/namespaces", "type", "pid");
+        }
+        for kind in KINDS {
+            println!("{kind}, pid namespace {own_pids}");
+            let (word, hook) = lingering(&c, kind);
+            let mut hooks = Map::new();
+            hooks.insert(kind.to_string(), json!([with_timeout(hook, 1)]));
+            c = c.set("/hooks", hooks.into());
+            let output = reach(&c, kind);
+            let told = output.stderr().contains("past specified timeout of 1.0s");
+            assert!(told, "{}", output.describe());
+            assert_eq!(
+                output.code() == 0,
+                kind == "poststop",
+                "{}",
+                output.describe()
+            );
+            let left = !holds_within(Duration::from_secs(2), || marked(&word).is_empty());
+            end(&word);
+            assert!(!left, "{kind}: its daemon lives");
+            c.assert_gone();
+        }
+    }
+}
+
+#[test]
+fn t36_what_a_hook_has_left_that_was_in_time_lives_on() {
+    let mut c = bundle!().asks(&["pause"]);
+    for kind in ["prestart", "createRuntime", "poststart", "poststop"] {
+        let word = format!("daemon-of-{kind}-{}", c.id);
+        let leaves = hook(&c, kind, &["daemon", &format!("env {word}")]);
+        let (late_word, late) = lingering(&c, kind);
+        for second in [None, Some(with_timeout(late, 1))] {
+            println!("{kind}, and one that is too late: {}", second.is_some());
+            let mut list = vec![with_timeout(leaves.clone(), 5)];
+            let succeeds = second.is_none() || kind == "poststop";
+            list.extend(second);
+            let mut hooks = Map::new();
+            hooks.insert(kind.to_string(), json!(list));
+            c = c.set("/hooks", hooks.into());
+            let output = reach(&c, kind);
+            c.delete(&["--force"]).ok();
+            let (left, late) = (marked(&word), marked(&late_word));
+            let parents: Vec<i32> = left.iter().map(|pid| parent(*pid)).collect();
+            end(&word);
+            end(&late_word);
+            assert_eq!(output.code() == 0, succeeds, "{}", output.describe());
+            assert_eq!((left.len(), late.len()), (1, 0));
+            // The runtime has ended, and adopts nobody any more.
+            assert!(!parents.contains(&0) && !marked(&word).contains(&parents[0]));
+        }
+    }
+}
+
+/// Not startContainer: init runs these, and goes on without the command that has started it.
+#[test]
+fn t36_a_hook_that_is_interrupted_ends_with_what_has_left_its_session() {
+    let mut c = bundle!().asks(&["pause"]);
+    let kinds = KINDS.into_iter().filter(|kind| *kind != "startContainer");
+    for kind in kinds {
+        for signal in [libc::SIGTERM, libc::SIGINT] {
+            println!("{kind}, signal {signal}");
+            let (word, hook) = lingering(&c, kind);
+            let mut hooks = Map::new();
+            hooks.insert(kind.to_string(), json!([hook]));
+            c = c.set("/hooks", hooks.into());
+            let verb = match kind {
+                "poststart" => "start",
+                "poststop" => "delete",
+                _ => "create",
+            };
+            let call = match verb {
+                "create" => c.call_new("create", &[]),
+                _ => {
+                    c.create().ok();
+                    c.call(&[verb, &c.id])
+                }
+            };
+            let running = call.spawn();
+            wait_until("the hook and its daemon live", || marked(&word).len() == 2);
+            send(running.child.id(), signal);
+            let output = running.wait();
+            let left = !holds_within(Duration::from_secs(2), || marked(&word).is_empty());
+            end(&word);
+            assert!(!left, "{kind}: what it has started lives");
+            let code = if verb == "delete" { 0 } else { 128 + signal };
+            assert_eq!(output.code(), code, "{}", output.describe());
+            let told = output.stderr().contains("interrupted by SIG");
+            assert!(told, "{}", output.describe());
+            c.assert_gone();
         }
     }
 }

@@ -4,7 +4,7 @@ mod control; // a runtime that fails some of these
 mod credentials; // T15, T17, T19: who the payload is
 mod delegated; // T10: cgroups of an ordinary user
 mod descriptors; // T11: a descriptor of the host as the way out
-mod hooks; // T25, T26: hooks that are less confined than the container
+mod hooks; // T25, T26, T36: hooks that are less confined than the container, or outlive their end
 mod input; // T20: ids, paths and keys that lead elsewhere
 mod joining; // T03, T04: the runtime, seen from inside
 mod keyrings; // T31: keys that two containers would share

@@ -29,6 +29,7 @@ unsafe extern "C" {
     fn ioctl(fd: c_int, request: c_ulong, ...) -> c_int;
     fn fork() -> c_int;
     fn getpid() -> c_int;
+    fn setsid() -> c_int;
     fn isatty(fd: c_int) -> c_int;
     fn sigfillset(set: *mut [u64; 16]) -> c_int;
     fn sigprocmask(how: c_int, set: *const [u64; 16], old: *mut [u64; 16]) -> c_int;
@@ -58,6 +59,7 @@ fn answer(command: &str, args: &[&str]) -> String {
     match command {
         "report" => report::report(),
         "report-to" => done(append(arg(0), &(report::report() + "\n"))),
+        "daemon" => daemon(),
         "prowl" => prowl::prowl(arg(0)),
         "read" => fs::read(arg(0)).map_or_else(|e| name(&e), |b| text(&b)),
         "write" => done(
@@ -428,6 +430,19 @@ fn children(count: i64) -> String {
         }
     }
     "ok".into()
+}
+
+/// Leaves one process that has neither the parent nor the session nor the process group of this one.
+fn daemon() -> String {
+    if unsafe { fork() } != 0 {
+        return "ok".into();
+    }
+    unsafe { setsid() };
+    if unsafe { fork() } == 0 {
+        unsafe { setsid() };
+        forever();
+    }
+    std::process::exit(0)
 }
 
 fn forever() -> ! {
