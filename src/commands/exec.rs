@@ -67,7 +67,6 @@ fn join(args: &flags::Exec, container: &Container, init: OwnedFd) -> Result<i32>
     if saved.filter.is_some() {
         plan.process.seccomp = saved.filter.take();
     }
-    plan.process.keyring = saved.keyring.take();
     plan.warnings.iter().for_each(|warning| log::warn(warning));
     timings::step(|| "plan".to_string());
     check_terminal(args, &plan)?;
@@ -205,7 +204,9 @@ fn plan(
     });
     let bundle = Bundle::of_process(container.state.bundle.clone(), &config)?;
     let flags = exec::flags(&args.id, args.preserve_fds, listen_fds(), saved);
-    Plan::exec(&bundle, host, &flags, target.flags)
+    let mut plan = Plan::exec(&bundle, host, &flags, target.flags)?;
+    plan.process.keyring.clone_from(&saved.keyring);
+    Ok(plan)
 }
 
 fn read(file: &Path) -> Result<Value> {
