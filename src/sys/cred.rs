@@ -2,7 +2,7 @@
 
 use std::ptr::null;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::process::prctl;
 use super::{c_string, check};
@@ -137,11 +137,12 @@ pub fn share_keyring(keyring: i32) -> Result<()> {
     .map(drop)
 }
 
-/// A number that nobody can guess (getrandom(2)).
+/// A number that nobody can guess, and the same for the life of the process: the kernel gives it to each program that is
+/// executed (getauxval(3), AT_RANDOM). A sandbox cannot refuse it, as it can getrandom(2).
 pub fn random() -> Result<u128> {
-    let mut bytes = [0u8; 16];
-    // SAFETY: the pointer and the length describe one array.
-    let result = unsafe { libc::syscall(libc::SYS_getrandom, bytes.as_mut_ptr(), bytes.len(), 0) };
-    check(result, || "getrandom()".to_string())?;
-    Ok(u128::from_ne_bytes(bytes))
+    // SAFETY: no pointers are passed.
+    let address = unsafe { libc::getauxval(libc::AT_RANDOM) } as *const [u8; 16];
+    ensure!(!address.is_null(), "AT_RANDOM: the kernel has given none");
+    // SAFETY: the kernel has put 16 bytes there, which nobody changes.
+    Ok(u128::from_ne_bytes(unsafe { *address }))
 }
