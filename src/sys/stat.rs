@@ -38,6 +38,14 @@ impl Stat {
         self.field(4)?.parse().ok()
     }
 
+    pub fn group(&self) -> Option<i32> {
+        self.field(5)?.parse().ok()
+    }
+
+    pub fn session(&self) -> Option<i32> {
+        self.field(6)?.parse().ok()
+    }
+
     /// In clock ticks after boot.
     pub fn start_time(&self) -> Option<u64> {
         self.field(22)?.parse().ok()
