@@ -1,5 +1,6 @@
 //! T31: session keyrings that are made, joined or linked by somebody else.
 
+use super::ways::each_way;
 use crate::support::Bundle;
 use std::ffi::CString;
 use std::fs;
@@ -70,14 +71,16 @@ fn t31_two_containers_of_one_id_have_two_keyrings() {
 
 #[test]
 fn t31_a_process_that_joins_has_the_keyring_of_the_container() {
-    let c = bundle!().asks(&[SERIAL, "pause"]);
-    let own = started(&c);
-    let words: Vec<&str> = ["exec", &c.id, "/payload"]
-        .into_iter()
-        .chain(SERIAL.split(' '))
-        .collect();
-    let joined = serial(&c.call(&words).finish().ok().answer(SERIAL));
-    assert_eq!(own, joined);
+    for c in each_way!() {
+        let c = c.asks(&[SERIAL, "pause"]);
+        let own = started(&c);
+        let words: Vec<&str> = ["exec", &c.id, "/payload"]
+            .into_iter()
+            .chain(SERIAL.split(' '))
+            .collect();
+        let joined = serial(&c.call(&words).finish().ok().answer(SERIAL));
+        assert_eq!(own, joined);
+    }
 }
 
 /// Of the same user, and in no user namespace of its own, as another container would be.
