@@ -1,26 +1,39 @@
 //! Runs hooks: the state on standard input, output kept for the error text, a deadline. Parent and child.
 
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 
-use anyhow::{Context, Error, Result, bail};
+use anyhow::{Context, Error, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
+use crate::descendants;
 use crate::plan::hooks::Hook;
+use crate::sys::confine::{Confinement, Program, confine};
+use crate::sys::process::Pointers;
 use crate::sys::{self, named, process};
 use crate::{caller_files, patience};
 
 /// So much of a failed hook's output goes into the error text.
 const OUTPUT: u64 = 1024;
+
+/// The confinement of hooks that the runtime itself runs. Whatever they start stays below them while they live, in any session.
+const ON_THE_HOST: Confinement = Confinement {
+    subreaper: true,
+    umask: None,
+    limits: Vec::new(),
+    filter: None,
+};
 
 /// Gives this process's environment to the hooks that have none. A child of this process has no environment any more.
 pub fn with_own_environment(hooks: &[Hook]) -> Vec<Hook> {
@@ -43,10 +56,38 @@ pub fn with_environment(hooks: &[Hook], environment: &[String]) -> Vec<Hook> {
     hooks.iter().map(filled).collect()
 }
 
-/// Runs the hooks in order; the first that fails ends it.
+/// PARENT: runs the hooks in order; the first that fails ends it.
+///
+/// A hook that runs past its timeout, or is interrupted, is ended with all that it has started. What a hook leaves
+/// behind otherwise lives on.
 pub fn run(hooks: &[Hook], name: &str, state: &str, directory: &Path) -> Result<()> {
+    if hooks.is_empty() {
+        return Ok(());
+    }
+    let _kept = patience::keep_interrupts_meanwhile()?;
+    in_order(hooks, name, |hook| {
+        run_one(hook, state, directory, &ON_THE_HOST)
+    })
+}
+
+/// CHILD: the same for hooks in the container's namespaces.
+///
+/// The failure of such a hook ends the container, and its pid namespace or its cgroup ends what the hook has started.
+pub fn run_inside(
+    hooks: &[Hook],
+    name: &str,
+    state: &str,
+    directory: &Path,
+    confinement: &Confinement,
+) -> Result<()> {
+    in_order(hooks, name, |hook| {
+        run_one(hook, state, directory, confinement)
+    })
+}
+
+fn in_order(hooks: &[Hook], name: &str, run: impl Fn(&Hook) -> Result<()>) -> Result<()> {
     for (index, hook) in hooks.iter().enumerate() {
-        run_one(hook, state, directory)
+        run(hook)
             .with_context(|| format!("{} #{index} ({})", failure(name), hook.path.display()))?;
     }
     Ok(())
@@ -62,9 +103,12 @@ fn failure(name: &str) -> String {
 }
 
 /// Runs all of them, whatever they end with: nothing is left that a failure could stop.
+///
+/// PARENT. Hooks are ended as in `run`; an interrupted hook is followed by the next one.
 pub fn run_all(hooks: &[Hook], name: &str, state: &str, directory: &Path) {
+    let _kept = patience::keep_interrupts_meanwhile();
     for (index, hook) in hooks.iter().enumerate() {
-        if let Err(error) = run_one(hook, state, directory) {
+        if let Err(error) = run_one(hook, state, directory, &ON_THE_HOST) {
             crate::log::warn(&format!(
                 "{name} hook #{index} ({}): {error:#}",
                 hook.path.display()
@@ -73,7 +117,7 @@ pub fn run_all(hooks: &[Hook], name: &str, state: &str, directory: &Path) {
     }
 }
 
-fn run_one(hook: &Hook, state: &str, directory: &Path) -> Result<()> {
+fn run_one(hook: &Hook, state: &str, directory: &Path, confinement: &Confinement) -> Result<()> {
     // Files in memory instead of pipes: nobody can block on them, and the hook sees their end.
     let mut input = memory_file("hook-state")?;
     input
@@ -81,27 +125,38 @@ fn run_one(hook: &Hook, state: &str, directory: &Path) -> Result<()> {
         .and_then(|()| input.rewind())
         .context("write the state")?;
     let mut output = memory_file("hook-output")?;
-    let mut child = command(hook, directory)
+    let spawned = command(hook, directory, confinement)?
         .stdin(input)
         .stdout(stream(hook.stdout.as_deref(), &output)?)
         .stderr(stream(hook.stderr.as_deref(), &output)?)
-        .spawn()
-        .map_err(|error| explained(error, &hook.path))?;
-    let status = wait(&mut child, hook.timeout.map(Duration::from_secs))?;
+        .spawn();
+    let mut child = match spawned {
+        Ok(child) => child,
+        Err(error) => bail!("{}{}", explained(error, &hook.path), written(&mut output)),
+    };
+    let status = wait(
+        &mut child,
+        hook.timeout.map(Duration::from_secs),
+        confinement.subreaper,
+    )?;
     if status.success() {
         return Ok(());
     }
+    bail!("{}{}", ending(status), written(&mut output))
+}
+
+/// The output of a hook, as a part of the error text.
+fn written(output: &mut File) -> String {
     let mut text = Vec::new();
     output
         .rewind()
         .and_then(|()| output.take(OUTPUT).read_to_end(&mut text))
         .ok();
     let text = String::from_utf8_lossy(&text).trim().replace('\n', " ");
-    bail!(
-        "{}{}{text}",
-        ending(status),
-        if text.is_empty() { "" } else { ", output: " }
-    )
+    match text.as_str() {
+        "" => text,
+        text => format!(", output: {text}"),
+    }
 }
 
 /// The file that the engine wants it in, or the one that is kept for the error text.
@@ -117,7 +172,7 @@ fn stream(file: Option<&Path>, output: &File) -> Result<File> {
     sys::io(opened).with_context(|| format!("open {file:?} for the output of hooks"))
 }
 
-fn command(hook: &Hook, directory: &Path) -> Command {
+fn command(hook: &Hook, directory: &Path, confinement: &Confinement) -> Result<Command> {
     let mut command = Command::new(&hook.path);
     if let Some((name, args)) = hook.args.split_first() {
         command.arg0(name).args(args);
@@ -129,24 +184,53 @@ fn command(hook: &Hook, directory: &Path) -> Command {
     }
     // A group of its own, so that a timeout ends what the hook has started too.
     command.current_dir(directory).process_group(0);
-    process::unblock_signals_in(&mut command);
-    command
+    let program = confinement.filter.as_ref().map(|_| program(hook));
+    confine(&mut command, confinement.clone(), program.transpose()?);
+    Ok(command)
 }
 
-fn wait(child: &mut Child, timeout: Option<Duration>) -> Result<ExitStatus> {
+fn program(hook: &Hook) -> Result<Program> {
+    let strings = |list: &[String]| {
+        let list = list.iter().map(|text| CString::new(text.as_str()));
+        list.collect::<Result<Vec<_>, _>>().map(Pointers::new)
+    };
+    let path = CString::new(hook.path.as_os_str().as_bytes())?;
+    Ok(Program {
+        argv: match hook.args.is_empty() {
+            true => Pointers::new(vec![path.clone()]),
+            false => strings(&hook.args)?,
+        },
+        envp: strings(hook.env.as_deref().unwrap_or_default())?,
+        path,
+        failure: format!("execute {:?}: ", hook.path),
+    })
+}
+
+/// One that is late, or interrupted, is ended. With `subreaper` it is the parent of all that it has started and nobody else
+/// has waited for.
+fn wait(child: &mut Child, timeout: Option<Duration>, subreaper: bool) -> Result<ExitStatus> {
     let pid = child.id() as i32;
     let pidfd = process::pidfd_open(pid)?;
     let awaited = patience::wait_for([pidfd.as_fd()], timeout);
-    if !matches!(awaited, Ok([true])) {
-        killpg(Pid::from_raw(pid), Signal::SIGKILL).ok();
-    }
-    let status = child.wait().context("wait for the hook")?;
-    match awaited? {
-        [true] => Ok(status),
-        [false] => bail!(
+    let late = match awaited {
+        Ok([true]) => return child.wait().context("wait for the hook"),
+        Ok([false]) => anyhow!(
             "hook ran past specified timeout of {:.1}s",
             timeout.unwrap_or_default().as_secs_f64()
         ),
+        Err(error) => error,
+    };
+    let ended = match subreaper {
+        true => descendants::end(pid, &pidfd),
+        false => Ok(()),
+    };
+    killpg(Pid::from_raw(pid), Signal::SIGKILL).ok();
+    if patience::dies(&pidfd) {
+        child.wait().context("wait for the hook")?;
+    }
+    match ended {
+        Ok(()) => Err(late),
+        Err(left) => Err(late.context(left)),
     }
 }
 

@@ -14,6 +14,7 @@ mod cli;
 mod commands;
 mod container;
 mod dbus;
+mod descendants;
 mod directory;
 mod fault;
 mod flags;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::SockType;
 
@@ -25,7 +25,7 @@ use crate::sys::{self, again, named, process, socket, tty};
 const SILENCE: Duration = Duration::from_secs(5);
 
 /// For the death of a killed process: in uninterruptible sleep it does not die.
-const DEATH: Duration = Duration::from_secs(10);
+pub const DEATH: Duration = Duration::from_secs(10);
 
 /// For the one who listens at a socket that the caller names.
 const LISTENER: Duration = Duration::from_secs(5);
@@ -59,6 +59,21 @@ pub fn keep_interrupts() -> Result<()> {
     named(interrupts().thread_block(), || {
         "sigprocmask(SIG_BLOCK)".to_string()
     })
+}
+
+/// The mask of signals that was in force before; set again on drop.
+pub struct Kept(SigSet);
+
+/// Keeps the same signals until the value is dropped.
+pub fn keep_interrupts_meanwhile() -> Result<Kept> {
+    let before = interrupts().thread_swap_mask(SigmaskHow::SIG_BLOCK);
+    named(before, || "sigprocmask(SIG_BLOCK)".to_string()).map(Kept)
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.0.thread_set_mask().ok();
+    }
 }
 
 /// Those that the caller does not ignore, as nohup(1) does.

@@ -9,7 +9,7 @@ const LONGEST_FILE: usize = 500;
 const LONGEST_FUNCTION: usize = 60;
 
 /// How often src says `unsafe`. Whoever changes this number has read the block that came, or is glad of one that went.
-const UNSAFE: usize = 115;
+const UNSAFE: usize = 119;
 
 /// What runs in the container, or on its way there.
 const CHILD: [&str; 2] = ["src/init/", "src/hooks.rs"];

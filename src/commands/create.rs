@@ -25,7 +25,7 @@ use crate::plan::systemd::{self, Property};
 use crate::plan::{Flags, Plan};
 use crate::removal;
 use crate::slot::Slot;
-use crate::sys::{clone, process, socket};
+use crate::sys::{clone, cred, process, socket};
 use crate::{idmap, intelrdt, log, lsm, patience, selfexe, timings};
 
 #[inline(never)]
@@ -137,9 +137,10 @@ impl Request<'_> {
     }
 
     pub fn make(self, store: &Store) -> Result<Made> {
-        let (host, plan) = self.plan()?;
+        let (host, mut plan) = self.plan()?;
         self.check(&plan)?;
         tell_of(&plan);
+        make_unguessable(plan.process.keyring.as_mut())?;
         let sockets = Sockets::connect(&self.flags.console_socket, &self.pidfd_receiver())?;
 
         patience::keep_interrupts()?;
@@ -337,6 +338,15 @@ fn tell_of(plan: &Plan) {
         plan.to_string().lines().for_each(log::debug);
     }
     plan.warnings.iter().for_each(|warning| log::warn(warning));
+}
+
+/// The kernel joins a keyring that has the name already, whoever has made it. With a random part in the name there is
+/// none. `exec` reads the name in the container's directory, which nobody else can read.
+fn make_unguessable(keyring: Option<&mut String>) -> Result<()> {
+    if let Some(name) = keyring {
+        name.push_str(&format!("-{:032x}", cred::random()?));
+    }
+    Ok(())
 }
 
 /// Before anybody is told of the container.

@@ -205,7 +205,9 @@ fn plan(
     });
     let bundle = Bundle::of_process(container.state.bundle.clone(), &config)?;
     let flags = exec::flags(&args.id, args.preserve_fds, listen_fds(), saved);
-    Plan::exec(&bundle, host, &flags, target.flags)
+    let mut plan = Plan::exec(&bundle, host, &flags, target.flags)?;
+    plan.process.keyring.clone_from(&saved.keyring);
+    Ok(plan)
 }
 
 fn read(file: &Path) -> Result<Value> {

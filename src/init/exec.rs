@@ -20,6 +20,7 @@ use crate::plan::hooks::Hook;
 use crate::plan::process::{Process, Rlimit};
 use crate::plan::scheduling::Scheduling;
 use crate::plan::seccomp::Filter;
+use crate::sys::confine::{self, Confinement};
 use crate::sys::courier::Courier;
 use crate::sys::process::{self, Pointers};
 use crate::sys::{self, clone, named, path, regular, seccomp};
@@ -97,14 +98,7 @@ fn courier(plan: &Plan, channel: &ChildEnd) -> Option<Courier> {
 
 /// From here on the filter judges this process too.
 fn load(filter: &Filter, channel: &ChildEnd, courier: Option<&Courier>) -> Result<()> {
-    let result = match seccomp::load(&filter.program, filter.flags) {
-        // A kernel that does not know the default flag.
-        Err(Errno::EINVAL) if filter.flags_optional => {
-            let spec_allow = libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW as u32;
-            seccomp::load(&filter.program, filter.flags & !spec_allow)
-        }
-        result => result,
-    };
+    let result = seccomp::load(&filter.program, filter.flags, filter.optional_flags());
     let loaded = named(result, || "seccomp(set filter)".to_string());
     let listener = loaded.context("linux.seccomp: load the filter")?;
     if filter.notify.is_none() {
@@ -299,10 +293,34 @@ fn check_executable(file: &Path) -> Result<()> {
     }
 }
 
-/// startContainer hooks without an environment of their own have that of the process.
-pub fn with_environment(list: &[Hook], process: &Process) -> Vec<Hook> {
-    let own = process.env.iter().map(|entry| entry.to_string_lossy());
-    hooks::with_environment(list, &own.map(String::from).collect::<Vec<_>>())
+/// startContainer hooks without an environment of their own have that of the process, HOME included.
+pub fn with_environment(list: &[Hook], ready: &Ready) -> Vec<Hook> {
+    let own = ready.envp.strings().iter();
+    let own = own.map(|entry| entry.to_string_lossy().into_owned());
+    hooks::with_environment(list, &own.collect::<Vec<_>>())
+}
+
+/// The limits and the filter of the process, which `execute` gives to the program. startContainer hooks come from the
+/// image, and run before that.
+pub fn confinement(process: &Process) -> Result<Confinement> {
+    let limits = process.rlimits.iter();
+    let admin = match needs_admin(process) {
+        true => Some(identity::with_admin()?),
+        false => None,
+    };
+    Ok(Confinement {
+        subreaper: false,
+        umask: None,
+        limits: limits
+            .map(|limit| (limit.resource, limit.soft, limit.hard))
+            .collect(),
+        filter: process.seccomp.as_ref().map(|filter| confine::Filter {
+            program: filter.program.clone(),
+            flags: filter.flags_without_listener(),
+            optional: filter.optional_flags(),
+            admin,
+        }),
+    })
 }
 
 #[cfg(test)]

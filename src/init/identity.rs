@@ -52,8 +52,13 @@ pub fn assume(identity: &Identity, confined: bool, keep_admin: bool) -> Result<(
 
 /// Makes the kept CAP_SYS_ADMIN effective.
 pub fn raise_admin() -> Result<()> {
+    cred::set_capabilities(with_admin()?)
+}
+
+/// The sets of this process with the kept CAP_SYS_ADMIN effective.
+pub fn with_admin() -> Result<Sets> {
     let now = cred::capabilities()?;
-    cred::set_capabilities(Sets {
+    Ok(Sets {
         effective: now.effective | SYS_ADMIN & now.permitted,
         ..now
     })

@@ -34,6 +34,7 @@ use crate::plan::rootfs::Rootfs;
 use crate::plan::scheduling::Affinity;
 use crate::relay::{Target, set_own_oom_score};
 use crate::sys::clone::Side;
+use crate::sys::confine::Confinement;
 use crate::sys::{again, clone, cred, named, net, path, process, socket, tty};
 use crate::timings;
 use crate::trees::Trees;
@@ -209,7 +210,7 @@ fn make_root(
         channel.send(Up::Hooks)?;
         channel.expect(Down::Go)?;
     }
-    run_hooks(&hooks, "createContainer", state, Status::Creating)?;
+    run_create_hooks(plan, &hooks, &root, state)?;
     timings::step(|| "hooks of create".to_string());
     let terminal = console::open(&root, plan, channel, None)?;
     if let Some(terminal) = &terminal {
@@ -273,23 +274,51 @@ fn wait_at_gate(gate: &OwnedFd) -> Result<ChildEnd> {
 }
 
 fn start(plan: &Plan, channel: &ChildEnd, ready: exec::Ready, state: &State) -> Result<Infallible> {
-    let hooks = exec::with_environment(&plan.hooks.start_container, &plan.process);
-    run_hooks(&hooks, "startContainer", state, Status::Created)?;
+    run_start_hooks(plan, &ready, state)?;
     exec::execute(plan, channel, ready)
 }
 
-fn run_hooks(list: &[Hook], name: &str, state: &State, status: Status) -> Result<()> {
+/// Their programs come from the image: they are confined as the container's own program.
+fn run_start_hooks(plan: &Plan, ready: &exec::Ready, state: &State) -> Result<()> {
+    let list = &plan.hooks.start_container;
     if list.is_empty() {
         return Ok(());
     }
-    // The pid that a hook inside the container would see.
-    let pid = std::process::id() as i32;
-    hooks::run(
-        list,
-        name,
-        &report(state, status, pid).line()?,
+    let list = exec::with_environment(list, ready);
+    let confinement = exec::confinement(&plan.process)?;
+    let state = line(state, Status::Created)?;
+    hooks::run_inside(
+        &list,
+        "startContainer",
+        &state,
         Path::new("/"),
+        &confinement,
     )
+}
+
+/// Their programs are the host's. Their working directory is the new root, which is not `/` yet.
+fn run_create_hooks(plan: &Plan, list: &[Hook], root: impl AsFd, state: &State) -> Result<()> {
+    if list.is_empty() {
+        return Ok(());
+    }
+    named(nix::unistd::fchdir(root), || "fchdir(new root)".to_string())?;
+    let confinement = Confinement {
+        umask: Some(plan.process.umask),
+        ..Confinement::default()
+    };
+    let state = line(state, Status::Creating)?;
+    hooks::run_inside(
+        list,
+        "createContainer",
+        &state,
+        Path::new("."),
+        &confinement,
+    )
+}
+
+/// The state with the pid that a hook inside the container sees.
+fn line(state: &State, status: Status) -> Result<String> {
+    report(state, status, std::process::id() as i32).line()
 }
 
 fn unblock_signals() -> Result<()> {
@@ -302,7 +331,7 @@ fn join_keyring(plan: &Plan) -> Result<()> {
     let Some(name) = &plan.process.keyring else {
         return Ok(());
     };
-    match cred::join_session_keyring(name) {
+    match cred::join_session_keyring(Some(name)) {
         Ok(keyring) => {
             // Refused in some sandboxes; the keyring is private all the same.
             cred::share_keyring(keyring).ok();

@@ -1,6 +1,7 @@
 //! `spec.hooks` -> the six lists, checked. Those of start and delete are kept in the state.
 
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
@@ -74,6 +75,18 @@ fn list(hooks: &Option<Vec<SpecHook>>, name: &str) -> Result<Vec<Hook>> {
                 .is_some_and(|(name, _)| !name.is_empty());
             ensure!(named, "{field}.env[{index}]: {entry:?}: must be NAME=value");
         }
+        let words = hook.args().iter().flatten().enumerate();
+        let words = words.map(|(index, word)| (format!("args[{index}]"), word.as_bytes()));
+        let env = hook.env().iter().flatten().enumerate();
+        let env = env.map(|(index, entry)| (format!("env[{index}]"), entry.as_bytes()));
+        let path = ("path".to_string(), path.as_os_str().as_bytes());
+        for (part, text) in std::iter::once(path).chain(words).chain(env) {
+            ensure!(
+                !text.contains(&0),
+                "{field}.{part}: {:?}: must not contain a NUL",
+                String::from_utf8_lossy(text)
+            );
+        }
         let timeout = hook.timeout();
         ensure!(
             timeout.is_none_or(|seconds| seconds > 0),
@@ -82,7 +95,7 @@ fn list(hooks: &Option<Vec<SpecHook>>, name: &str) -> Result<Vec<Hook>> {
         );
         let timeout = timeout.and_then(|seconds| u64::try_from(seconds).ok());
         Ok(Hook {
-            path: path.clone(),
+            path: hook.path().clone(),
             args: hook.args().clone().unwrap_or_default(),
             env: hook.env().clone(),
             timeout,
@@ -213,6 +226,21 @@ mod tests {
                 "/hooks",
                 json!({"poststart": [{"path": "/a", "env": ["A=1", "B"]}]}),
                 "hooks.poststart[0].env[1]: \"B\": must be NAME=value",
+            ),
+            (
+                "/hooks",
+                json!({"prestart": [{"path": "/a\u{0}b"}]}),
+                "hooks.prestart[0].path: \"/a\\0b\": must not contain a NUL",
+            ),
+            (
+                "/hooks",
+                json!({"prestart": [{"path": "/a", "args": ["b", "c\u{0}"]}]}),
+                "hooks.prestart[0].args[1]: \"c\\0\": must not contain a NUL",
+            ),
+            (
+                "/hooks",
+                json!({"prestart": [{"path": "/a", "env": ["B=\u{0}"]}]}),
+                "hooks.prestart[0].env[0]: \"B=\\0\": must not contain a NUL",
             ),
             (
                 "/hooks",

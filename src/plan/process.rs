@@ -25,6 +25,9 @@ use crate::sys::cred::Sets;
 /// Set for a process that keeps the supplementary groups of the caller.
 const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
 
+/// Of a process whose config names none.
+const UMASK: u32 = 0o022;
+
 #[derive(Debug, Default)]
 pub struct Process {
     /// Empty if the config has no process: the container can be created, but not started.
@@ -36,7 +39,7 @@ pub struct Process {
     pub rlimits: Vec<Rlimit>,
     pub oom_score_adj: Option<i32>,
     pub umask: u32,
-    /// Name of the session keyring to join.
+    /// Name of the session keyring to join. The command that makes the container adds a random part.
     pub keyring: Option<String>,
     /// Descriptors from 3 on that the process keeps.
     pub preserve_fds: u32,
@@ -91,6 +94,7 @@ pub fn process(
     let Some(spec) = bundle.spec.process() else {
         return Ok(Process {
             cwd: PathBuf::from("/"),
+            umask: UMASK,
             keyring,
             ..Process::default()
         });
@@ -350,7 +354,7 @@ fn oom_score_adj(spec: &Spec) -> Result<Option<i32>> {
 
 /// Where the config has none, the engines and their images count on 0022.
 fn umask(user: &User) -> Result<u32> {
-    let umask = user.umask().unwrap_or(0o022);
+    let umask = user.umask().unwrap_or(UMASK);
     ensure!(
         umask <= 0o777,
         "process.user.umask: {umask}: must be at most 511 (octal 0777)"

@@ -41,6 +41,19 @@ pub struct Filter {
     pub outline: String,
 }
 
+impl Filter {
+    /// The flags that a kernel may refuse, and is asked again without.
+    pub fn optional_flags(&self) -> u32 {
+        if self.flags_optional { SPEC_ALLOW } else { 0 }
+    }
+
+    /// The flags for a process whose calls no agent answers. There SCMP_ACT_NOTIFY is the errno ENOSYS (seccomp(2),
+    /// SECCOMP_RET_USER_NOTIF). The kernel refuses WAIT_KILLABLE_RECV without a listener.
+    pub fn flags_without_listener(&self) -> u32 {
+        self.flags & !(NEW_LISTENER | WAIT_KILLABLE_RECV)
+    }
+}
+
 /// Who gets the listener's descriptor.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Notify {

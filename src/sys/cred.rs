@@ -1,6 +1,8 @@
 //! Credentials and keyrings by raw calls: they act on this one thread and need no memory.
 
-use anyhow::Result;
+use std::ptr::null;
+
+use anyhow::{Result, ensure};
 
 use super::process::prctl;
 use super::{c_string, check};
@@ -100,20 +102,26 @@ pub fn set_ambient_capabilities(set: u64) {
     }
 }
 
-/// Joins a new session keyring of this name, so that the caller's keys stay out of reach.
-pub fn join_session_keyring(name: &str) -> Result<i32> {
+/// Joins the session keyring of this name, or a new one if the owner may search none of that name (keyctl(2),
+/// KEYCTL_JOIN_SESSION_KEYRING). `None` always joins a new one. Gives its serial number.
+pub fn join_session_keyring(name: Option<&str>) -> Result<i32> {
     const KEYCTL_JOIN_SESSION_KEYRING: i32 = 1;
-    let text = c_string(name)?;
-    // SAFETY: the name is NUL-terminated and outlives the call.
-    let result =
-        unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, text.as_ptr()) };
-    check(result, || format!("keyctl(join session keyring {name})")).map(|id| id as i32)
+    let text = name.map(c_string).transpose()?;
+    let pointer = text.as_ref().map_or(null(), |text| text.as_ptr());
+    // SAFETY: the name is NULL, or NUL-terminated and outlives the call.
+    let result = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, pointer) };
+    check(result, || {
+        format!("keyctl(join session keyring {})", name.unwrap_or("_ses"))
+    })
+    .map(|id| id as i32)
 }
 
-/// Lets processes of the keyring's owner search it, as exec into the container needs.
+/// Lets processes of the keyring's owner join it by its name, as exec into the container needs.
+///
+/// They may not view or link it: /proc/keys does not show them the name, and the serial number is of no use to them.
 pub fn share_keyring(keyring: i32) -> Result<()> {
     const KEYCTL_SETPERM: i32 = 5;
-    const POSSESSOR_ALL_USER_SEARCH: u32 = 0x3f1b_0000;
+    const POSSESSOR_ALL_USER_SEARCH: u32 = 0x3f08_0000;
     // SAFETY: no pointers are passed.
     let result = unsafe {
         libc::syscall(
@@ -127,4 +135,14 @@ pub fn share_keyring(keyring: i32) -> Result<()> {
         format!("keyctl(set permissions of keyring {keyring})")
     })
     .map(drop)
+}
+
+/// A number that nobody can guess, and the same for the life of the process: the kernel gives it to each program that is
+/// executed (getauxval(3), AT_RANDOM). A sandbox cannot refuse it, as it can getrandom(2).
+pub fn random() -> Result<u128> {
+    // SAFETY: no pointers are passed.
+    let address = unsafe { libc::getauxval(libc::AT_RANDOM) } as *const [u8; 16];
+    ensure!(!address.is_null(), "AT_RANDOM: the kernel has given none");
+    // SAFETY: the kernel has put 16 bytes there, which nobody changes.
+    Ok(u128::from_ne_bytes(unsafe { *address }))
 }

@@ -7,6 +7,7 @@
 pub mod alloc;
 pub mod bpf;
 pub mod clone;
+pub mod confine;
 pub mod courier;
 pub mod cred;
 #[cfg_attr(any(test, fuzzing), allow(dead_code, unused_imports))]

@@ -2,8 +2,6 @@
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::process::CommandExt;
-use std::process::Command;
 use std::ptr::null;
 
 use anyhow::Result;
@@ -79,9 +77,15 @@ pub fn read(fd: impl AsFd, answer: &mut [u8]) -> Result<(), Errno> {
 
 /// A list of strings in the form that execve(2) takes, prepared before memory may no longer be allocated.
 pub struct Pointers {
-    _strings: Vec<CString>,
+    strings: Vec<CString>,
     pointers: Vec<*const libc::c_char>,
 }
+
+// SAFETY: the pointers lead to strings that the same value owns and never changes.
+unsafe impl Send for Pointers {}
+
+// SAFETY: the same.
+unsafe impl Sync for Pointers {}
 
 impl Pointers {
     pub fn new(strings: Vec<CString>) -> Pointers {
@@ -91,10 +95,11 @@ impl Pointers {
             .map(|text| text.as_ptr())
             .chain(ends)
             .collect();
-        Pointers {
-            _strings: strings,
-            pointers,
-        }
+        Pointers { strings, pointers }
+    }
+
+    pub fn strings(&self) -> &[CString] {
+        &self.strings
     }
 }
 
@@ -235,13 +240,6 @@ pub fn is_ignored(signal: i32) -> bool {
     // SAFETY: a NULL action only asks; the structure outlives the call.
     let asked = unsafe { libc::sigaction(signal, null(), &raw mut action) };
     asked == 0 && action.sa_sigaction == libc::SIG_IGN
-}
-
-/// A command starts with the signals unblocked that this process keeps for itself (pthread_sigmask(3)).
-pub fn unblock_signals_in(command: &mut Command) {
-    let unblock = || Ok(every_signal().thread_unblock()?);
-    // SAFETY: between fork and exec only one system call is made.
-    unsafe { command.pre_exec(unblock) };
 }
 
 /// A caller that ignores SIGCHLD would have its children reaped unseen (wait(2)).

@@ -13,7 +13,16 @@ struct Program {
 }
 
 /// Installs the filter for this thread; with SECCOMP_FILTER_FLAG_NEW_LISTENER gives the listener's number.
-pub fn load(filter: &[Instruction], flags: u32) -> Result<i32, Errno> {
+///
+/// A kernel that knows none of the `optional` flags is asked again without them.
+pub fn load(filter: &[Instruction], flags: u32, optional: u32) -> Result<i32, Errno> {
+    match install(filter, flags) {
+        Err(Errno::EINVAL) if flags & optional != 0 => install(filter, flags & !optional),
+        result => result,
+    }
+}
+
+fn install(filter: &[Instruction], flags: u32) -> Result<i32, Errno> {
     let length = libc::c_ushort::try_from(filter.len()).map_err(|_| Errno::EINVAL)?;
     let program = Program {
         length,

@@ -34,6 +34,18 @@ impl Stat {
         self.field(3)?.chars().next()
     }
 
+    pub fn parent(&self) -> Option<i32> {
+        self.field(4)?.parse().ok()
+    }
+
+    pub fn group(&self) -> Option<i32> {
+        self.field(5)?.parse().ok()
+    }
+
+    pub fn session(&self) -> Option<i32> {
+        self.field(6)?.parse().ok()
+    }
+
     /// In clock ticks after boot.
     pub fn start_time(&self) -> Option<u64> {
         self.field(22)?.parse().ok()

@@ -80,7 +80,7 @@ fn load_filter() -> Result<String> {
         jf: 0,
         k: libc::SECCOMP_RET_ALLOW,
     };
-    let loaded = sys::seccomp::load(&[allow], 0);
+    let loaded = sys::seccomp::load(&[allow], 0, 0);
     sys::named(loaded, || "seccomp(set filter)".to_string()).map(|_| String::new())
 }
 
@@ -124,7 +124,7 @@ fn landlock() -> Finding {
 
 fn keyring() -> Finding {
     let name = "session keyring";
-    let join = || cred::join_session_keyring("cofferdam-check").map(|_| String::new());
+    let join = || cred::join_session_keyring(None).map(|_| String::new());
     match attempt(0, join) {
         Ok(_) => Finding::ok(name, "a new one was joined"),
         Err(refusal) => {

@@ -9,8 +9,10 @@ mod credentials; // T15, T17, T19: who the payload is
 mod delegated; // T10: cgroups of an ordinary user
 mod descriptors; // T11: a descriptor of the host as the way out
 mod files; // T29, T30: fifos, devices and files of procfs in the image
+mod hooks; // T25, T26, T36: hooks that are less confined than the container, or outlive their end
 mod input; // T20: ids, paths and keys that lead elsewhere
 mod joining; // T03, T04: the runtime, seen from inside
+mod keyrings; // T31: keys that two containers would share
 mod links; // T12, T16: links in the image where the runtime makes files
 mod masks; // T01: what is hidden or read-only
 mod nodes; // T13, T14: false devices

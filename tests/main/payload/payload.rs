@@ -35,6 +35,7 @@ unsafe extern "C" {
     fn ioctl(fd: c_int, request: c_ulong, ...) -> c_int;
     fn fork() -> c_int;
     fn getpid() -> c_int;
+    fn setsid() -> c_int;
     fn isatty(fd: c_int) -> c_int;
     fn sigfillset(set: *mut [u64; 16]) -> c_int;
     fn sigprocmask(how: c_int, set: *const [u64; 16], old: *mut [u64; 16]) -> c_int;
@@ -63,6 +64,8 @@ fn answer(command: &str, args: &[&str]) -> String {
     let arg = |i: usize| args.get(i).copied().unwrap_or("");
     match command {
         "report" => report::report(),
+        "report-to" => done(append(arg(0), &(report::report() + "\n"))),
+        "daemon" => daemon(),
         "prowl" => prowl::prowl(arg(0)),
         "hunt" => prowl::hunt(),
         "watch" => watch::watch(),
@@ -474,6 +477,19 @@ fn children(count: i64) -> String {
         }
     }
     "ok".into()
+}
+
+/// Leaves one process that has neither the parent nor the session nor the process group of this one.
+fn daemon() -> String {
+    if unsafe { fork() } != 0 {
+        return "ok".into();
+    }
+    unsafe { setsid() };
+    if unsafe { fork() } == 0 {
+        unsafe { setsid() };
+        forever();
+    }
+    std::process::exit(0)
 }
 
 fn forever() -> ! {
