@@ -96,7 +96,7 @@ impl<'a> Launch<'a> {
         let has_target = target.is_some();
         let is_target_apart = target.as_ref().is_some_and(Target::has_pid_namespace);
         let is_born_last = is_target_apart || pid_namespace.is_some();
-        let create_container = hooks::with_own_environment(&plan.hooks.create_container);
+        let hooks = hooks::with_own_environment(&plan.hooks.create_container);
         let mut way = Way::new(plan, !joins.is_empty());
         way.outside = cgroup.is_none() && attachable;
         way.waits |= way.outside || !devices.is_empty() || state.rdt.is_some();
@@ -104,7 +104,7 @@ impl<'a> Launch<'a> {
         let Side::Parent { pid, pidfd } = side.map_err(|e| explain_clone(e, plan, cgroup))? else {
             drop((parent, sender));
             let materials = Materials {
-                hooks: create_container,
+                hooks,
                 trees,
                 gate: gate.as_ref(),
                 state,
@@ -123,8 +123,7 @@ impl<'a> Launch<'a> {
         timings::step(|| "clone init".to_string());
         let mut init = Init::new(pid, pidfd, parent);
         if way.relayed {
-            init.awaits_birth = true;
-            init.wait_for_birth(cgroup)?;
+            init.wait_for_relay(cgroup)?;
         }
         init.awaits_birth = is_born_last;
         init.give_network(way.own_network)?;
@@ -206,7 +205,8 @@ impl Init {
     }
 
     /// Waits until the relay has made init.
-    fn wait_for_birth(&mut self, cgroup: Option<&Cgroup>) -> Result<()> {
+    fn wait_for_relay(&mut self, cgroup: Option<&Cgroup>) -> Result<()> {
+        self.awaits_birth = true;
         match self.next_word("join the namespaces", cgroup, true)? {
             Some(Up::Born(pid, pidfd)) => {
                 self.adopt(pid, pidfd);

@@ -96,52 +96,23 @@ fn fail(channel: &ChildEnd, error: anyhow::Error) -> ! {
     process::exit(127)
 }
 
-/// Everything up to the last step before the program.
+/// Does everything up to the last step before the program. Returns in the process that becomes the program.
 fn set_up(plan: &Plan, channel: &ChildEnd, mut materials: Materials) -> Result<exec::Ready> {
     let (gate, at_once) = (materials.gate, materials.at_once);
-    timings::restart();
-    process::set_parent_death_signal(libc::SIGKILL)?;
-    process::reset_signals()?;
-    unblock_signals()?;
-    if materials.waits {
-        channel.expect(Down::Go)?;
-        timings::step(|| "wait for the parent".to_string());
-    }
-    let mut is_born_last = materials.pid_namespace.is_some();
-    let mut proc = None;
-    if let Some(target) = materials.target.take() {
-        set_own_oom_score(plan)?;
-        // A procfs of the container does not show this process, which is not in its pid namespace.
-        if plan.process.terminal.is_some() || has_labels(plan) {
-            proc = Some(rootfs::trusted_proc()?);
-        }
-        target.enter()?;
-        is_born_last = target.has_pid_namespace();
-    }
-    enter_time_namespace(plan)?;
-    if plan.namespaces.creates(clone::NEWUSER) {
-        identity::become_root(&plan.namespaces)?;
-    }
-    process::set_dumpable(false)?;
-    named(nix::unistd::setsid(), || "setsid()".to_string())?;
-    process::set_umask(0)?;
-    set_affinity(plan)?;
-    if plan.namespaces.creates(clone::NEWCGROUP) {
-        // Not at the clone: the namespace is rooted at the cgroup that its maker is in.
-        clone::unshare(clone::NEWCGROUP)?;
-    }
-    set_names(plan)?;
-    join_keyring(plan)?;
-    timings::step(|| "namespaces, names and keyring".to_string());
+    wait_for_parent(channel, materials.waits)?;
+    let joined = materials.target.take().map(|target| join(plan, target));
+    let joined = joined.transpose()?.unwrap_or_default();
+    let is_born_last = joined.is_apart || materials.pid_namespace.is_some();
+    take_on_namespaces(plan)?;
     // Some settings are those of the network.
     if !plan.sysctl.is_empty() {
         enter_network(&mut materials.network, channel)?;
     }
-    use_procfs(plan, proc.as_ref())?;
+    use_procfs(plan, joined.proc.as_ref())?;
 
     let terminal = match &plan.rootfs {
         Some(rootfs) => make_root(plan, rootfs, materials, channel)?,
-        None => console::open(process::root_directory()?, plan, channel, proc)?,
+        None => console::open(process::root_directory()?, plan, channel, joined.proc)?,
     };
     let has_terminal = terminal.is_some();
     console::take_over_stdio(terminal, plan.process.identity.uid)?;
@@ -166,6 +137,59 @@ fn set_up(plan: &Plan, channel: &ChildEnd, mut materials: Materials) -> Result<e
         channel.send(Up::Ready)?;
     }
     Ok(ready)
+}
+
+/// Takes nothing over from the parent's signals, and dies with it from here on.
+fn wait_for_parent(channel: &ChildEnd, waits: bool) -> Result<()> {
+    timings::restart();
+    process::set_parent_death_signal(libc::SIGKILL)?;
+    process::reset_signals()?;
+    unblock_signals()?;
+    if waits {
+        channel.expect(Down::Go)?;
+        timings::step(|| "wait for the parent".to_string());
+    }
+    Ok(())
+}
+
+/// How a process has joined a container.
+#[derive(Default)]
+struct Joined {
+    /// The container's pid namespace is for the children of this process, which is not in there.
+    is_apart: bool,
+    /// A procfs that shows this process, where one is needed. Those of the container may not.
+    proc: Option<OwnedFd>,
+}
+
+fn join(plan: &Plan, target: Target) -> Result<Joined> {
+    set_own_oom_score(plan)?;
+    let needs_proc = plan.process.terminal.is_some() || has_labels(plan);
+    let proc = needs_proc.then(rootfs::trusted_proc).transpose()?;
+    target.enter()?;
+    Ok(Joined {
+        is_apart: target.has_pid_namespace(),
+        proc,
+    })
+}
+
+/// Becomes root of its user namespace, and makes and names the other namespaces that it was not born in.
+fn take_on_namespaces(plan: &Plan) -> Result<()> {
+    enter_time_namespace(plan)?;
+    if plan.namespaces.creates(clone::NEWUSER) {
+        identity::become_root(&plan.namespaces)?;
+    }
+    process::set_dumpable(false)?;
+    named(nix::unistd::setsid(), || "setsid()".to_string())?;
+    process::set_umask(0)?;
+    set_affinity(plan)?;
+    if plan.namespaces.creates(clone::NEWCGROUP) {
+        // Not at the clone: the namespace is rooted at the cgroup that its maker is in.
+        clone::unshare(clone::NEWCGROUP)?;
+    }
+    set_names(plan)?;
+    join_keyring(plan)?;
+    timings::step(|| "namespaces, names and keyring".to_string());
+    Ok(())
 }
 
 /// Makes the process that becomes the program, in the pid namespace that is set for the children of this process, and ends.
@@ -257,7 +281,7 @@ fn wait_for_start(channel: ChildEnd, gate: Option<&OwnedFd>) -> Result<ChildEnd>
     }
 }
 
-/// Takes connections until one asks to start; `state` connects just to see whether anybody listens.
+/// Takes connections until one asks to start. A caller may end before it does.
 fn wait_at_gate(gate: &OwnedFd) -> Result<ChildEnd> {
     process::die_of_signals();
     loop {

@@ -3,6 +3,7 @@
 use super::{Runtime, binary, runtime};
 use std::ffi::CString;
 use std::fs;
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -187,5 +188,24 @@ impl Canary {
         changed
             .map(|((name, before), (_, after))| format!("{name}: {before} became {after}"))
             .collect()
+    }
+}
+
+/// Connects to a socket that takes packets.
+pub fn connect_to_packets(path: &Path) -> OwnedFd {
+    // SAFETY: the address is plain data and outlives the call; the new descriptor belongs to nobody else.
+    unsafe {
+        let fd = libc::socket(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0);
+        let mut address: libc::sockaddr_un = std::mem::zeroed();
+        address.sun_family = libc::AF_UNIX as u16;
+        let bytes = path.as_os_str().as_bytes();
+        assert!(bytes.len() < address.sun_path.len(), "{path:?} is too long");
+        for (to, from) in address.sun_path.iter_mut().zip(bytes) {
+            *to = *from as libc::c_char;
+        }
+        let size = size_of_val(&address) as u32;
+        let connected = libc::connect(fd, (&raw const address).cast(), size);
+        assert_eq!(connected, 0, "connect to {path:?}");
+        OwnedFd::from_raw_fd(fd)
     }
 }

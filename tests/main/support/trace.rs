@@ -26,6 +26,8 @@ pub enum Kind {
     Fail(i32),
     /// The same, where only the calls of this number count.
     FailOf(i64, i32),
+    /// It stays where it is, before the call, until the first process has ended.
+    Hold,
     /// Of all processes: what a signal may interrupt says EINTR once before it is made.
     Interrupt,
 }
@@ -80,6 +82,7 @@ fn run(call: Call, fault: Option<Fault>, look: Option<&mut dyn FnMut()>) -> Trac
         known: BTreeMap::new(),
         processes: vec![],
         reached: false,
+        held: None,
         look,
     };
     let (status, faults) = tracer.follow();
@@ -128,6 +131,8 @@ struct Tracer<'a> {
     known: BTreeMap<i32, Place>,
     processes: Vec<Traced>,
     reached: bool,
+    /// The process that is stopped by a fault.
+    held: Option<i32>,
 }
 
 impl Tracer<'_> {
@@ -201,6 +206,10 @@ impl Tracer<'_> {
                 self.reached = true;
                 kill(pid);
             }
+            Some(Kind::Hold) => {
+                self.reached = true;
+                self.held = Some(pid);
+            }
             Some(Kind::KillOther(other)) => {
                 self.reached = true;
                 kill(other);
@@ -272,6 +281,10 @@ impl Tracer<'_> {
     fn let_go(&mut self) {
         let mut left: Vec<(i32, Place)> = std::mem::take(&mut self.known).into_iter().collect();
         while let Some((pid, place)) = left.pop() {
+            if self.held == Some(pid) {
+                request(libc::PTRACE_DETACH, pid, 0);
+                continue;
+            }
             // The first stop comes by itself.
             if place != Place::Unseen {
                 // SAFETY: tgkill touches no memory.
