@@ -33,8 +33,8 @@ const PATHS_OF_THE_CHILD: [(&str, usize, &str); 6] = [
     ),
     (
         "src/init/moving.rs",
-        2,
-        "the root that it is in, and mounts of the old root before that is left",
+        3,
+        "the root and the namespace that it is in, and mounts of the old root before that is left",
     ),
     (
         "src/init/hotplug.rs",

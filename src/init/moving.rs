@@ -2,7 +2,8 @@
 //!
 //! The new root is moved over the root of the mount namespace. chroot(2) alone would leave it below: a process with
 //! CAP_SYS_CHROOT would climb out of it, a process that joins the namespace would be in the root of the host, and the kernel
-//! would refuse user namespaces to a root that is not that of its mount namespace (user_namespaces(7)).
+//! would refuse user namespaces to a root that is not that of its mount namespace (user_namespaces(7)). With pivot_root(2) the
+//! same holds for a caller that is in a chroot itself.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -11,6 +12,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, umount2};
 use nix::sys::stat::Mode;
@@ -18,14 +20,13 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, SYSFS_MAGIC, fstatfs};
 
 use super::rootfs::trusted_proc;
 use super::steps::empty_directory;
-use crate::sys::{self, again, clone, mount, named, path, process};
+use crate::sys::{self, again, clone, cred, mount, named, path, process};
 
 /// Moves the mount `root` over `/` and makes it the root directory. The mounts of the host that are left below are unmounted
 /// where that does not reach the host (`shared`: it would) and where the kernel has not locked them together.
 pub fn over_the_old(root: &OwnedFd, shared: bool) -> Result<()> {
     let proc = trusted_proc()?;
     let callers = process::root_directory()?;
-    // The caller may be in a chroot. What setns(2) enters is the topmost mount on the root of the namespace.
     clone::setns(open(&proc, "self/ns/mnt")?, clone::NEWNS)?;
     let top = process::root_directory()?;
     let old = if mount::id(&top)? == mount::id(root)? {
@@ -47,6 +48,21 @@ pub fn over_the_old(root: &OwnedFd, shared: bool) -> Result<()> {
         clear(&old, place, shared)?;
     }
     make_root(root)
+}
+
+/// Leaves a chroot that the caller is in: setns(2) enters the topmost mount on the root of the namespace. pivot_root(2) would put
+/// the new root into the place of that chroot, and a nested chroot would lead out of it.
+pub fn leave_a_chroot() -> Result<()> {
+    let (path, flags) = ("/proc/self/ns/mnt", OFlag::O_RDONLY | OFlag::O_CLOEXEC);
+    let own = again(|| nix::fcntl::open(path, flags, Mode::empty()));
+    let own = named(own, || format!("open({path})"))?;
+    clone::setns(own, clone::NEWNS).or_else(|error| {
+        // Who may not call chroot(2) may not call this either, nor may the container.
+        const CHROOT: u64 = 1 << 18;
+        let harmless = sys::errno(&error) == Some(Errno::EPERM)
+            && cred::capabilities()?.effective & CHROOT == 0;
+        if harmless { Ok(()) } else { Err(error) }
+    })
 }
 
 fn open(proc: &OwnedFd, name: &str) -> Result<OwnedFd> {

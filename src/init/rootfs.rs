@@ -74,10 +74,14 @@ pub fn leave_the_old(plan: &Rootfs, root: Root) -> Result<()> {
             .propagation
             .map_or(Ok(()), |propagation| propagate("/", propagation));
     }
+    let in_place = matches!(plan.root, Plan::InPlace(_));
+    if !in_place {
+        moving::leave_a_chroot()?;
+    }
     named(nix::unistd::fchdir(&root), || {
         "fchdir(new root)".to_string()
     })?;
-    if matches!(plan.root, Plan::InPlace(_)) {
+    if in_place {
         // The container shares the mounts of its caller, of which none may be moved.
         named(nix::unistd::chroot("."), || "chroot(\".\")".to_string())?;
         return to_root();

@@ -146,3 +146,42 @@ fn t22_an_overlay_becomes_the_root_by_being_moved() {
         assert_eq!(output.answer(unshare), "0");
     }
 }
+
+/// A caller that is in a chroot itself, of which the rest of the host is outside.
+#[test]
+fn t22_no_nested_chroot_leads_out_of_a_chroot_of_the_caller() {
+    for flags in WAYS {
+        let (c, secret) = with_secret(bundle!().with_tmpfs("host", 0), flags);
+        let (chroot, last) = ("syscall 161 s:/d", "syscall 161 s:.");
+        let mut questions = vec!["mkdir /d", chroot];
+        questions.extend(["syscall 80 s:.."; 64]);
+        questions.extend([last, &secret, "read /own"]);
+        let c = c
+            .file("/own", "own")
+            .caps(&["CAP_SYS_CHROOT"])
+            .asks(&questions);
+        // What the program needs, and the bundle, in a root of its own.
+        let script = "cd \"$PWD/host\" && mkdir proc sys dev && mount --rbind /proc proc && mount --rbind /sys sys
+            mknod -m 666 dev/null c 1 3 && cp \"$0\" program && cp -r ../rootfs ../config.json . || exit 99
+            shift 2; exec chroot . /program --root /state \"$@\"";
+        let dir = ["--bundle", "/"];
+        c.write_config();
+        let args = [&["run"], flags, &dir, &[c.id.as_str()]].concat();
+        let call = c.call(&args).cwd(&c.dir).through_shell(script);
+        let output = call.setup(crate::support::private_mounts).finish().ok();
+        for done in [chroot, last] {
+            assert_eq!(output.answer(done), "0", "{flags:?}");
+        }
+        assert_eq!(output.answer(&secret), "ENOENT", "{flags:?}");
+        assert_eq!(output.answer("read /own"), "own", "{flags:?}");
+    }
+}
+
+/// Without the capability neither the runtime nor the container could leave a root.
+#[test]
+fn t22_a_caller_without_the_capability_needs_no_way_out() {
+    let c = bundle!().asks(&["caps Bnd"]);
+    let script = "exec setpriv --bounding-set -sys_chroot --inh-caps -sys_chroot -- \"$0\" \"$@\"";
+    let call = c.call_new("run", &[]).through_shell(script);
+    call.finish().ok();
+}
