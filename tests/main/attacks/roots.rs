@@ -176,3 +176,12 @@ fn t22_no_nested_chroot_leads_out_of_a_chroot_of_the_caller() {
         assert_eq!(output.answer("read /own"), "own", "{flags:?}");
     }
 }
+
+/// Without the capability neither the runtime nor the container could leave a root.
+#[test]
+fn t22_a_caller_without_the_capability_needs_no_way_out() {
+    let c = bundle!().asks(&["caps Bnd"]);
+    let script = "exec setpriv --bounding-set -sys_chroot --inh-caps -sys_chroot -- \"$0\" \"$@\"";
+    let call = c.call_new("run", &[]).through_shell(script);
+    call.finish().ok();
+}

@@ -1,6 +1,7 @@
 //! T37: names of a config, an image or a bundle that would steer the terminal of who reads them. T41: errors of the kernel that
 //! do not say what is wrong.
 
+use crate::support::refused::may_end;
 use crate::support::trace::{Fault, Kind, trace};
 use crate::support::{Bundle, Chance, node, seed};
 use serde_json::json;
@@ -89,7 +90,7 @@ fn t37_the_report_of_check_has_a_line_for_each_finding() {
     let call = c.call(&["--root", &root, "check"]);
     let report = call.finish().stdout();
     assert_plain(&report, None);
-    assert!(report.contains("containers can run for root"), "{report}");
+    assert!(report.contains("can run for root"), "{report}");
 }
 
 #[test]
@@ -254,10 +255,11 @@ fn t41_a_container_that_ends_meanwhile_has_stopped() {
             let (code, said) = (traced.output.code(), traced.output.stderr());
             let stopped = ["stopped", "not running", "nothing is mounted there"];
             let told = stopped.iter().any(|words| said.contains(words));
-            assert!(
-                code == 0 || code == 137 || told,
-                "{words:?}, before call {call}: {code}: {said}"
-            );
+            let fine = code == 0 || code == 137 || told;
+            if !fine {
+                may_end(code, &said);
+            }
+            assert!(fine, "{words:?}, before call {call}: {code}: {said}");
             c.delete(&["--force"]).ok();
             if !traced.reached {
                 break;
