@@ -12,7 +12,6 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, bail, ensure};
-use nix::sys::socket::SockType;
 
 use crate::patience;
 use crate::sys::{self, socket};
@@ -83,7 +82,7 @@ const SIGNAL: u8 = 4;
 impl Bus {
     /// A broker's socket, or with `broker` false a peer's.
     pub fn connect(path: &Path, broker: bool, patience: Duration) -> Result<Bus> {
-        let socket = socket::connect_within(path, SockType::Stream, patience)?;
+        let socket = socket::connect_within(path, nix::sys::socket::SockType::Stream, patience)?;
         let mut bus = Bus {
             socket: socket.into(),
             serial: 0,

@@ -54,8 +54,6 @@ pub struct Born<'a> {
     sender: Option<ChildEnd>,
     opener: Option<OwnedFd>,
     devices: Vec<netdev::Found<'a>>,
-    /// It joins a container, instead of becoming the first process of one.
-    has_target: bool,
 }
 
 /// The container's init: ready, waiting for the word to start. Killed on drop unless kept.
@@ -87,15 +85,12 @@ impl<'a> Launch<'a> {
             at_once,
         } = self;
         prepare_for_children(host)?;
-        streams::replace_host_devices();
         let (trees, sender) = trees::prepare(plan, host)?;
         let mut joins = joins::open(plan)?;
         let pid_namespace = joins::take_pid_namespace(plan, &mut joins);
         let devices = netdev::find(&plan.net_devices)?;
         let (parent, child) = channel::pair()?;
-        let has_target = target.is_some();
-        let is_target_apart = target.as_ref().is_some_and(Target::has_pid_namespace);
-        let is_born_last = is_target_apart || pid_namespace.is_some();
+        let is_born_last = pid_namespace.is_some() || target.iter().any(Target::has_pid_namespace);
         let hooks = hooks::with_own_environment(&plan.hooks.create_container);
         let mut way = Way::new(plan, !joins.is_empty());
         way.outside = cgroup.is_none() && attachable;
@@ -137,7 +132,6 @@ impl<'a> Launch<'a> {
             sender,
             opener: None,
             devices,
-            has_target,
         })
     }
 }
@@ -149,8 +143,8 @@ impl Born<'_> {
         let send = |to| trees::send(trees::of(plan), host, &init.pidfd, to);
         self.opener = self.sender.take().map(send).transpose()?;
         // A relay, or a process that joins a container, has set its own score.
-        let score = plan.process.oom_score_adj;
-        if let Some(score) = score.filter(|_| init.relay.is_none() && !self.has_target) {
+        let is_scored = init.relay.is_some() || plan.rootfs.is_none();
+        if let Some(score) = plan.process.oom_score_adj.filter(|_| !is_scored) {
             set_oom_score(&init.pid.to_string(), score)?;
         }
         init.furnish(plan, host, self.state.rdt.as_ref())?;
@@ -432,6 +426,7 @@ fn see_program(channel: &ParentEnd, state: &State, mut init: Debtor) -> Result<(
 
 fn prepare_for_children(host: &Host) -> Result<()> {
     process::keep_children();
+    streams::replace_host_devices();
     match host.euid {
         // Inherited by what is made now.
         0 => process::set_dumpable(false),

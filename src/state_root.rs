@@ -18,7 +18,7 @@ const LINKS: usize = 40;
 /// An owner who has no number in the user namespace of the caller (user_namespaces(7)).
 const UNMAPPED: u32 = 65534;
 
-/// Fails if others can exchange the directory or one above it. Returns whether it is there.
+/// Fails if others can exchange the directory or one above it. Returns whether a directory is there.
 pub fn check(root: &Path) -> Result<bool> {
     let path = sys::io(std::path::absolute(root)).context("--root: the current directory")?;
     check_over(&path, geteuid().as_raw(), LINKS)
@@ -38,6 +38,7 @@ pub fn check_record(dir: &Directory) -> Result<()> {
 fn check_over(path: &Path, own: u32, links: usize) -> Result<bool> {
     let mut parts = path.components();
     let mut here = PathBuf::new();
+    let mut is_directory = true;
     while let Some(part) = parts.next() {
         here.push(part);
         // A user who can exchange "/" has everything.
@@ -50,7 +51,9 @@ fn check_over(path: &Path, own: u32, links: usize) -> Result<bool> {
         };
         let is_last = parts.clone().next().is_none();
         check_owner(&here, &found, own, is_last)?;
-        if found.st_mode & libc::S_IFMT != libc::S_IFLNK {
+        let kind = found.st_mode & libc::S_IFMT;
+        is_directory = kind == libc::S_IFDIR;
+        if kind != libc::S_IFLNK {
             check_mode(&here, &found)?;
         } else if let (Ok(target), 1..) = (readlink(&here), links) {
             let above = here.parent().unwrap_or(Path::new("/"));
@@ -58,7 +61,7 @@ fn check_over(path: &Path, own: u32, links: usize) -> Result<bool> {
             return check_over(&path, own, links - 1);
         }
     }
-    Ok(true)
+    Ok(is_directory)
 }
 
 /// Fails for another user's directory or link. In a user namespace those of the host's root have no owner; the directory of

@@ -9,13 +9,13 @@ const LONGEST_FILE: usize = 500;
 const LONGEST_FUNCTION: usize = 60;
 
 /// How often src says `unsafe`. Whoever changes this number has read the block that came, or is glad of one that went.
-const UNSAFE: usize = 119;
+const UNSAFE: usize = 113;
 
 /// What runs in the container, or on its way there.
 const CHILD: [&str; 2] = ["src/init/", "src/hooks.rs"];
 
 /// Where the child calls with a path, how often, and why that is no way out of the container.
-const PATHS_OF_THE_CHILD: [(&str, usize, &str); 6] = [
+const PATHS_OF_THE_CHILD: [(&str, usize, &str); 7] = [
     (
         "src/init/exec.rs",
         2,
@@ -40,6 +40,11 @@ const PATHS_OF_THE_CHILD: [(&str, usize, &str); 6] = [
         "src/init/hotplug.rs",
         1,
         "a descriptor's name in the own procfs",
+    ),
+    (
+        "src/init/procfs.rs",
+        1,
+        "the container's root, which becomes that of a helper",
     ),
     ("src/hooks.rs", 1, "runs what the config names"),
 ];

@@ -178,8 +178,7 @@ impl Request<'_> {
             }
             born.see_through(resources.cgroup.as_ref())
         };
-        let launched = gate.and_then(launch);
-        let finished = launched.and_then(|mut init| {
+        let finished = gate.and_then(launch).and_then(|mut init| {
             if !at_once {
                 record_init(&mut slot, &mut state)?;
             }

@@ -11,6 +11,7 @@ mod explain;
 pub mod hotplug;
 mod identity;
 mod locks;
+mod masks;
 mod moving;
 mod procfs;
 mod rootfs;

@@ -18,8 +18,8 @@ use nix::mount::{MntFlags, umount2};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{PROC_SUPER_MAGIC, SYSFS_MAGIC, fstatfs};
 
+use super::masks::empty_directory;
 use super::rootfs::trusted_proc;
-use super::steps::empty_directory;
 use crate::sys::{self, again, clone, cred, mount, named, path, process};
 
 /// Moves the mount `root` over `/` and makes it the root directory. The mounts of the host that are left below are unmounted
@@ -52,7 +52,10 @@ pub fn over_the_old(root: &OwnedFd, shared: bool) -> Result<()> {
 
 /// Leaves a chroot that the caller is in: setns(2) enters the topmost mount on the root of the namespace. pivot_root(2) would put
 /// the new root into the place of that chroot, and a nested chroot would lead out of it.
-pub fn leave_a_chroot() -> Result<()> {
+///
+/// Stays where it is if the topmost mount is the new root: then it lies on the root of the namespace, and the caller is in no chroot.
+pub fn leave_a_chroot(root: &OwnedFd) -> Result<()> {
+    let callers = process::root_directory()?;
     let (path, flags) = ("/proc/self/ns/mnt", OFlag::O_RDONLY | OFlag::O_CLOEXEC);
     let own = again(|| nix::fcntl::open(path, flags, Mode::empty()));
     let own = named(own, || format!("open({path})"))?;
@@ -62,7 +65,11 @@ pub fn leave_a_chroot() -> Result<()> {
         let harmless = sys::errno(&error) == Some(Errno::EPERM)
             && cred::capabilities()?.effective & CHROOT == 0;
         if harmless { Ok(()) } else { Err(error) }
-    })
+    })?;
+    match mount::id(process::root_directory()?)? == mount::id(root)? {
+        true => make_root(&callers),
+        false => Ok(()),
+    }
 }
 
 fn open(proc: &OwnedFd, name: &str) -> Result<OwnedFd> {

@@ -82,7 +82,7 @@ pub fn leave_the_old(plan: &Rootfs, root: Root) -> Result<()> {
     }
     let in_place = matches!(plan.root, Plan::InPlace(_));
     if !in_place {
-        moving::leave_a_chroot()?;
+        moving::leave_a_chroot(&root.directory)?;
     }
     named(nix::unistd::fchdir(&root), || {
         "fchdir(new root)".to_string()

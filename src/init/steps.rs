@@ -8,10 +8,9 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, readlinkat};
 use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstat, makedev, mknodat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
-use nix::sys::statvfs::{FsFlags, fstatvfs};
 
 use super::rootfs::{Root, open_tree, trusted_proc};
-use super::{copyup, explain, locks, procfs};
+use super::{copyup, explain, locks, masks, procfs};
 use crate::fault::{Coded, coded};
 use crate::plan::step::{Bind, Mount, Node, NodeKind, Propagation, Remount, Step};
 use crate::sys::mount::{self, Attributes, Configuration};
@@ -45,7 +44,7 @@ fn act(step: &Step, root: &mut Root) -> Result<()> {
         }
         Step::Symlink { target, path } => symlink(target, path, root),
         Step::ReadOnly { path } => read_only(path, root),
-        Step::Mask { path } => mask(path, root),
+        Step::Mask { path } => masks::mask(path, root),
         Step::Seal { path } => seal(path, root),
     }
 }
@@ -353,7 +352,8 @@ fn hosts_node(path: &Path) -> Result<OwnedFd> {
     Ok(tree)
 }
 
-fn make_read_only(tree: &OwnedFd) -> Result<()> {
+/// Sets the flags of a mount that shows a device of the host.
+pub fn make_read_only(tree: &OwnedFd) -> Result<()> {
     let set = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
     let attributes = Attributes {
         set,
@@ -404,76 +404,6 @@ fn read_only(path: &Path, root: &Root) -> Result<()> {
     mount::move_mount(&tree, &place)
 }
 
-/// A file is covered by /dev/null, a directory by an empty one that all masked directories share.
-fn mask(path: &Path, root: &mut Root) -> Result<()> {
-    let Some(place) = path::find(&*root, path)? else {
-        return Ok(());
-    };
-    let is_dir = kind_of(&stat(&place)?) == SFlag::S_IFDIR;
-    if !is_dir {
-        return mount::move_mount(null_device(root)?, &place);
-    }
-    match &root.mask {
-        Some(mask) => mount::move_mount(mount::clone_tree_at(mask, false)?, &place),
-        None => {
-            let mask = empty_directory()?;
-            mount::move_mount(&mask, &place)?;
-            root.mask = Some(mask);
-            Ok(())
-        }
-    }
-}
-
-/// A mount of the null device that the container has made for itself. A capability of the container lifts the read-only flag of
-/// a mount, and then changes the node below: that must not be the host's.
-///
-/// The host's node is left for a container that has none of its own, or may not use it.
-fn null_device(root: &mut Root) -> Result<OwnedFd> {
-    if root.null.is_none() {
-        root.null = own_null(root)?;
-    }
-    let null = match &root.null {
-        Some(own) => mount::clone_tree_at(own, false)?,
-        None => mount::clone_tree(Path::new("/dev/null"), false)?,
-    };
-    ensure!(is_null(&null)?, "/dev/null: is not the null device");
-    make_read_only(&null)?;
-    Ok(null)
-}
-
-/// None if the container's /dev/null is a link, another file, on a filesystem of others, or on one without devices.
-fn own_null(root: &Root) -> Result<Option<OwnedFd>> {
-    let Ok(found) = path::resolve_plainly(root, Path::new("/dev/null")) else {
-        return Ok(None);
-    };
-    let flags = named(fstatvfs(&found), || "fstatvfs(/dev/null)".to_string())?.flags();
-    let is_usable = is_null(&found)? && root.owns(&found)? && !flags.contains(FsFlags::ST_NODEV);
-    Ok(is_usable.then_some(found))
-}
-
-fn is_null(file: &OwnedFd) -> Result<bool> {
-    let meta = stat(file)?;
-    Ok(kind_of(&meta) == SFlag::S_IFCHR && meta.st_rdev == makedev(1, 3))
-}
-
-pub fn empty_directory() -> Result<OwnedFd> {
-    let tmpfs = Configuration::open("tmpfs")?;
-    for (key, value) in [
-        ("source", "tmpfs"),
-        ("nr_blocks", "1"),
-        ("nr_inodes", "1"),
-        ("mode", "0555"),
-    ] {
-        tmpfs.string(key, value)?;
-    }
-    tmpfs.mount(
-        libc::MOUNT_ATTR_RDONLY
-            | libc::MOUNT_ATTR_NOSUID
-            | libc::MOUNT_ATTR_NODEV
-            | libc::MOUNT_ATTR_NOEXEC,
-    )
-}
-
 fn seal(path: &Path, root: &Root) -> Result<()> {
     let attributes = Attributes {
         set: libc::MOUNT_ATTR_RDONLY,
@@ -485,11 +415,11 @@ fn seal(path: &Path, root: &Root) -> Result<()> {
     mount::set_attributes(path::resolve(root, path)?, attributes)
 }
 
-fn kind_of(meta: &FileStat) -> SFlag {
+pub fn kind_of(meta: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(meta.st_mode & libc::S_IFMT)
 }
 
-fn stat(file: &OwnedFd) -> Result<FileStat> {
+pub fn stat(file: &OwnedFd) -> Result<FileStat> {
     named(fstat(file), || format!("fstat(fd {})", file.as_raw_fd()))
 }
 

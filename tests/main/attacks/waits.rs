@@ -30,7 +30,11 @@ fn ends_in_time(call: Call) -> i32 {
 /// Each verb that can be called beside a container again and again.
 fn call_all(c: &Bundle) {
     let limits = c.path("limits.json");
-    fs::write(&limits, json!({"unified": {"cgroup.max.depth": "7"}}).to_string()).expect("write");
+    fs::write(
+        &limits,
+        json!({"unified": {"cgroup.max.depth": "7"}}).to_string(),
+    )
+    .expect("write");
     let id = c.id.as_str();
     let verbs: [&[&str]; 11] = [
         &["state", id],
@@ -43,7 +47,15 @@ fn call_all(c: &Bundle) {
         &["mounts", "list", id],
         &["mounts", "add", id, "/more", "--type", "tmpfs"],
         &["mounts", "remove", id, "/more"],
-        &["exec", "--ignore-paused", "--detach", id, "/payload", "exit", "0"],
+        &[
+            "exec",
+            "--ignore-paused",
+            "--detach",
+            id,
+            "/payload",
+            "exit",
+            "0",
+        ],
     ];
     for args in verbs {
         for _ in 0..times() {
@@ -112,12 +124,20 @@ fn t27_verbs_end_beside_a_cgroup_that_is_frozen() {
         fs::write(c.cgroup().join("cgroup.freeze"), "1").expect("freeze");
         wait_until("it is frozen", || c.status() == "paused");
         let id = c.id.as_str();
-        for args in [&["state", id][..], &["list"], &["ps", id], &["start", id], &["mounts", "list", id]] {
+        for args in [
+            &["state", id][..],
+            &["list"],
+            &["ps", id],
+            &["start", id],
+            &["mounts", "list", id],
+        ] {
             for _ in 0..times() {
                 ends_in_time(c.call(args));
             }
         }
-        c.call(&["exec", id, "/payload", "exit", "0"]).finish().fails_naming("paused");
+        c.call(&["exec", id, "/payload", "exit", "0"])
+            .finish()
+            .fails_naming("paused");
         assert_eq!(ends_in_time(c.call(&["delete", "--force", id])), 0);
     }
 }
@@ -159,7 +179,11 @@ fn hold_each(c: &Bundle, process: usize, call: impl Fn() -> Call) {
         };
         let begin = Instant::now();
         let traced = trace(call(), Some(fault));
-        assert!(begin.elapsed() < LIMIT, "{fault:?}: {}", traced.output.describe());
+        assert!(
+            begin.elapsed() < LIMIT,
+            "{fault:?}: {}",
+            traced.output.describe()
+        );
         c.delete(&["--force"]);
         if !traced.reached || !all() {
             return;

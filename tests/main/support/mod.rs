@@ -17,7 +17,8 @@ pub mod trace;
 pub use call::{Call, Output, Running, private_mounts};
 pub use chance::{Chance, SEED, seed};
 pub use host::{
-    cgroup_root, connect_to_packets, copy_program, exchange, has_controller, holds_within, node, send, wait_until,
+    cgroup_root, connect_to_packets, copy_program, exchange, has_controller, holds_within, node,
+    send, wait_until,
 };
 pub use refused::answer;
 pub use skip::{Runtime, binary, runtime, say_skipped, skips};
