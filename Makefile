@@ -96,7 +96,7 @@ control: setup ## prove the attacks: runc 1.1.5, of Debian 12, must fail those t
 		cargo test --locked --test main attacks::control -- --nocapture
 
 # Engines run in a guest, under QEMU. What CI leaves for the night is run in two boots, each with a driver and results of its own.
-NIGHTLY := conformance apparmor cgroups contrib buildah containerd cri podman-rootless rootless systemd
+NIGHTLY := conformance apparmor cgroups contrib buildah containerd cri podman-rootless root rootless systemd
 NIGHTLY_CGROUPFS := cli containerd cri docker podman
 integration: setup ## run engines on it in a guest; SUITE="podman docker" runs these only
 	@integration/run.sh $(SUITE)

@@ -1,7 +1,7 @@
 //! T22: the way out of the root by chroot(2), with pivot_root(2) and with `--no-pivot`, and what is left of the host's mounts.
 
 use super::ways::each_way;
-use crate::support::Bundle;
+use crate::support::{Bundle, copy_program};
 use serde_json::json;
 use std::fs;
 
@@ -116,6 +116,14 @@ fn t22_no_mount_of_the_host_stays_below_the_moved_root() {
 fn t22_a_shared_root_that_is_moved_changes_no_mount_of_the_host() {
     for word in ["shared", "slave"] {
         let c = bundle!().with_tmpfs("mounted", 0).flag(&["--no-pivot"]);
+        // On a mount of its own, so that nothing else makes the root of the host private.
+        let rootfs = c.dir.join("mounted/rootfs");
+        fs::create_dir_all(rootfs.join("proc")).expect("mkdir");
+        for name in ["dev", "sys", "tmp"] {
+            fs::create_dir(rootfs.join(name)).expect("mkdir");
+        }
+        copy_program(&c.rootfs().join("payload"), &rootfs.join("payload"));
+        let c = c.set("/root/path", json!(rootfs));
         let c = c.set("/linux/rootfsPropagation", json!(word));
         let c = c.asks(&["mountinfo /", "syscall 272 0x10000000"]);
         let script = "mount --make-rshared /; before=$(cat /proc/self/mountinfo); \"$0\" \"$@\"; code=$?
