@@ -70,11 +70,11 @@ test-cli: setup ## run the black-box tests on the program that $RUNTIME names, b
 	@$(call install_packages,$(TEST_PACKAGES))
 	cargo test --locked --test main
 
-torture: setup ## have each system call be the last, fail, meet a full disk; have attacks race and hundreds of commands meet
+torture: setup ## have each system call be the last, fail, be waited at, meet a full disk; have attacks race and hundreds of commands meet
 	@$(call install_packages,$(TEST_PACKAGES))
 	COFFERDAM_TORTURE=1 cargo test --locked --test main -- \
 		killed:: records:: shortages:: systemd::a_job_whose_end together:: attacks::races attacks::places attacks::joining \
-		attacks::descriptors attacks::refused attacks::odd_values --nocapture
+		attacks::descriptors attacks::refused attacks::odd_values attacks::binary attacks::waits --nocapture
 
 stress: setup ## sixteen workers call random verbs on eight containers until a thousand were created
 	@$(call install_packages,$(TEST_PACKAGES))
