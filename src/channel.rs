@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! parent (launch)                                                    child (init)
-//!        <- Up::Born{pid} + pidfd ---------  by a process that has made init and ends: see `relay` and `init`
+//!        <--- Up::Born + pidfd -----------  by a process that has made init and ends: see `relay` and `init`
 //!   scope, maps ---------- Down::Go ------>  only if the child waits for them
 //!        ------ namespace of the network ->  only if it is made meanwhile
 //!        <--------------- Up::Hooks -------  only if there are hooks of the runtime's side
@@ -39,8 +39,8 @@ pub const LONGEST: usize = 4096;
 
 #[derive(Debug)]
 pub enum Up {
-    /// The process that is init from now on, as its maker sees it: its pid and pidfd. The maker ends.
-    Born(i32, OwnedFd),
+    /// The pidfd of the process that is init from now on. Its maker says so, and ends.
+    Born(OwnedFd),
     Hooks,
     Console(OwnedFd),
     /// Between a process that opens trees of mounts and who has asked for them.
@@ -117,7 +117,7 @@ impl ParentEnd {
             return Ok(None);
         };
         let message = match (tag, fd) {
-            (b'b', Some(pidfd)) => Up::Born(i32::from_ne_bytes(payload.try_into()?), pidfd),
+            (b'b', Some(pidfd)) => Up::Born(pidfd),
             (b'h', None) => Up::Hooks,
             (b'c', Some(fd)) => Up::Console(fd),
             (b't', Some(fd)) => Up::Tree(fd),
@@ -149,10 +149,7 @@ impl ChildEnd {
 
     pub fn send(&self, message: Up) -> Result<()> {
         match &message {
-            Up::Born(pid, pidfd) => {
-                let packet = [b"b", &pid.to_ne_bytes()[..]].concat();
-                socket::send(&self.socket, &packet, Some(pidfd.as_fd()))
-            }
+            Up::Born(pidfd) => socket::send(&self.socket, b"b", Some(pidfd.as_fd())),
             Up::Console(terminal) => socket::send(&self.socket, b"c", Some(terminal.as_fd())),
             Up::Tree(tree) => socket::send(&self.socket, b"t", Some(tree.as_fd())),
             Up::Hooks => socket::send(&self.socket, b"h", None),
@@ -249,8 +246,8 @@ mod tests {
     fn every_message_arrives_as_it_was_sent() {
         let (parent, child) = pair().unwrap();
         let fd = || std::fs::File::open("/dev/null").unwrap().into();
-        child.send(Up::Born(7, fd())).unwrap();
-        assert!(matches!(parent.receive().unwrap(), Some(Up::Born(7, _))));
+        child.send(Up::Born(fd())).unwrap();
+        assert!(matches!(parent.receive().unwrap(), Some(Up::Born(_))));
         child.send(Up::Console(fd())).unwrap();
         assert!(matches!(parent.receive().unwrap(), Some(Up::Console(_))));
         for message in [Up::Hooks, Up::Ready, Up::Waiting, Up::Starting] {

@@ -26,7 +26,7 @@ use crate::relay::{Target, relay};
 use crate::sys::clone::{self, Side};
 use crate::sys::{self, process};
 use crate::way::Way;
-use crate::{hooks, idmap, intelrdt, joins, netdev, notify, streams, timings, trees};
+use crate::{hooks, idmap, intelrdt, joins, netdev, notify, selfexe, timings, trees};
 
 /// What init is made from, and who is told about it.
 pub struct Launch<'a> {
@@ -98,6 +98,7 @@ impl<'a> Launch<'a> {
         let side = way.clone(plan, cgroup, attachable);
         let Side::Parent { pid, pidfd } = side.map_err(|e| explain_clone(e, plan, cgroup))? else {
             drop((parent, sender));
+            selfexe::let_go_of_mount();
             let materials = Materials {
                 hooks,
                 trees,
@@ -122,6 +123,7 @@ impl<'a> Launch<'a> {
         }
         init.awaits_birth = is_born_last;
         init.give_network(way.own_network)?;
+        selfexe::let_go_of_mount();
         Ok(Born {
             init,
             outside: way.outside,
@@ -166,7 +168,6 @@ impl Born<'_> {
         let mut init = self.init;
         init.reap_relay();
         init.see_through(self.plan, self.state, cgroup)?;
-        init.reap_relay();
         self.opener.iter().for_each(patience::end);
         Ok(init)
     }
@@ -202,10 +203,7 @@ impl Init {
     fn wait_for_relay(&mut self, cgroup: Option<&Cgroup>) -> Result<()> {
         self.awaits_birth = true;
         match self.next_word("join the namespaces", cgroup, true)? {
-            Some(Up::Born(pid, pidfd)) => {
-                self.adopt(pid, pidfd);
-                Ok(())
-            }
+            Some(Up::Born(pidfd)) => self.adopt(pidfd),
             Some(Up::Failed(failure)) => Err(explain_relay(failure, cgroup)),
             Some(other) => bail!("unexpected {other:?} from the process that joins the namespaces"),
             None => {
@@ -216,11 +214,12 @@ impl Init {
     }
 
     /// Takes the process that another one has made in the place of its maker. It is a child of this process, as its maker was.
-    fn adopt(&mut self, pid: i32, pidfd: OwnedFd) {
+    fn adopt(&mut self, pidfd: OwnedFd) -> Result<()> {
         self.reap_relay();
+        self.pid = process::pid_of_child(&pidfd).context("find the process that was made")?;
         self.relay = Some(std::mem::replace(&mut self.pidfd, pidfd));
-        self.pid = pid;
         self.awaits_birth = false;
+        Ok(())
     }
 
     /// Writes down which process is init, unless the process joins a container.
@@ -231,7 +230,8 @@ impl Init {
         }
     }
 
-    /// Reaps the maker of this process, which counts as one of the container's processes until then.
+    /// Reaps the maker of this process, which counts as one of the container's processes until then. It ends by itself: there is
+    /// no need to wait for that while the program begins.
     fn reap_relay(&mut self) {
         if let Some(relay) = self.relay.take() {
             // While its maker lives, the connection does not end.
@@ -277,17 +277,22 @@ impl Init {
         let limited = plan.hooks.create_container.iter().all(Hook::is_limited);
         // A process that joins a container may wait with it for its thaw, if it was told to.
         let not_frozen = cgroup.filter(|_| plan.rootfs.is_some());
-        let mut is_ready = false;
+        let (mut is_ready, mut is_inside) = (false, false);
         while !is_ready || self.awaits_birth {
             match self.next_word("set up the container", not_frozen, limited)? {
+                // A tracer in the pid namespace may have a process there say anything. What the setting up takes was said before.
+                Some(word @ (Up::Hooks | Up::Born(_) | Up::Console(_))) if is_inside => {
+                    bail!("unexpected {word:?} from the container's init")
+                }
                 Some(Up::Hooks) => {
                     timings::step(|| "wait for the root filesystem".to_string());
                     run_runtime_hooks(plan, state)?;
                     timings::step(|| "prestart and createRuntime hooks".to_string());
                     self.channel.send(Down::Go)?;
                 }
-                Some(Up::Born(pid, pidfd)) => {
-                    self.adopt(pid, pidfd);
+                Some(Up::Born(pidfd)) => {
+                    self.adopt(pidfd)?;
+                    is_inside = true;
                     self.record(plan, state)
                         .map_err(|error| self.death(cgroup, error))?;
                 }
@@ -315,6 +320,7 @@ impl Init {
 
     /// `create`: init waits at its gate from now on, whatever becomes of this process.
     pub fn leave_waiting(mut self) -> Result<()> {
+        self.reap_relay();
         // One that has been killed meanwhile is told of below.
         self.channel.send(Down::Wait).ok();
         match self.next_word("leave init waiting for the start", None, true)? {
@@ -329,11 +335,16 @@ impl Init {
 
     /// `run`: init goes on to its program. Returns once that runs.
     pub fn start(&mut self, state: &State) -> Result<()> {
+        if !self.starting {
+            // The program may be allowed no more processes than there are.
+            self.reap_relay();
+        }
         let debtor = Debtor::new(self.pid, &self.pidfd, "start");
         self.runs = match self.starting {
             true => see_program(&self.channel, state, debtor).map(|()| true)?,
             false => start_over(&self.channel, state, debtor)?,
         };
+        self.reap_relay();
         match self.runs {
             true => Ok(()),
             false => Err(self.death(None, anyhow!("container init ended instead of starting"))),
@@ -376,9 +387,9 @@ impl Drop for Init {
                 && patience::is_ready(self.channel.as_fd())
                 && let Ok(Some(word)) = self.channel.receive()
             {
-                if let Up::Born(pid, pidfd) = word {
-                    self.adopt(pid, pidfd);
-                    patience::end(&self.pidfd);
+                if let Up::Born(pidfd) = word {
+                    patience::end(&pidfd);
+                    self.awaits_birth = false;
                 }
             }
             self.reap_relay();
@@ -426,7 +437,6 @@ fn see_program(channel: &ParentEnd, state: &State, mut init: Debtor) -> Result<(
 
 fn prepare_for_children(host: &Host) -> Result<()> {
     process::keep_children();
-    streams::replace_host_devices();
     match host.euid {
         // Inherited by what is made now.
         0 => process::set_dumpable(false),

@@ -42,7 +42,6 @@ mod removal;
 mod selfexe;
 mod slot;
 mod state_root;
-mod streams;
 #[allow(unsafe_code)]
 mod sys;
 mod terminal;

@@ -62,8 +62,8 @@ pub fn relay(
 ) -> ! {
     match set_own_oom_score(plan).and_then(|()| join_and_clone(plan, joins)) {
         Ok(Side::Child) => init::run(plan, channel, materials),
-        Ok(Side::Parent { pid, pidfd }) => {
-            channel.send(Up::Born(pid, pidfd)).ok();
+        Ok(Side::Parent { pidfd, .. }) => {
+            channel.send(Up::Born(pidfd)).ok();
             process::exit(0)
         }
         Err(error) => {

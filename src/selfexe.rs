@@ -2,15 +2,16 @@
 //!
 //! A process of the container can find this program in /proc/PID/exe, keep a descriptor of it, and open it for writing
 //! once it runs no more. A read-only flag of a mount is no protection: CAP_SYS_ADMIN clears the flag. Therefore each command
-//! that enters a container executes this program again, from a file that no capability makes writable:
-//! a file of a read-only overlay superblock, or a sealed copy in memory.
+//! that enters a container runs from a file that no capability makes writable: a file of a read-only overlay superblock, or a
+//! sealed copy in memory. It goes over to that file in place (`sys::image`), or executes itself again.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::Write;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
@@ -20,11 +21,14 @@ use nix::sys::stat::Mode;
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, fstatfs};
 
 use crate::sys::mount::{Configuration, layer_list};
-use crate::sys::{self, named, process};
+use crate::sys::{self, image, named, process};
 use crate::timings;
 
 /// Set once this program is known to run from a protected file. Nothing takes that back.
 static PROTECTED: AtomicBool = AtomicBool::new(false);
+
+/// The mount of the overlay. It need not live as long as the files that were opened through it.
+static MOUNT: Mutex<Option<OwnedFd>> = Mutex::new(None);
 
 const EXE: &str = "/proc/self/exe";
 
@@ -67,7 +71,17 @@ pub fn protect() -> Result<()> {
         return process::set_name(c"cofferdam");
     }
     let copy = match read_only_overlay(&own) {
-        Ok(copy) => copy,
+        Ok((mount, copy)) if image::go_on_from(&copy).is_ok() => {
+            PROTECTED.store(true, Ordering::Relaxed);
+            // A standard stream that the caller has closed gets its number back.
+            let kept = Some(mount).filter(|mount| mount.as_raw_fd() > libc::STDERR_FILENO);
+            *MOUNT.lock().unwrap_or_else(PoisonError::into_inner) = kept;
+            return Ok(());
+        }
+        Ok((_, copy)) => {
+            process::set_variable(OVERLAY, &device_of(&copy)?.to_string());
+            copy
+        }
         // Without CAP_SYS_ADMIN, or where overlayfs does not take the directory.
         Err(_) => sealed_copy(own)?,
     };
@@ -79,6 +93,12 @@ pub fn protect() -> Result<()> {
         .context("execute a protected copy of this program")
 }
 
+/// Ends the mount of the overlay. The kernel waits for a grace period then, with the last process that has the mount open. The
+/// caller has something else to wait for meanwhile.
+pub fn let_go_of_mount() {
+    drop(MOUNT.lock().unwrap_or_else(PoisonError::into_inner).take());
+}
+
 /// Asks the kernel which file this program runs from. The variable alone proves nothing: a caller may have inherited it.
 /// The kernel gives the number of a mounted superblock to no other one.
 fn is_protected(own: &File) -> Result<bool> {
@@ -86,11 +106,14 @@ fn is_protected(own: &File) -> Result<bool> {
     if seals.is_ok_and(|seals| seals.contains(SEALS)) {
         return Ok(true);
     }
-    let device = sys::io(own.metadata())
-        .with_context(|| format!("stat {EXE}"))?
-        .dev();
+    let device = device_of(own)?;
     let is_named = std::env::var(OVERLAY).is_ok_and(|text| text == device.to_string());
     Ok(is_named && is_on_overlay(own))
+}
+
+fn device_of(file: &File) -> Result<u64> {
+    let meta = sys::io(file.metadata()).with_context(|| format!("stat {EXE}"))?;
+    Ok(meta.dev())
 }
 
 fn is_on_overlay(file: &File) -> bool {
@@ -99,7 +122,7 @@ fn is_on_overlay(file: &File) -> bool {
 
 /// Opens this program through an overlay of the directory that holds it. An overlay without an upper directory has
 /// a read-only superblock, and the kernel refuses to make it writable (fs/overlayfs/super.c, ovl_reconfigure).
-fn read_only_overlay(own: &File) -> Result<File> {
+fn read_only_overlay(own: &File) -> Result<(OwnedFd, File)> {
     let path = sys::io(std::fs::read_link(EXE)).with_context(|| format!("read {EXE}"))?;
     let place = path.parent().zip(path.file_name());
     let (directory, name) = place.context("the program has no path")?;
@@ -115,10 +138,18 @@ fn read_only_overlay(own: &File) -> Result<File> {
     })?;
     let copy = File::from(opened);
     let (meant, found) = (sys::io(own.metadata())?, sys::io(copy.metadata())?);
-    let is_same = (meant.ino(), meant.size()) == (found.ino(), found.size());
+    // Not the number of the device, which is the overlay's own.
+    let facts = |meta: &Metadata| {
+        (
+            meta.size(),
+            meta.mtime(),
+            meta.mtime_nsec(),
+            meta.ctime_nsec(),
+        )
+    };
+    let is_same = facts(&meant) == facts(&found);
     ensure!(is_same && is_on_overlay(&copy), "{path:?}: is another file");
-    process::set_variable(OVERLAY, &found.dev().to_string());
-    Ok(copy)
+    Ok((mount, copy))
 }
 
 fn sealed_copy(mut own: File) -> Result<File> {

@@ -310,6 +310,7 @@ fn inside(act: impl FnOnce() -> Result<()>) -> Result<()> {
         return understood(said);
     }
     drop(parent);
+    selfexe::let_go_of_mount();
     // What ends the command from the terminal does not end this half-way.
     setsid().ok();
     child.send(answer(act())).ok();

@@ -15,6 +15,7 @@ use nix::sys::statfs::{FsType, fstatfs};
 use nix::unistd::{Uid, fchown};
 
 use super::rootfs::{Root, trusted_proc};
+use super::streams;
 use crate::channel::{ChildEnd, Up};
 use crate::plan::Plan;
 use crate::sys::{again, mount, named, path, process, tty};
@@ -98,6 +99,7 @@ pub fn put_on_console(terminal: &OwnedFd, root: &Root) -> Result<()> {
 /// owned by the container's user so that it can open /dev/stdout again.
 pub fn take_over_stdio(terminal: Option<OwnedFd>, uid: u32) -> Result<()> {
     let Some(terminal) = terminal else {
+        streams::replace_host_devices()?;
         return (0..3).try_for_each(|stream| give_to(&process::callers(stream), uid));
     };
     give_to(&terminal.as_fd(), uid)?;

@@ -16,6 +16,7 @@ mod moving;
 mod procfs;
 mod rootfs;
 mod steps;
+mod streams;
 
 use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -202,8 +203,8 @@ fn move_into_pid_namespace(channel: &ChildEnd) -> Result<()> {
             named(nix::unistd::setsid(), || "setsid()".to_string())?;
             Ok(())
         }
-        Side::Parent { pid, pidfd } => {
-            channel.send(Up::Born(pid, pidfd)).ok();
+        Side::Parent { pidfd, .. } => {
+            channel.send(Up::Born(pidfd)).ok();
             process::exit(0)
         }
     }

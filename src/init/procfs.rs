@@ -41,15 +41,15 @@ fn mount_from_inside(namespace: &OwnedFd, step: &Mount, root: impl AsFd) -> Resu
         process::exit(0)
     };
     drop(there);
-    let mut made = (pid, pidfd);
+    let (mut pid, mut pidfd) = (pid, pidfd);
     let mounted = loop {
-        let mut debtor = Debtor::new(made.0, &made.1, "mount a procfs");
+        let mut debtor = Debtor::new(pid, &pidfd, "mount a procfs");
         (debtor.name, debtor.limit) = ("the process that does so", Some(TIMEOUT));
         debtor.pidfd = here.as_fd();
         match patience::next_word(&here, &debtor) {
-            Ok(Some(Up::Born(pid, pidfd))) => {
-                patience::end(&made.1);
-                made = (pid, pidfd);
+            Ok(Some(Up::Born(made))) => {
+                patience::end(&pidfd);
+                (pid, pidfd) = (process::pid_of_child(&made)?, made);
             }
             Ok(Some(Up::Tree(mounted))) => break Ok(mounted),
             Ok(Some(Up::Failed(failure))) => break Err(failure.into()),
@@ -57,7 +57,7 @@ fn mount_from_inside(namespace: &OwnedFd, step: &Mount, root: impl AsFd) -> Resu
             Err(error) => break Err(error),
         }
     };
-    patience::end(&made.1);
+    patience::end(&pidfd);
     mounted
 }
 
@@ -85,7 +85,7 @@ fn clean_and_clone(
         inheritable: 0,
     })?;
     match clone::clone3(clone::PARENT, None)? {
-        Side::Parent { pid, pidfd } => Ok(Up::Born(pid, pidfd)),
+        Side::Parent { pidfd, .. } => Ok(Up::Born(pidfd)),
         Side::Child => {
             let filesystem = Configuration::open("proc")?;
             configure(&filesystem, step)?;

@@ -71,8 +71,9 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd>) -> Result<Side> {
     // SAFETY: args lives through the call. Without CLONE_VM the child has its own copy of memory,
     // and as no other thread exists, no lock is held in that copy.
     let result = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of_val(&args)) };
-    if result != 0 {
-        entry::show_strings(&strings);
+    match result {
+        0 => entry::forget_strings(strings),
+        _ => entry::show_strings(&strings),
     }
     let pid = check(result, || format!("clone3(flags {:#x})", args.flags))
         .map_err(|error| explain(error, flags))?;

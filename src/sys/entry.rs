@@ -35,9 +35,9 @@ static LENGTH: AtomicUsize = AtomicUsize::new(0);
 #[unsafe(no_mangle)]
 extern "C" fn main(_count: c_int, words: Words) -> c_int {
     WORDS.store(words.cast_mut(), Ordering::Relaxed);
-    let strings = find_strings();
-    STRINGS.store(strings.start as *mut u8, Ordering::Relaxed);
-    LENGTH.store(strings.len(), Ordering::Relaxed);
+    let (words, environment) = strings();
+    STRINGS.store(words.start as *mut u8, Ordering::Relaxed);
+    LENGTH.store(environment.end - words.start, Ordering::Relaxed);
     let begun = Instant::now();
     crate::selfexe::protect_early();
     if open_standard_streams().is_err() {
@@ -72,13 +72,15 @@ unsafe fn each(list: Words) -> impl Iterator<Item = &'static CStr> {
     listed.fuse()
 }
 
-/// Finds the strings of the command line and, behind them, those of the environment.
-fn find_strings() -> Range<usize> {
-    let end_of = |word: &CStr| word.as_ptr() as usize + word.count_bytes() + 1;
+/// Returns where the strings of the command line are and, behind them, those of the environment, before anything changes the latter.
+pub fn strings() -> (Range<usize>, Range<usize>) {
+    let end_of =
+        |word: Option<&CStr>| word.map(|word| word.as_ptr() as usize + word.count_bytes() + 1);
     let start = words().next().map_or(0, |word| word.as_ptr() as usize);
+    let between = end_of(words().last()).unwrap_or(start);
     // SAFETY: the list ends with NULL, and nothing has changed the environment yet.
-    let last = unsafe { each(environ) }.last().or_else(|| words().last());
-    start..last.map_or(start, end_of)
+    let end = end_of(unsafe { each(environ) }.last()).unwrap_or(between);
+    (start..between, between..end)
 }
 
 /// Overwrites the strings of the command line and of the environment, and returns them for [`show_strings`].
@@ -101,6 +103,13 @@ pub fn hide_strings() -> Vec<u8> {
 pub fn show_strings(saved: &[u8]) {
     // SAFETY: as above.
     unsafe { found_strings() }.copy_from_slice(saved);
+}
+
+/// Overwrites what [`hide_strings`] has saved, in a child whose memory a tracer in the container may read.
+pub fn forget_strings(mut saved: Vec<u8>) {
+    saved.fill(0);
+    // Else the compiler leaves out what nobody reads.
+    std::hint::black_box(&saved);
 }
 
 /// # Safety

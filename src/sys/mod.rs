@@ -12,6 +12,7 @@ pub mod courier;
 pub mod cred;
 #[cfg_attr(any(test, fuzzing), allow(dead_code, unused_imports))]
 mod entry;
+pub mod image;
 pub mod mount;
 pub mod net;
 pub mod netlink;

@@ -4,11 +4,12 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::null;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::SigSet;
 
+use super::stat::Stat;
 use super::{again, check, check_fd, named};
 use crate::plan::scheduling::Scheduler;
 
@@ -16,6 +17,23 @@ pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
     // SAFETY: no pointers are passed.
     let result = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
     check_fd(result, || format!("pidfd_open({pid})"))
+}
+
+/// Returns the pid of a child of this process, as the kernel tells it (proc_pid_fdinfo(5)). Fails for another process, whoever
+/// has sent the pidfd.
+pub fn pid_of_child(pidfd: impl AsFd) -> Result<i32> {
+    let fd = pidfd.as_fd().as_raw_fd();
+    let path = format!("/proc/self/fdinfo/{fd}");
+    let text = super::io(super::read_text(&path)).with_context(|| format!("read {path}"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Pid:"));
+    let pid = line.and_then(|pid| pid.trim().parse().ok());
+    let pid = pid.with_context(|| format!("{path}: is no pidfd"))?;
+    let parent = Stat::of(pid)?.and_then(|stat| stat.parent());
+    ensure!(
+        parent == Some(std::process::id() as i32),
+        "process {pid} is no child of this one"
+    );
+    Ok(pid)
 }
 
 /// Whether the process has ended, however; it is not waited for.
