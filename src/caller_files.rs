@@ -41,7 +41,7 @@ pub fn append(file: &Path) -> Result<File> {
     options.append(true).create(true).mode(0o644);
     options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
     options.open(file).map_err(|error| {
-        // fifo(7): ENXIO without a reader. That of a socket or a device says enough.
+        // fifo(7): ENXIO without a reader. For a socket or a device the errno says enough.
         let is_fifo = || std::fs::metadata(file).is_ok_and(|meta| meta.file_type().is_fifo());
         match error.raw_os_error() {
             Some(libc::ENXIO) if is_fifo() => Error::other("nobody reads from this fifo"),

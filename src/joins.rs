@@ -5,10 +5,11 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Error, Result, ensure};
+use nix::sys::stat::fstat;
 
 use crate::plan::Plan;
 use crate::plan::namespaces::Join;
@@ -26,15 +27,42 @@ pub fn open(plan: &Plan) -> Result<Vec<(&Join, OwnedFd)>> {
 
 /// Takes the pid namespace out of the list, if init is born into it last: others who live there see init from then on.
 ///
-/// Not with a user namespace. A process that was executed outside of that can be seen from inside, but neither traced nor looked
-/// into (ptrace(2)), and could not join the pid namespace once it is in the user namespace.
-pub fn take_pid_namespace(plan: &Plan, joins: &mut Vec<(&Join, OwnedFd)>) -> Option<OwnedFd> {
-    if plan.namespaces.has(clone::NEWUSER) {
-        return None;
+/// A process in a new user namespace could not join it any more. Its init would be seen while it still has the host's root, which is
+/// refused. In a joined one it can, if the pid namespace belongs to that; else those who look have no rights over init (ptrace(2)).
+pub fn take_pid_namespace(
+    plan: &Plan,
+    joins: &mut Vec<(&Join, OwnedFd)>,
+) -> Result<Option<OwnedFd>> {
+    let find = |flag| joins.iter().position(|(join, _)| join.kind.flag == flag);
+    let (Some(index), user) = (find(clone::NEWPID), find(clone::NEWUSER)) else {
+        return Ok(None);
+    };
+    let (join, namespace) = &joins[index];
+    if plan.namespaces.creates(clone::NEWUSER) {
+        let own = sys::io(File::open("/proc/self/ns/pid")).context("open /proc/self/ns/pid")?;
+        ensure!(
+            is_same(namespace, &own.into())?,
+            "{}: {:?}: the processes there would see the host in a container with a new user namespace; \
+             join the user namespace of that pid namespace by its path, too",
+            join.field,
+            join.path
+        );
+        return Ok(None);
     }
-    let is_pid = |(join, _): &(&Join, OwnedFd)| join.kind.flag == clone::NEWPID;
-    let index = joins.iter().position(is_pid)?;
-    Some(joins.remove(index).1)
+    if let Some(user) = user
+        && !is_same(&clone::owner_of(namespace)?, &joins[user].1)?
+    {
+        return Ok(None);
+    }
+    Ok(Some(joins.remove(index).1))
+}
+
+fn is_same(one: &OwnedFd, other: &OwnedFd) -> Result<bool> {
+    let id = |namespace| {
+        let stat = sys::named(fstat(namespace), || "fstat(namespace)".to_string())?;
+        Ok::<_, Error>((stat.st_dev, stat.st_ino))
+    };
+    Ok(id(one)? == id(other)?)
 }
 
 /// A path may lead to the host's own namespace, in which no setting is the container's.
@@ -60,12 +88,9 @@ fn refuse_host_changes(plan: &Plan, join: &Join, namespace: &OwnedFd) -> Result<
         return Ok(());
     };
     let own = Path::new("/proc/self/ns").join(join.kind.file);
-    let own = sys::io(std::fs::metadata(&own)).with_context(|| format!("stat {own:?}"))?;
-    let joined = sys::named(nix::sys::stat::fstat(namespace), || {
-        "fstat(namespace)".to_string()
-    })?;
+    let own = sys::io(File::open(&own)).with_context(|| format!("open {own:?}"))?;
     ensure!(
-        (own.dev(), own.ino()) != (joined.st_dev, joined.st_ino),
+        !is_same(&own.into(), namespace)?,
         "{what}: would change the host: {}: {:?} is the host's own namespace",
         join.field,
         join.path

@@ -22,7 +22,7 @@ use crate::patience::{self, Debtor};
 use crate::plan::Plan;
 use crate::plan::hooks::Hook;
 use crate::plan::rdt::Groups;
-use crate::relay::{Target, relay};
+use crate::relay::{Target, relay, set_oom_score};
 use crate::sys::clone::{self, Side};
 use crate::sys::{self, process};
 use crate::way::Way;
@@ -87,7 +87,7 @@ impl<'a> Launch<'a> {
         prepare_for_children(host)?;
         let (trees, sender) = trees::prepare(plan, host)?;
         let mut joins = joins::open(plan)?;
-        let pid_namespace = joins::take_pid_namespace(plan, &mut joins);
+        let pid_namespace = joins::take_pid_namespace(plan, &mut joins)?;
         let devices = netdev::find(&plan.net_devices)?;
         let (parent, child) = channel::pair()?;
         let is_born_last = pid_namespace.is_some() || target.iter().any(Target::has_pid_namespace);
@@ -98,7 +98,6 @@ impl<'a> Launch<'a> {
         let side = way.clone(plan, cgroup, attachable);
         let Side::Parent { pid, pidfd } = side.map_err(|e| explain_clone(e, plan, cgroup))? else {
             drop((parent, sender));
-            selfexe::let_go_of_mount();
             let materials = Materials {
                 hooks,
                 trees,
@@ -123,7 +122,6 @@ impl<'a> Launch<'a> {
         }
         init.awaits_birth = is_born_last;
         init.give_network(way.own_network)?;
-        selfexe::let_go_of_mount();
         Ok(Born {
             init,
             outside: way.outside,
@@ -142,6 +140,7 @@ impl Born<'_> {
     /// Does to it what only the parent may do. It need not wait any more.
     pub fn release(&mut self, cgroup: Option<&Cgroup>) -> Result<()> {
         let (plan, host, init) = (self.plan, self.host, &self.init);
+        selfexe::let_go_of_mount();
         let send = |to| trees::send(trees::of(plan), host, &init.pidfd, to);
         self.opener = self.sender.take().map(send).transpose()?;
         // A relay, or a process that joins a container, has set its own score.
@@ -469,15 +468,6 @@ fn explain_relay(failure: Coded, cgroup: Option<&Cgroup>) -> anyhow::Error {
         )),
         None => failure.into(),
     }
-}
-
-pub fn set_oom_score(process: &str, score: i32) -> Result<()> {
-    let file = format!("/proc/{process}/oom_score_adj");
-    let hint =
-        || format!("process.oomScoreAdj: {score}: a value below one's own needs CAP_SYS_RESOURCE");
-    sys::io(std::fs::write(&file, score.to_string()))
-        .with_context(|| format!("write \"{score}\" to {file:?}"))
-        .with_context(hint)
 }
 
 /// In a user namespace nobody has the right to raise them; who makes the process may have it. It will lower the rest itself, and

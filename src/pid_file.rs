@@ -16,14 +16,21 @@ pub struct PidFile {
     id: (u64, u64),
 }
 
-/// Fails for what a pid file must not replace: a directory, a device, a fifo, a socket. A symbolic link is replaced itself.
+/// Fails for what a pid file must not replace: a directory, a device, a fifo, a socket, and a link to one of these. A link to a regular
+/// file, or to nothing, is replaced itself.
 pub fn check(file: &Path) -> Result<()> {
     // A file that lstat(2) refuses cannot be written either; the write gives the error.
-    let Ok(found) = file.symlink_metadata() else {
+    let Ok(mut found) = file.symlink_metadata() else {
         return Ok(());
     };
+    if found.is_symlink() {
+        match file.metadata() {
+            Ok(target) => found = target,
+            Err(_) => return Ok(()),
+        }
+    }
     ensure!(
-        found.is_file() || found.is_symlink(),
+        found.is_file(),
         "--pid-file: write {file:?}: is {}; name a regular file, or a path where nothing is",
         kind(&found)
     );
@@ -50,19 +57,21 @@ impl PidFile {
             .context("--pid-file: names no file")?
             .to_string_lossy();
         let temporary = file.with_file_name(format!(".{name}.{pid}"));
-        let written = OpenOptions::new()
+        let new = OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o644)
-            .open(&temporary)
-            .and_then(|mut open| {
-                write!(open, "{pid}")?;
-                open.metadata()
-            })
+            .open(&temporary);
+        let context = || format!("--pid-file: write {file:?}");
+        let mut open = sys::io(new)
+            .with_context(|| format!("make {temporary:?}"))
+            .with_context(context)?;
+        let written = write!(open, "{pid}")
+            .and_then(|()| open.metadata())
             .and_then(|made| std::fs::rename(&temporary, file).map(|()| made));
         let made = sys::io(written)
             .inspect_err(|_| drop(std::fs::remove_file(&temporary)))
-            .with_context(|| format!("--pid-file: write {file:?}"))?;
+            .with_context(context)?;
         Ok(PidFile {
             path: file.to_path_buf(),
             id: (made.dev(), made.ino()),

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::patience;
@@ -30,6 +30,7 @@ pub fn output(command: &mut Command) -> Result<Output> {
     let ended = patience::wait_for([pidfd.as_fd()], Some(TIMEOUT));
     if !matches!(ended, Ok([true])) {
         child.kill().ok();
+        ensure!(patience::dies(&pidfd), "{name:?}: does not die");
     }
     let status = sys::io(child.wait()).with_context(|| format!("wait for {name:?}"))?;
     if let [false] = ended? {

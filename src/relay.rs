@@ -11,7 +11,6 @@ use nix::errno::Errno;
 use crate::channel::{ChildEnd, Up};
 use crate::fault::Coded;
 use crate::init::{self, Materials};
-use crate::launch::set_oom_score;
 use crate::plan::Plan;
 use crate::plan::namespaces::Join;
 use crate::sys::clone::{self, Side};
@@ -78,6 +77,16 @@ pub fn relay(
 pub fn set_own_oom_score(plan: &Plan) -> Result<()> {
     let score = plan.process.oom_score_adj;
     score.map_or(Ok(()), |score| set_oom_score("self", score))
+}
+
+/// Writes a process's oom_score_adj; `process` is a pid or `self` (proc_pid_oom_score_adj(5)).
+pub fn set_oom_score(process: &str, score: i32) -> Result<()> {
+    let file = format!("/proc/{process}/oom_score_adj");
+    let hint =
+        || format!("process.oomScoreAdj: {score}: a value below one's own needs CAP_SYS_RESOURCE");
+    sys::io(std::fs::write(&file, score.to_string()))
+        .with_context(|| format!("write \"{score}\" to {file:?}"))
+        .with_context(hint)
 }
 
 fn join_and_clone(plan: &Plan, joins: Vec<(&Join, OwnedFd)>) -> Result<Side> {

@@ -18,7 +18,8 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, openat};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::Mode;
-use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, fstatfs};
+use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, Statfs, fstatfs};
+use nix::sys::statvfs::{FsFlags, fstatvfs};
 
 use crate::sys::mount::{Configuration, layer_list};
 use crate::sys::{self, image, named, process};
@@ -117,7 +118,9 @@ fn device_of(file: &File) -> Result<u64> {
 }
 
 fn is_on_overlay(file: &File) -> bool {
-    fstatfs(file).is_ok_and(|fs| fs.filesystem_type() == OVERLAYFS_SUPER_MAGIC)
+    let is_read_only = fstatvfs(file).is_ok_and(|fs| fs.flags().contains(FsFlags::ST_RDONLY));
+    let is_overlay = |fs: Statfs| fs.filesystem_type() == OVERLAYFS_SUPER_MAGIC;
+    is_read_only && fstatfs(file).is_ok_and(is_overlay)
 }
 
 /// Opens this program through an overlay of the directory that holds it. An overlay without an upper directory has

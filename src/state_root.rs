@@ -3,6 +3,7 @@
 //! A user who may rename a directory on the way to the records can put others in their place. A container that runs is
 //! unknown then, and hooks of a false record are run. So only root and the caller may write to these directories.
 
+use std::ffi::CStr;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -11,12 +12,14 @@ use nix::sys::stat::{FileStat, lstat};
 use nix::unistd::geteuid;
 
 use crate::directory::Directory;
+use crate::sys::xattr;
 use crate::{host, sys};
 
 /// As many symbolic links as the kernel follows in one path (path_resolution(7)).
 const LINKS: usize = 40;
 /// An owner who has no number in the user namespace of the caller (user_namespaces(7)).
 const UNMAPPED: u32 = 65534;
+const ACCESS_LIST: &CStr = c"system.posix_acl_access";
 
 /// Fails if others can exchange the directory or one above it. Returns whether a directory is there.
 pub fn check(root: &Path) -> Result<bool> {
@@ -82,7 +85,9 @@ fn check_owner(path: &Path, found: &FileStat, own: u32, is_last: bool) -> Result
 /// A group with the number of the owner has no other members (pam_umask(8), "usergroups").
 fn check_mode(path: &Path, found: &FileStat) -> Result<()> {
     let mode = found.st_mode;
-    let by_group = mode & libc::S_IWGRP != 0 && found.st_gid != found.st_uid;
+    // With an access list these bits are its mask (acl(5)), and speak of others, too.
+    let is_private = || found.st_gid == found.st_uid && !xattr::has(path, ACCESS_LIST);
+    let by_group = mode & libc::S_IWGRP != 0 && !is_private();
     let by_others = by_group || mode & libc::S_IWOTH != 0;
     ensure!(
         !by_others || mode & libc::S_ISVTX != 0,

@@ -55,7 +55,7 @@ pub fn run(args: &flags::Mounts, store: &Store) -> Result<i32> {
         MountsAction::List => list(container.state.pid).and_then(|text| super::print(&text)),
     };
     match done {
-        // Of one that ends, the kernel gives all kinds of errors.
+        // The kernel gives all kinds of errors for a process that ends.
         Err(_) if is_ending(&container) => bail!(STOPPED),
         done => done.map(|()| 0),
     }

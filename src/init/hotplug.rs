@@ -41,6 +41,7 @@ pub fn add(steps: &[Step], trees: Vec<OwnedFd>, site: Site) -> Result<()> {
         trees: trees.into_iter().map(Some).collect(),
         mask: None,
         null: None,
+        is_in_place: true,
         pid_namespace: site.pid_namespace,
         own: Vec::new(),
     };

@@ -38,8 +38,8 @@ use crate::relay::{Target, set_own_oom_score};
 use crate::sys::clone::Side;
 use crate::sys::confine::Confinement;
 use crate::sys::{again, clone, cred, named, net, path, process, socket, tty};
-use crate::timings;
 use crate::trees::Trees;
+use crate::{selfexe, timings};
 
 /// How long a caller of `start` may be silent after it has connected.
 const CALLER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -144,6 +144,7 @@ fn set_up(plan: &Plan, channel: &ChildEnd, mut materials: Materials) -> Result<e
 /// Takes nothing over from the parent's signals, and dies with it from here on.
 fn wait_for_parent(channel: &ChildEnd, waits: bool) -> Result<()> {
     timings::restart();
+    selfexe::let_go_of_mount();
     process::set_parent_death_signal(libc::SIGKILL)?;
     process::reset_signals()?;
     unblock_signals()?;
@@ -159,7 +160,7 @@ fn wait_for_parent(channel: &ChildEnd, waits: bool) -> Result<()> {
 struct Joined {
     /// The container's pid namespace is for the children of this process, which is not in there.
     is_apart: bool,
-    /// A procfs that shows this process, where one is needed. Those of the container may not.
+    /// A procfs that shows this process, where one is needed. A procfs of the container may not show it.
     proc: Option<OwnedFd>,
 }
 
@@ -244,7 +245,7 @@ fn make_root(
     }
     steps::perform_all(&last, &mut root)?;
     if let Some(namespace) = root.pid_namespace.take() {
-        // For the child that this process makes last. What was made before, a hook for example, is not in there.
+        // For the child that this process makes last. Hooks, which were made before, are not in there.
         clone::setns(namespace, clone::NEWPID).context("join the pid namespace")?;
     }
     rootfs::leave_the_old(rootfs, root)?;

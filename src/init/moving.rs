@@ -60,7 +60,7 @@ pub fn leave_a_chroot(root: &OwnedFd) -> Result<()> {
     let own = again(|| nix::fcntl::open(path, flags, Mode::empty()));
     let own = named(own, || format!("open({path})"))?;
     clone::setns(own, clone::NEWNS).or_else(|error| {
-        // Who may not call chroot(2) may not call this either, nor may the container.
+        // Without the capability for chroot(2) this is refused, and the container lacks it, too.
         const CHROOT: u64 = 1 << 18;
         let harmless = sys::errno(&error) == Some(Errno::EPERM)
             && cred::capabilities()?.effective & CHROOT == 0;

@@ -3,10 +3,10 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use super::exec::close_all_but;
-use super::steps::configure;
+use super::steps::{configure, is_proc};
 use crate::channel::{self, ChildEnd, Up};
 use crate::fault::Coded;
 use crate::patience::{self, Debtor};
@@ -15,6 +15,9 @@ use crate::sys::clone::{self, Side};
 use crate::sys::cred::{self, Sets};
 use crate::sys::mount::Configuration;
 use crate::sys::{named, process};
+
+/// The number of no process.
+const UNKNOWN: i32 = 0;
 
 /// For a process in the namespace, which its processes may stop.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -47,11 +50,13 @@ fn mount_from_inside(namespace: &OwnedFd, step: &Mount, root: impl AsFd) -> Resu
         (debtor.name, debtor.limit) = ("the process that does so", Some(TIMEOUT));
         debtor.pidfd = here.as_fd();
         match patience::next_word(&here, &debtor) {
-            Ok(Some(Up::Born(made))) => {
+            // Its number is not to be had: /proc may be the container's, which does not show this process.
+            Ok(Some(Up::Born(made))) if pid != UNKNOWN => {
                 patience::end(&pidfd);
-                (pid, pidfd) = (process::pid_of_child(&made)?, made);
+                (pid, pidfd) = (UNKNOWN, made);
             }
-            Ok(Some(Up::Tree(mounted))) => break Ok(mounted),
+            // A tracer inside may have the process send anything.
+            Ok(Some(Up::Tree(mounted))) => break check(mounted),
             Ok(Some(Up::Failed(failure))) => break Err(failure.into()),
             Ok(_) => break Err(anyhow!("the process that mounts it ended early")),
             Err(error) => break Err(error),
@@ -64,6 +69,11 @@ fn mount_from_inside(namespace: &OwnedFd, step: &Mount, root: impl AsFd) -> Resu
 fn tell(channel: &ChildEnd, done: Result<Up>) {
     let word = done.unwrap_or_else(|error| Up::Failed(Coded::of(&error)));
     channel.send(word).ok();
+}
+
+fn check(mounted: OwnedFd) -> Result<OwnedFd> {
+    ensure!(is_proc(&mounted)?, "what was mounted is no procfs");
+    Ok(mounted)
 }
 
 /// Gives up all that is the host's, and makes the process inside as its sibling.

@@ -23,8 +23,10 @@ pub struct Root {
     pub trees: Vec<Option<OwnedFd>>,
     /// The empty read-only directory that masks others, once one was needed.
     pub mask: Option<OwnedFd>,
-    /// The container's null device, once one was looked for.
+    /// The null device that masks others, once one was needed.
     pub null: Option<OwnedFd>,
+    /// Whether this is a tree of mounts that others share.
+    pub is_in_place: bool,
     /// The pid namespace that a new procfs shows, where this process is not in it.
     pub pid_namespace: Option<OwnedFd>,
     /// Numbers of the mounts that are the container's own: the root, and filesystems that were mounted new.
@@ -65,6 +67,7 @@ pub fn enter(plan: &Rootfs, trees: Vec<OwnedFd>, pid_namespace: Option<OwnedFd>)
         trees,
         mask: None,
         null: None,
+        is_in_place: matches!(plan.root, Plan::InPlace(_)),
         pid_namespace,
         own,
     })

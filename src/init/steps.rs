@@ -278,7 +278,7 @@ fn leads_to_proc(root: &Root, target: &OwnedFd) -> Result<bool> {
     Ok(same || is_proc(target)?)
 }
 
-fn is_proc(file: &OwnedFd) -> Result<bool> {
+pub fn is_proc(file: &OwnedFd) -> Result<bool> {
     let fs = named(fstatfs(file), || {
         format!("fstatfs(fd {})", file.as_raw_fd())
     })?;

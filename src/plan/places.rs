@@ -10,11 +10,12 @@ use super::step::Step;
 pub struct Places<'a>(BTreeSet<&'a Path>);
 
 impl<'a> Places<'a> {
-    /// Whether none is at, above or below this one. What is below a place follows it in the order of paths.
+    /// Adds a place.
     pub fn add(&mut self, place: &'a Path) {
         self.0.insert(place);
     }
 
+    /// Returns whether no place is at, above or below this one. All below a place follow it in the order of paths.
     pub fn are_apart_from(&self, place: &Path) -> bool {
         let next = self.0.range::<&Path, _>(place..).next();
         !self.contain_one_above(place) && next.is_none_or(|next| !next.starts_with(place))
@@ -26,7 +27,7 @@ impl<'a> Places<'a> {
     }
 }
 
-/// Where filesystems were mounted new, which have nothing of the image.
+/// The places where filesystems were mounted new, which have nothing of the image.
 #[derive(Default)]
 pub struct NewFilesystems<'a> {
     /// The image has no say in whose place either: a procfs is mounted through no link.
@@ -35,6 +36,7 @@ pub struct NewFilesystems<'a> {
 }
 
 impl<'a> NewFilesystems<'a> {
+    /// Adds the place of a step that mounts a new filesystem.
     pub fn add(&mut self, step: &'a Step) {
         match step {
             Step::Mount(mount) if mount.kind == "proc" => self.sure.add(&mount.target),

@@ -9,7 +9,7 @@ use anyhow::{Context, Error, Result};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
-use super::{check, entry, errno, io, named, process, read_text, socket, tty};
+use super::{check, check_fd, entry, errno, io, named, process, read_text, socket, tty};
 
 // libc declares some of these as c_int, which cannot hold them.
 pub const NEWTIME: u64 = 0x80;
@@ -202,6 +202,15 @@ pub fn setns(namespace: impl AsFd, kind: u64) -> Result<()> {
     // SAFETY: no pointers are passed.
     let result = unsafe { libc::syscall(libc::SYS_setns, fd, kind) };
     check(result, || format!("setns(fd {fd}, {kind:#x})")).map(drop)
+}
+
+/// Returns the user namespace that a namespace belongs to (ioctl_ns(2)). Fails with EPERM if that is not below this process's own.
+pub fn owner_of(namespace: impl AsFd) -> Result<OwnedFd> {
+    const NS_GET_USERNS: libc::Ioctl = 0xb701;
+    let fd = namespace.as_fd().as_raw_fd();
+    // SAFETY: NS_GET_USERNS takes no argument.
+    let result = unsafe { libc::ioctl(fd, NS_GET_USERNS) };
+    check_fd(result.into(), || format!("ioctl(fd {fd}, NS_GET_USERNS)"))
 }
 
 /// Which kind of namespace a descriptor of /proc/PID/ns refers to: one of the NEW* flags (ioctl_ns(2)).

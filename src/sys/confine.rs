@@ -16,7 +16,7 @@ use super::process::Pointers;
 use super::{errno, named, process, seccomp};
 use crate::plan::seccomp::Instruction;
 
-/// What a hook takes on in its own process, so that the process that starts it stays as it is.
+/// The confinement that a hook takes on in its own process. The process that starts the hook stays as it is.
 #[derive(Clone, Default)]
 pub struct Confinement {
     /// Whether the hook becomes the parent of orphans among its descendants (prctl(2), PR_SET_CHILD_SUBREAPER). Exec
@@ -26,13 +26,16 @@ pub struct Confinement {
     pub umask: Option<u32>,
     /// Resource, soft and hard limit (setrlimit(2)).
     pub limits: Vec<(u32, u64, u64)>,
+    /// `None` loads no filter.
     pub filter: Option<Filter>,
 }
 
 /// A seccomp filter without a listener.
 #[derive(Clone)]
 pub struct Filter {
+    /// Instructions of classic BPF (seccomp(2)).
     pub program: Vec<Instruction>,
+    /// Flags of seccomp(2).
     pub flags: u32,
     /// Flags that are left out on a kernel that refuses them.
     pub optional: u32,
@@ -42,8 +45,11 @@ pub struct Filter {
 
 /// The program of a hook, in the form that execve(2) takes.
 pub struct Program {
+    /// The file to execute.
     pub path: CString,
+    /// The arguments, the program's name first.
     pub argv: Pointers,
+    /// The environment, each entry `NAME=value`.
     pub envp: Pointers,
     /// Comes before the errno, if the program cannot be executed.
     pub failure: String,

@@ -108,7 +108,7 @@ pub fn show_strings(saved: &[u8]) {
 /// Overwrites what [`hide_strings`] has saved, in a child whose memory a tracer in the container may read.
 pub fn forget_strings(mut saved: Vec<u8>) {
     saved.fill(0);
-    // Else the compiler leaves out what nobody reads.
+    // Without a reader the compiler would leave the writes out.
     std::hint::black_box(&saved);
 }
 

@@ -13,7 +13,7 @@ use nix::unistd::{AccessFlags, eaccess};
 use super::users::Caller;
 use super::{Finding, has_systemd};
 use crate::container::Store;
-use crate::{patience, state_root};
+use crate::{patience, program, state_root};
 
 pub fn findings(caller: &Caller, store: &Store) -> Vec<Finding> {
     let mut found = vec![states(caller, store.root())];
@@ -108,7 +108,7 @@ fn criu() -> Finding {
         return Finding::missing(name, "not installed; checkpoints need it")
             .fix("apt-get install criu");
     };
-    let output = Command::new(&path).arg("--version").output();
+    let output = program::output(Command::new(&path).arg("--version"));
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
     let version = text.as_deref().unwrap_or_default().lines().next();
     match version.and_then(|line| line.strip_prefix("Version: ")) {

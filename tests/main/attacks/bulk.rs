@@ -43,7 +43,7 @@ fn t38_directories_inside_each_other_are_copied() {
     assert_eq!(output.answer(&question), "deep");
 }
 
-/// Nobody could open them by a path.
+/// No path is long enough to open them.
 #[test]
 fn t38_directories_deeper_than_a_path_are_told() {
     let c = with_few_files(bundle!()).asks(&["exit 0"]);

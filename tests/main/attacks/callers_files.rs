@@ -128,7 +128,7 @@ fn with_root(c: &Bundle, root: &str) -> Vec<Output> {
         Call::new(&c.dir, args).finish()
     };
     let outputs = verbs.iter().map(call).collect();
-    // Of a runtime that has made it.
+    // The owner of a directory that the runtime has made.
     call(&["delete", "--force", id].as_slice());
     outputs
 }

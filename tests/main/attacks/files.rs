@@ -122,7 +122,7 @@ fn t29_a_saved_config_that_is_no_regular_file_is_told() {
     replace(&|path| fs::write(path, &text).expect("write")).ok();
 }
 
-/// Of a container that has mounted something in the mount namespace of the host.
+/// The container has mounted something in the mount namespace of the host.
 #[test]
 fn t29_a_rootfs_that_becomes_a_fifo_keeps_no_delete_waiting() {
     let c = bundle!()

@@ -25,7 +25,7 @@ fn with_timeout(mut hook: Value, seconds: u64) -> Value {
     hook
 }
 
-/// What a hook of this kind calls a file of the rootfs.
+/// The path by which a hook of this kind names a file of the rootfs.
 fn inside(c: &Bundle, kind: &str, name: &str) -> String {
     match kind {
         "startContainer" => format!("/{name}"),
@@ -145,7 +145,7 @@ fn t25_a_missing_program_of_a_start_hook_is_told_under_a_filter() {
     c.assert_gone();
 }
 
-/// Of all that the program reports about itself: what tells one process from another, and what the program alone has.
+/// The part of all that the program reports about itself: what tells one process from another, and what the program alone has.
 fn confinement(report: &Value) -> Value {
     let mut all = report.clone();
     for own in ["pid", "ppid", "sid", "args", "fds", "cwd", "cpus", "tty_nr"] {

@@ -83,7 +83,7 @@ fn t31_a_process_that_joins_has_the_keyring_of_the_container() {
     }
 }
 
-/// Of the same user, and in no user namespace of its own, as another container would be.
+/// A process of the same user, in no user namespace of its own, as another container would be.
 #[test]
 fn t31_others_neither_see_the_keyring_nor_get_hold_of_it() {
     let c = bundle!().asks(&[SERIAL, "pause"]);

@@ -168,7 +168,7 @@ fn t22_no_nested_chroot_leads_out_of_a_chroot_of_the_caller() {
             .file("/own", "own")
             .caps(&["CAP_SYS_CHROOT"])
             .asks(&questions);
-        // What the program needs, and the bundle, in a root of its own.
+        // A root of its own with the bundle and all that the program needs.
         let script = "cd \"$PWD/host\" && mkdir proc sys dev && mount --rbind /proc proc && mount --rbind /sys sys
             mknod -m 666 dev/null c 1 3 && cp \"$0\" program && cp -r ../rootfs ../config.json . || exit 99
             shift 2; exec chroot . /program --root /state \"$@\"";

@@ -3,7 +3,7 @@
 
 use super::joining::ALL;
 use crate::support::trace::{Fault, Kind, trace_and_look};
-use crate::support::{Bundle, Call, Output, send, wait_until};
+use crate::support::{Bundle, Call, Output, wait_until};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -275,5 +275,97 @@ fn t28_who_stops_a_process_that_joins_keeps_nobody_waiting() {
             == 1
     };
     wait_until("nobody else is left", alone);
-    send(c.pid() as u32, libc::SIGKILL);
+    fs::write(c.rootfs().join("stop"), "").expect("write");
+    output.wait_for("stop-others => ");
+    assert_ne!(output.answer("stop-others"), "0", "nobody was stopped");
+}
+
+/// A tracer inside takes the connection of a process that joins, and speaks in its place: no process but one of the container becomes
+/// known by that.
+#[test]
+fn t24_nobody_speaks_for_a_process_that_joins() {
+    let c = bundle!().caps(&ALL).asks(&["forge"]);
+    let output = c.create().ok();
+    c.start().ok();
+    output.wait_for("forging");
+    let file = c.path("pid");
+    let limit = Duration::from_secs(40);
+    for _ in 0..20 {
+        fs::remove_file(&file).ok();
+        let begin = Instant::now();
+        let args = [
+            "exec",
+            "--detach",
+            "--pid-file",
+            &file,
+            &c.id,
+            "/payload",
+            "pause",
+        ];
+        let done = c.call(&args).finish();
+        assert!(begin.elapsed() < limit, "{}", done.describe());
+        if done.code() == 0 {
+            let pid = fs::read_to_string(&file).expect("read the pid file");
+            let all = fs::read_to_string(c.cgroup().join("cgroup.procs")).expect("read");
+            assert!(
+                all.lines().any(|line| line == pid),
+                "{pid} is none of {all:?}"
+            );
+        }
+    }
+    fs::write(c.rootfs().join("stop"), "").expect("write");
+    output.wait_for("forge => ");
+    let answer = output.answer("forge");
+    println!("{answer}");
+    assert!(!answer.starts_with("0 stopped"), "{answer}");
+}
+
+/// Its init would be born there at once, with the root of the host.
+#[test]
+fn t24_a_new_user_namespace_goes_with_no_pid_namespace_of_others() {
+    let observer = Observer::new(bundle!(), &ALL);
+    let c = neighbour(&observer.c, bundle!().in_user_namespace());
+    let said = "the processes there would see the host in a container with a new user namespace";
+    c.create().fails_naming(said);
+    c.assert_gone();
+    // The host's own has nobody to be hidden from.
+    let path = "/proc/self/ns/pid";
+    let c = bundle!()
+        .in_user_namespace()
+        .asks(&["exit 0"])
+        .without("/linux/namespaces", "type", "pid")
+        .push("/linux/namespaces", json!({"type": "pid", "path": path}))
+        .without("/mounts", "destination", "/proc");
+    let c = c
+        .remove("/linux/maskedPaths")
+        .remove("/linux/readonlyPaths");
+    c.run().ok();
+}
+
+/// One that joins the user namespace of that pid namespace is born last, as without any.
+#[test]
+fn t24_an_init_in_both_namespaces_of_others_shows_no_more() {
+    let other = bundle!().in_user_namespace().asks(&["watch"]);
+    let output = other.create().ok();
+    other.start().ok();
+    output.wait_for("watching");
+    let user = json!({"type": "user", "path": format!("/proc/{}/ns/user", other.pid())});
+    let c = neighbour(&other, bundle!().owned_in_user_namespace())
+        .without("/linux/namespaces", "type", "user")
+        .push("/linux/namespaces", user)
+        .remove("/linux/uidMappings")
+        .remove("/linux/gidMappings")
+        .asks(&["read /proc/1/cmdline"]);
+    let observer = Observer { c: other, output };
+    let seen = observer.watch(c.call_new("create", &[]), None);
+    // Each that it sees has no more than the program's calls left to do.
+    let known =
+        |process: &Value| process["cmdline"] == "cofferdam init" || process["cmdline"] == "";
+    assert!(!seen.is_empty() && seen.iter().all(known), "{seen:?}");
+    assert!(
+        seen.len() < 150,
+        "it was there too early: {} looks",
+        seen.len()
+    );
+    c.delete(&["--force"]).ok();
 }

@@ -46,13 +46,8 @@ impl Node {
 
 fn facts(path: &PathBuf) -> String {
     let meta = fs::metadata(path).expect("stat");
-    format!(
-        "{:o} {} {} {}",
-        meta.mode(),
-        meta.uid(),
-        meta.gid(),
-        meta.mtime()
-    )
+    let time = (meta.mtime(), meta.mtime_nsec());
+    format!("{:o} {} {} {time:?}", meta.mode(), meta.uid(), meta.gid())
 }
 
 /// Its output is the null device; what it says goes to a file.
@@ -176,26 +171,47 @@ fn t23_streams_of_its_own_read_and_write_as_the_hosts() {
     }
 }
 
-/// CAP_SYS_ADMIN takes the read-only flag off a mask. The node below it must be the container's own.
+/// CAP_SYS_ADMIN takes the read-only flag off a mask. The node below it must be the container's own, also where its /dev/null is none
+/// that can be bound.
 #[test]
 fn t23_a_masked_file_is_not_the_null_device_of_the_host() {
-    let own = "stat /proc/timer_list";
-    let c = bundle!().caps(&["CAP_SYS_ADMIN", "CAP_FOWNER"]).asks(&[
-        "inode /proc/timer_list",
-        "inode /dev/null",
-        "remount-rw /proc/timer_list",
-        "chmod /proc/timer_list 438",
-        own,
-    ]);
-    let output = c.run().ok();
-    assert_eq!(
-        output.answer("inode /proc/timer_list"),
-        output.answer("inode /dev/null")
-    );
+    let nodes = bundle!().with_tmpfs("nodes", 0);
+    Node::new(&nodes);
+    let dev = nodes.path("nodes");
+    let without_dev = |c: Bundle| {
+        let below = ["/dev", "/dev/pts", "/dev/shm", "/dev/mqueue"];
+        let without = |c: Bundle, place| c.without("/mounts", "destination", place);
+        below.into_iter().fold(c, without)
+    };
+    let zero = json!({"path": "/dev/null", "type": "c", "major": 1, "minor": 5});
+    let cases = [
+        bundle!(),
+        bundle!().push("/linux/devices", zero),
+        without_dev(bundle!()).mount("tmpfs", "tmpfs", "/dev", &["nosuid", "nodev", "mode=755"]),
+        without_dev(bundle!()).mount("bind", &dev, "/dev", &["bind", "ro"]),
+    ];
     let host = fs::metadata("/dev/null").expect("stat");
-    assert_ne!(
-        output.answer("inode /proc/timer_list"),
-        format!("{}:{}", host.dev(), host.ino())
-    );
-    assert_eq!(output.answer(own), "char 1:3 0666 0:0");
+    let below = fs::metadata(format!("{dev}/null")).expect("stat");
+    for (number, c) in cases.into_iter().enumerate() {
+        let mode = "stat /proc/timer_list";
+        let c = c.caps(&["CAP_SYS_ADMIN", "CAP_FOWNER"]).asks(&[
+            "inode /proc/timer_list",
+            "remount-rw /proc/timer_list",
+            "chmod /proc/timer_list 438",
+            mode,
+            "read /proc/timer_list",
+            "mounts",
+        ]);
+        let output = c.run().ok();
+        let inode = output.answer("inode /proc/timer_list");
+        for host in [&host, &below] {
+            assert_ne!(inode, format!("{}:{}", host.dev(), host.ino()), "{number}");
+        }
+        assert_eq!(output.answer(mode), "char 1:3 0666 0:0", "{number}");
+        assert_eq!(output.answer("read /proc/timer_list"), "", "{number}");
+        // The tmpfs that the node was made on is gone.
+        let places = output.answer("mounts");
+        let roots = places.split(',').filter(|place| *place == "/").count();
+        assert_eq!(roots, 1, "{number}: {places}");
+    }
 }

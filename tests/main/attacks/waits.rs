@@ -167,11 +167,11 @@ fn t27_a_start_that_is_stopped_keeps_no_other_out() {
 
 /// Each process of a command but the first one is held at one of its system calls after the other.
 fn hold_each(c: &Bundle, process: usize, call: impl Fn() -> Call) {
-    let (first, stride) = match all() {
-        true => (0, 5),
-        false => (seed() as usize % 60, usize::MAX),
-    };
-    for at in (first..).step_by(stride) {
+    let untroubled = trace(call(), None);
+    c.delete(&["--force"]);
+    let count = untroubled.processes[process].calls.len();
+    let stride = if all() { 5 } else { usize::MAX };
+    for at in (seed() as usize % count..count).step_by(stride) {
         let fault = Fault {
             process,
             call: at,
@@ -185,9 +185,11 @@ fn hold_each(c: &Bundle, process: usize, call: impl Fn() -> Call) {
             traced.output.describe()
         );
         c.delete(&["--force"]);
-        if !traced.reached || !all() {
-            return;
-        }
+        // The last ones are made or not, as it comes.
+        assert!(
+            traced.reached || at + 20 > count,
+            "{fault:?} of {count} calls"
+        );
     }
 }
 

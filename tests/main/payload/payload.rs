@@ -5,6 +5,7 @@
 
 #![no_main]
 
+mod forge;
 mod prowl;
 mod report;
 mod watch;
@@ -68,6 +69,7 @@ fn answer(command: &str, args: &[&str]) -> String {
         "daemon" => daemon(),
         "prowl" => prowl::prowl(arg(0)),
         "hunt" => prowl::hunt(),
+        "forge" => forge::forge(),
         "watch" => watch::watch(),
         "stop-others" => stop_others(),
         "inode" => fs::metadata(arg(0)).map_or_else(|e| name(&e), |m| format!("{}:{}", m.dev(), m.ino())),
@@ -175,17 +177,21 @@ fn answer(command: &str, args: &[&str]) -> String {
     }
 }
 
-/// Stops each process that it sees, for ever.
-fn stop_others() -> ! {
+/// Stops each process that it sees, until there is a file /stop. The answer: how many.
+fn stop_others() -> String {
     println!("stopping");
-    loop {
+    let mut stopped = std::collections::BTreeSet::new();
+    while fs::metadata("/stop").is_err() {
         for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
             let pid = entry.file_name().to_string_lossy().parse::<c_int>();
-            if let Ok(pid @ 2..) = pid {
-                unsafe { kill(pid, 19) };
+            if let Ok(pid @ 2..) = pid
+                && unsafe { kill(pid, 19) } == 0
+            {
+                stopped.insert(pid);
             }
         }
     }
+    stopped.len().to_string()
 }
 
 /// Two bytes, in hexadecimal.

@@ -65,7 +65,7 @@ pub fn hunt() -> String {
     format!("{} seen: {}", seen.len(), found.join(", "))
 }
 
-fn newest_pid() -> u32 {
+pub fn newest_pid() -> u32 {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let last = text.trim().rsplit(' ').next();
     last.and_then(|pid| pid.parse().ok()).unwrap_or(1)
