@@ -9,13 +9,13 @@ const LONGEST_FILE: usize = 500;
 const LONGEST_FUNCTION: usize = 60;
 
 /// How often src says `unsafe`. Whoever changes this number has read the block that came, or is glad of one that went.
-const UNSAFE: usize = 113;
+const UNSAFE: usize = 122;
 
 /// What runs in the container, or on its way there.
 const CHILD: [&str; 2] = ["src/init/", "src/hooks.rs"];
 
 /// Where the child calls with a path, how often, and why that is no way out of the container.
-const PATHS_OF_THE_CHILD: [(&str, usize, &str); 7] = [
+const PATHS_OF_THE_CHILD: [(&str, usize, &str); 8] = [
     (
         "src/init/exec.rs",
         2,
@@ -40,6 +40,11 @@ const PATHS_OF_THE_CHILD: [(&str, usize, &str); 7] = [
         "src/init/hotplug.rs",
         1,
         "a descriptor's name in the own procfs",
+    ),
+    (
+        "src/init/masks.rs",
+        1,
+        "the directory of a tmpfs that it has just made",
     ),
     (
         "src/init/procfs.rs",
