@@ -13,7 +13,6 @@ use std::time::Duration;
 use anyhow::{Context, Error, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
@@ -21,7 +20,7 @@ use crate::descendants;
 use crate::plan::hooks::Hook;
 use crate::sys::confine::{Confinement, Program, confine};
 use crate::sys::process::Pointers;
-use crate::sys::{self, named, process};
+use crate::sys::{self, process};
 use crate::{caller_files, patience};
 
 /// So much of a failed hook's output goes into the error text.
@@ -119,12 +118,12 @@ pub fn run_all(hooks: &[Hook], name: &str, state: &str, directory: &Path) {
 
 fn run_one(hook: &Hook, state: &str, directory: &Path, confinement: &Confinement) -> Result<()> {
     // Files in memory instead of pipes: nobody can block on them, and the hook sees their end.
-    let mut input = memory_file("hook-state")?;
+    let mut input = sys::memory_file("hook-state")?;
     input
         .write_all(state.as_bytes())
         .and_then(|()| input.rewind())
         .context("write the state")?;
-    let mut output = memory_file("hook-output")?;
+    let mut output = sys::memory_file("hook-output")?;
     let spawned = command(hook, directory, confinement)?
         .stdin(input)
         .stdout(stream(hook.stdout.as_deref(), &output)?)
@@ -245,9 +244,4 @@ fn ending(status: ExitStatus) -> String {
 fn explained(error: std::io::Error, path: &Path) -> anyhow::Error {
     let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
     anyhow::anyhow!("execute {path:?}: {}", errno.desc().to_lowercase())
-}
-
-fn memory_file(name: &str) -> Result<File> {
-    let made = memfd_create(name, MFdFlags::MFD_CLOEXEC);
-    named(made, || format!("memfd_create({name})")).map(File::from)
 }

@@ -7,10 +7,9 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::patience;
-use crate::sys::{self, named, process};
+use crate::sys::{self, process};
 
 /// For a program that only asks the kernel, or writes two files.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -20,7 +19,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// The output goes to files in memory: a pipe would be full one day while nobody reads.
 pub fn output(command: &mut Command) -> Result<Output> {
     let name = command.get_program().to_owned();
-    let (stdout, stderr) = (memory_file("stdout")?, memory_file("stderr")?);
+    let (stdout, stderr) = (sys::memory_file("stdout")?, sys::memory_file("stderr")?);
     command
         .stdin(Stdio::null())
         .stdout(stdout.try_clone()?)
@@ -47,9 +46,4 @@ fn contents(mut file: File) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     sys::io(file.rewind().and_then(|()| file.read_to_end(&mut bytes)))?;
     Ok(bytes)
-}
-
-fn memory_file(name: &str) -> Result<File> {
-    let made = memfd_create(name, MFdFlags::MFD_CLOEXEC);
-    named(made, || format!("memfd_create({name})")).map(File::from)
 }

@@ -31,7 +31,7 @@ pub use entry::{arguments, execute_again, words};
 
 use std::ffi::{CString, OsStr};
 use std::fmt;
-use std::fs::ReadDir;
+use std::fs::{File, ReadDir};
 use std::io::{ErrorKind, Read};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -39,6 +39,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
+use nix::sys::memfd::{MFdFlags, memfd_create};
 
 /// A system call that the kernel refused: the call as one would write it, if it says more than the
 /// context does, and why.
@@ -123,6 +124,12 @@ pub fn read_dir(path: &Path) -> std::io::Result<ReadDir> {
             other => return other,
         }
     }
+}
+
+/// Makes a file in memory that exec closes: nobody blocks on it, and a reader sees its end (memfd_create(2)).
+pub fn memory_file(name: &str) -> Result<File> {
+    let made = memfd_create(name, MFdFlags::MFD_CLOEXEC);
+    named(made, || format!("memfd_create({name})")).map(File::from)
 }
 
 /// All of a config or of a part of it. A device may have no end; and read without types a number takes sixteen times its text,
