@@ -280,7 +280,7 @@ impl Tracer<'_> {
     /// ptrace(2): only what is stopped can be detached.
     fn let_go(&mut self) {
         let mut left: Vec<(i32, Place)> = std::mem::take(&mut self.known).into_iter().collect();
-        while let Some((pid, place)) = left.pop() {
+        while let Some((pid, place)) = left.pop().or_else(tracee) {
             if self.held == Some(pid) {
                 request(libc::PTRACE_DETACH, pid, 0);
                 continue;
@@ -294,6 +294,19 @@ impl Tracer<'_> {
             left.extend(born.map(|child| (child, Place::Unseen)));
         }
     }
+}
+
+/// Returns a process that this thread still traces, or None. A parent that is killed in clone(2) never announces its child.
+fn tracee() -> Option<(i32, Place)> {
+    // SAFETY: gettid has no arguments.
+    let tracer = format!("TracerPid:\t{}\n", unsafe { libc::gettid() });
+    let processes = std::fs::read_dir("/proc").expect("read /proc").flatten();
+    let mut pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let is_traced = |pid: &i32| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
+        status.is_ok_and(|text| text.contains(&tracer))
+    };
+    Some((pids.find(is_traced)?, Place::Unseen))
 }
 
 /// Gives the children that it has had meanwhile: they are traced, and would wait for this thread to end.
