@@ -14,7 +14,7 @@ use std::io::{ErrorKind, Read};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::errno::Errno;
@@ -31,7 +31,7 @@ use crate::plan::exec::Saved;
 use crate::plan::hooks::Hooks;
 use crate::plan::rdt::Groups;
 use crate::plan::seccomp::Notify;
-use crate::sys::stat::Stat;
+use crate::sys::stat::{self, Stat};
 use crate::sys::{self, process};
 use crate::{patience, removal, state_root};
 
@@ -275,8 +275,26 @@ impl Container {
             opened => opened?,
         };
         // Compared after the pidfd was opened, so that what was compared is what it refers to.
-        let alive = self.stat()?.filter(|_| !process::has_ended(&pidfd));
-        Ok(alive.map(|stat| (pidfd, stat)))
+        let Some(stat) = self.stat()?.filter(|_| !process::has_ended(&pidfd)) else {
+            return Ok(None);
+        };
+        if stat.is_dead() && stat::is_dead(self.state.pid)? {
+            return Ok(None);
+        }
+        Ok(Some((pidfd, stat)))
+    }
+
+    /// Waits until a killed init is dead; returns whether it is in this time. In uninterruptible sleep it does not die. Where
+    /// somebody else has yet to reap other processes of the pid namespace, its pidfd does not tell the death.
+    pub fn dies_within(&self, init: &OwnedFd, time: Duration) -> Result<bool> {
+        const LOOK: Duration = Duration::from_millis(20);
+        let deadline = Instant::now() + time;
+        while !patience::ends_within(init, LOOK) && self.init()?.is_some() {
+            if Instant::now() >= deadline {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// That of init, and of no later process with its number.

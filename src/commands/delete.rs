@@ -129,7 +129,7 @@ pub fn kill_all(container: &Container) -> Result<()> {
     let Some(init) = signal_kill(container)? else {
         return Ok(());
     };
-    if patience::dies(&init) {
+    if container.dies_within(&init, patience::DEATH)? {
         return Ok(());
     }
     // pid_namespaces(7): init ends last of all in its namespace.

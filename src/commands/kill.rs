@@ -10,7 +10,6 @@ use nix::sys::signal::Signal;
 use super::{delete, ps};
 use crate::container::{Container, Status, Store, not_running};
 use crate::flags;
-use crate::patience;
 use crate::sys::{self, process};
 
 /// How long to wait for the end of what was killed, so that `state` says stopped; the caller may be in a hurry.
@@ -47,7 +46,7 @@ fn kill(container: &Container, signal: i32, all: bool) -> Result<()> {
     };
     if let Some(init) = killed {
         // One that is in uninterruptible sleep dies later.
-        patience::ends_within(&init, PATIENCE);
+        container.dies_within(&init, PATIENCE)?;
     }
     Ok(())
 }

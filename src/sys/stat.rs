@@ -1,5 +1,7 @@
 //! proc_pid_stat(5): what the kernel tells of a process in one line.
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
 
 use super::{io, read_text};
@@ -10,6 +12,19 @@ const FORKED_ONLY: u64 = 0x40;
 const KERNEL: u64 = 0x20_0000;
 
 pub struct Stat(String);
+
+/// Returns whether every thread of the process is dead. The first thread may be a zombie while others run.
+pub fn is_dead(pid: i32) -> Result<bool> {
+    if !Stat::of(pid)?.is_none_or(|stat| stat.is_dead()) {
+        return Ok(false);
+    }
+    let threads = super::read_dir(Path::new(&format!("/proc/{pid}/task"))).into_iter();
+    let mut threads = threads.flatten().flatten().filter_map(|entry| {
+        let path = entry.path().join("stat");
+        read_text(path).ok().map(Stat::new)
+    });
+    Ok(threads.all(|thread| thread.is_dead()))
+}
 
 impl Stat {
     /// `None` if it is gone. Not to know that is an error: who takes it for gone would remove what it needs.
@@ -56,6 +71,12 @@ impl Stat {
         self.has(EXITING)
     }
 
+    /// Whether this thread runs no code of its program again: it is a zombie, or waits while it exits. The first process of a
+    /// pid namespace waits until all zombies of the namespace are reaped (pid_namespaces(7)).
+    pub fn is_dead(&self) -> bool {
+        self.is_exiting() && matches!(self.state(), Some('S' | 'Z' | 'X'))
+    }
+
     /// Whether it is still at the program of who has made it.
     pub fn has_executed_nothing(&self) -> bool {
         self.has(FORKED_ONLY) && !self.has(KERNEL)
@@ -82,7 +103,7 @@ impl Stat {
 
 #[cfg(test)]
 mod tests {
-    use super::Stat;
+    use super::{Stat, is_dead};
 
     #[test]
     fn fields_are_found_behind_any_name() {
@@ -105,6 +126,10 @@ mod tests {
         assert_eq!(running.exit_status(), None);
         let ended = stat("Z", 0x4);
         assert!(ended.is_exiting() && !ended.has_executed_nothing());
+        assert!(ended.is_dead() && stat("S", 0x4).is_dead());
+        for (state, flags) in [("R", 0x4), ("D", 0x4), ("S", 0), ("Z", 0)] {
+            assert!(!stat(state, flags).is_dead(), "{state} {flags}");
+        }
         assert_eq!(ended.exit_status(), Some(3 << 8));
         for text in ["", "7", "7 (a)", "7 (a) ", "7 (a) R 1 2"] {
             let stat = Stat::new(text.to_string());
@@ -122,5 +147,6 @@ mod tests {
         assert!(own.start_time().is_some_and(|time| time > 0));
         assert!(!own.is_exiting() && !own.has_executed_nothing());
         assert!(Stat::of(i32::MAX).unwrap().is_none());
+        assert!(is_dead(i32::MAX).unwrap() && !is_dead(std::process::id() as i32).unwrap());
     }
 }

@@ -70,3 +70,4 @@ mod together; // many commands at once
 mod unprivileged; // maps of users, masks in user namespaces, the program in memory
 mod update; // limits that change while the container lives
 mod visible; // what others see meanwhile, and what is no reason to wait
+mod zombies; // an init that is dead and not reaped

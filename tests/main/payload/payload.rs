@@ -150,6 +150,15 @@ fn answer(command: &str, args: &[&str]) -> String {
         "winch" => winch(arg(0)),
         "children" => children(number(arg(0))),
         "pause" => forever(),
+        "end-first-thread" => {
+            std::thread::spawn(|| {
+                println!("ready");
+                forever()
+            });
+            // exit(2) ends this thread alone.
+            unsafe { syscall(60, 0) };
+            "unreachable".into()
+        }
         "spin" => loop {
             std::hint::spin_loop();
         },
