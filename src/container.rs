@@ -31,6 +31,7 @@ use crate::plan::exec::Saved;
 use crate::plan::hooks::Hooks;
 use crate::plan::rdt::Groups;
 use crate::plan::seccomp::Notify;
+use crate::report::{Report, report};
 use crate::sys::stat::{self, Stat};
 use crate::sys::{self, process};
 use crate::{patience, removal, state_root};
@@ -112,24 +113,6 @@ pub struct Container {
     pub damaged: bool,
     /// Numbers of processes and inodes begin anew with each boot: what has those of an earlier one is another's.
     pub of_this_boot: bool,
-}
-
-/// What `state`, `list` and hooks are told.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Report<'a> {
-    pub oci_version: &'a str,
-    pub id: &'a str,
-    pub pid: i32,
-    pub status: String,
-    pub bundle: &'a Path,
-    pub rootfs: &'a Path,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    pub created: &'a str,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub annotations: &'a BTreeMap<String, String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub owner: Option<String>,
 }
 
 impl Store {
@@ -388,32 +371,6 @@ impl State {
 /// The words by which engines know that it is gone already.
 pub fn not_running() -> Coded {
     coded("container-state", "container not running")
-}
-
-pub fn report(state: &State, status: Status, pid: i32) -> Report<'_> {
-    Report {
-        oci_version: &state.oci_version,
-        id: &state.id,
-        pid,
-        status: status.to_string(),
-        bundle: &state.bundle,
-        rootfs: &state.rootfs,
-        created: &state.created,
-        annotations: &state.annotations,
-        owner: None,
-    }
-}
-
-impl Report<'_> {
-    /// As hooks get it on standard input.
-    pub fn line(&self) -> Result<String> {
-        serde_json::to_string(self).context("write the state")
-    }
-
-    /// As people read it.
-    pub fn json(&self) -> Result<String> {
-        serde_json::to_string_pretty(self).context("write the state")
-    }
 }
 
 pub fn boot_id() -> Result<String> {

@@ -14,7 +14,7 @@ use nix::errno::Errno;
 
 use crate::cgroup::Cgroup;
 use crate::channel::{self, ChildEnd, Down, ParentEnd, STEP_TIMEOUT, Up};
-use crate::container::{State, Status, report};
+use crate::container::{State, Status};
 use crate::fault::{Coded, coded};
 use crate::host::Host;
 use crate::init::{self, Materials};
@@ -23,6 +23,7 @@ use crate::plan::Plan;
 use crate::plan::hooks::Hook;
 use crate::plan::rdt::Groups;
 use crate::relay::{Target, relay, set_oom_score};
+use crate::report::report;
 use crate::sys::clone::{self, Side};
 use crate::sys::{self, process};
 use crate::way::Way;

@@ -39,6 +39,7 @@ mod plan;
 mod program;
 mod relay;
 mod removal;
+mod report;
 mod selfexe;
 mod slot;
 mod state_root;

@@ -9,8 +9,9 @@ use anyhow::{Context, Result};
 use nix::sys::socket::SockType;
 use serde_json::json;
 
-use crate::container::{State, Status, report};
+use crate::container::{State, Status};
 use crate::patience;
+use crate::report::report;
 use crate::sys::process::pidfd_getfd;
 use crate::sys::socket;
 

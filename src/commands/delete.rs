@@ -9,11 +9,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use crate::cgroup::{Cgroup, tree};
-use crate::container::{Container, State, Status, Store, boot_id, report};
+use crate::container::{Container, State, Status, Store, boot_id};
 use crate::directory::Directory;
 use crate::fault::{self, coded};
 use crate::flags;
 use crate::removal::{self, begins_poststop};
+use crate::report::report;
 use crate::sys::{self, named, path, process};
 use crate::{hooks, intelrdt, log, patience, timings};
 

@@ -2,8 +2,9 @@
 
 use anyhow::{Context, Result};
 
-use crate::container::{Container, Report, Store};
+use crate::container::{Container, Store};
 use crate::flags::{self, Format};
+use crate::report::Report;
 use crate::{host, log};
 
 pub fn run(args: &flags::List, store: &Store) -> Result<i32> {

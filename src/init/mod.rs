@@ -26,7 +26,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::channel::{ChildEnd, Down, LONGEST, Up};
-use crate::container::{State, Status, report};
+use crate::container::{State, Status};
 use crate::fault::{Coded, coded};
 use crate::hooks;
 use crate::lsm;
@@ -35,6 +35,7 @@ use crate::plan::hooks::Hook;
 use crate::plan::rootfs::Rootfs;
 use crate::plan::scheduling::Affinity;
 use crate::relay::{Target, set_own_oom_score};
+use crate::report::report;
 use crate::sys::clone::Side;
 use crate::sys::confine::Confinement;
 use crate::sys::{again, clone, cred, named, net, path, process, socket, tty};
