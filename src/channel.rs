@@ -16,6 +16,7 @@
 //! start                                     the same process, over a connection to the gate
 //!        ---------------- Down::Start ---->
 //!        <------------- Up::Starting ------  this caller won; end of file then means that exec succeeded
+//!        <-- Up::NotifySocket + fd ------  only with NOTIFY_SOCKET in the environment of create
 //!        <--- Up::Listener{number} [+ fd] -  only with a seccomp filter that notifies
 //!        ------------------- Down::Go ---->  its agent has it
 //!        <--- Up::Failed{code, errno, text}  ends it at any point
@@ -50,6 +51,8 @@ pub enum Up {
     Starting,
     /// What `--timings` is to tell of the child's steps.
     Timings(String),
+    /// The socket on which the container's program tells that it is ready (sd_notify(3)).
+    NotifySocket(OwnedFd),
     /// The number of the seccomp listener in the child's table, and where it can the listener.
     Listener(i32, Option<OwnedFd>),
     Failed(Coded),
@@ -121,6 +124,7 @@ impl ParentEnd {
             (b'h', None) => Up::Hooks,
             (b'c', Some(fd)) => Up::Console(fd),
             (b't', Some(fd)) => Up::Tree(fd),
+            (b'n', Some(socket)) => Up::NotifySocket(socket),
             (b'r', None) => Up::Ready,
             (b'w', None) => Up::Waiting,
             (b's', None) => Up::Starting,
@@ -152,6 +156,7 @@ impl ChildEnd {
             Up::Born(pidfd) => socket::send(&self.socket, b"b", Some(pidfd.as_fd())),
             Up::Console(terminal) => socket::send(&self.socket, b"c", Some(terminal.as_fd())),
             Up::Tree(tree) => socket::send(&self.socket, b"t", Some(tree.as_fd())),
+            Up::NotifySocket(fd) => socket::send(&self.socket, b"n", Some(fd.as_fd())),
             Up::Hooks => socket::send(&self.socket, b"h", None),
             Up::Ready => socket::send(&self.socket, b"r", None),
             Up::Waiting => socket::send(&self.socket, b"w", None),
@@ -250,6 +255,11 @@ mod tests {
         assert!(matches!(parent.receive().unwrap(), Some(Up::Born(_))));
         child.send(Up::Console(fd())).unwrap();
         assert!(matches!(parent.receive().unwrap(), Some(Up::Console(_))));
+        child.send(Up::NotifySocket(fd())).unwrap();
+        assert!(matches!(
+            parent.receive().unwrap(),
+            Some(Up::NotifySocket(_))
+        ));
         for message in [Up::Hooks, Up::Ready, Up::Waiting, Up::Starting] {
             let sent = format!("{message:?}");
             child.send(message).unwrap();

@@ -24,10 +24,11 @@ use crate::plan::hooks::Hook;
 use crate::plan::rdt::Groups;
 use crate::relay::{Target, relay, set_oom_score};
 use crate::report::report;
+use crate::start::{arrives, see_program, start_over};
 use crate::sys::clone::{self, Side};
 use crate::sys::{self, process};
 use crate::way::Way;
-use crate::{hooks, idmap, intelrdt, joins, netdev, notify, selfexe, timings, trees};
+use crate::{hooks, idmap, intelrdt, joins, netdev, selfexe, timings, trees};
 
 /// What init is made from, and who is told about it.
 pub struct Launch<'a> {
@@ -70,6 +71,8 @@ pub struct Init {
     /// It was told to before it was ready, and is about to.
     starting: bool,
     pub runs: bool,
+    /// The socket on which the program tells that it is ready.
+    pub notify_socket: Option<OwnedFd>,
     kept: bool,
 }
 
@@ -184,6 +187,7 @@ impl Init {
             awaits_birth: false,
             starting: false,
             runs: false,
+            notify_socket: None,
             kept: false,
         }
     }
@@ -340,15 +344,17 @@ impl Init {
             self.reap_relay();
         }
         let debtor = Debtor::new(self.pid, &self.pidfd, "start");
-        self.runs = match self.starting {
-            true => see_program(&self.channel, state, debtor).map(|()| true)?,
+        let started = match self.starting {
+            true => see_program(&self.channel, state, debtor).map(Some)?,
             false => start_over(&self.channel, state, debtor)?,
         };
         self.reap_relay();
-        match self.runs {
-            true => Ok(()),
-            false => Err(self.death(None, anyhow!("container init ended instead of starting"))),
-        }
+        let Some(started) = started else {
+            return Err(self.death(None, anyhow!("container init ended instead of starting")));
+        };
+        self.runs = true;
+        self.notify_socket = started.notify_socket;
+        Ok(())
     }
 
     /// Not to be killed with this value: it has ended, or lives on without this process.
@@ -393,44 +399,6 @@ impl Drop for Init {
                 }
             }
             self.reap_relay();
-        }
-    }
-}
-
-/// Whether there is somebody who gets what was sent. One that has ended has said why, if it could.
-fn arrives(sent: Result<()>) -> Result<bool> {
-    match sent.as_ref().err().and_then(sys::errno) {
-        Some(Errno::EPIPE | Errno::ECONNRESET) => Ok(false),
-        _ => sent.map(|()| true),
-    }
-}
-
-/// Says start, over the launch's channel or the gate's, and waits for the program. False if init is gone, or started by another.
-pub fn start_over(channel: &ParentEnd, state: &State, init: Debtor) -> Result<bool> {
-    if !arrives(channel.send(Down::Start))? {
-        return Ok(false);
-    }
-    match patience::next_word(channel, &init)? {
-        Some(Up::Starting) => {}
-        Some(Up::Failed(failure)) => bail!(failure),
-        None => return Ok(false),
-        Some(other) => bail!("unexpected {other:?} from the container's init"),
-    }
-    see_program(channel, state, init).map(|()| true)
-}
-
-/// The connection closes on exec: its end without a word is success.
-fn see_program(channel: &ParentEnd, state: &State, mut init: Debtor) -> Result<()> {
-    init.limit = state.start_limit().map(|hooks| hooks + STEP_TIMEOUT);
-    loop {
-        match patience::next_word(channel, &init)? {
-            None => return Ok(()),
-            Some(Up::Listener(number, listener)) => {
-                notify::hand_over(state, (init.pid, init.pidfd), number, listener)?;
-                arrives(channel.send(Down::Go))?;
-            }
-            Some(Up::Failed(failure)) => bail!(failure),
-            Some(other) => bail!("unexpected {other:?} from the container's init"),
         }
     }
 }

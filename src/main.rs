@@ -40,8 +40,10 @@ mod program;
 mod relay;
 mod removal;
 mod report;
+mod sd_notify;
 mod selfexe;
 mod slot;
+mod start;
 mod state_root;
 #[allow(unsafe_code)]
 mod sys;

@@ -20,6 +20,7 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
 use nix::unistd::{read, write};
 
 use crate::log;
+use crate::sd_notify::Forwarder;
 use crate::sys::{self, process, tty};
 
 /// Signals that this process makes itself, by a fault of its own or by a write that nobody reads.
@@ -53,10 +54,19 @@ pub fn block_signals() -> Result<(SignalFd, SigSet)> {
 }
 
 /// Waits for the end of init: its exit code, or 128 and the number of the signal that killed it.
-pub fn wait(pidfd: BorrowedFd, terminal: Option<Terminal>, signals: &SignalFd) -> Result<i32> {
-    let mut terminal = terminal;
+/// Meanwhile, forwards messages for the service manager.
+pub fn wait(
+    pidfd: BorrowedFd,
+    terminal: Option<Terminal>,
+    forwarder: Option<Forwarder>,
+    signals: &SignalFd,
+) -> Result<i32> {
+    let (mut terminal, mut forwarder) = (terminal, forwarder);
     loop {
-        let ready = ready(pidfd, terminal.as_ref(), signals)?;
+        let ready = ready(pidfd, terminal.as_ref(), forwarder.as_ref(), signals)?;
+        if let Some(forwarder) = forwarder.as_mut().filter(|_| ready.message) {
+            forwarder.forward();
+        }
         if ready.signal {
             take_signals(pidfd, terminal.as_ref(), signals);
         }
@@ -70,6 +80,9 @@ pub fn wait(pidfd: BorrowedFd, terminal: Option<Terminal>, signals: &SignalFd) -
     if let Some(terminal) = &mut terminal {
         terminal.drain(signals);
     }
+    if let Some(forwarder) = &mut forwarder {
+        forwarder.forward();
+    }
     tty::exit_code(pidfd).context("wait for the container")
 }
 
@@ -78,9 +91,16 @@ struct Ready {
     signal: bool,
     input: bool,
     output: bool,
+    /// For the service manager.
+    message: bool,
 }
 
-fn ready(pidfd: BorrowedFd, terminal: Option<&Terminal>, signals: &SignalFd) -> Result<Ready> {
+fn ready(
+    pidfd: BorrowedFd,
+    terminal: Option<&Terminal>,
+    forwarder: Option<&Forwarder>,
+    signals: &SignalFd,
+) -> Result<Ready> {
     // A direction that waits for nothing: a signalfd has no hang-up that poll reports unasked.
     let nothing = || PollFd::new(signals.as_fd(), PollFlags::empty());
     let [input, output] = terminal.map_or([None, None], Terminal::waits_for);
@@ -89,17 +109,21 @@ fn ready(pidfd: BorrowedFd, terminal: Option<&Terminal>, signals: &SignalFd) -> 
         PollFd::new(signals.as_fd(), PollFlags::POLLIN),
         input.unwrap_or_else(nothing),
         output.unwrap_or_else(nothing),
+        forwarder.map_or_else(nothing, |forwarder| {
+            PollFd::new(forwarder.as_fd(), PollFlags::POLLIN)
+        }),
     ];
     match poll(&mut fds, PollTimeout::NONE) {
         Ok(_) | Err(Errno::EINTR) => {}
         Err(errno) => return sys::named(Err(errno), || "poll(container)".into()),
     }
-    let [exited, signal, input, output] = fds.map(|fd| fd.any() == Some(true));
+    let [exited, signal, input, output, message] = fds.map(|fd| fd.any() == Some(true));
     Ok(Ready {
         exited,
         signal,
         input,
         output,
+        message,
     })
 }
 
@@ -412,7 +436,7 @@ mod tests {
         let reader = thread::spawn(move || read_slowly(seen, pause));
         let terminal = Terminal::connect(container.master, input, output).unwrap();
         let pidfd = spawn_on(container.slave, script);
-        let code = wait(pidfd.as_fd(), Some(terminal), &signals).unwrap();
+        let code = wait(pidfd.as_fd(), Some(terminal), None, &signals).unwrap();
         (code, reader.join().unwrap())
     }
 
@@ -529,7 +553,10 @@ mod tests {
         drop(seen);
         let terminal = Terminal::connect(container.master, closed_input(), output).unwrap();
         let pidfd = spawn_on(container.slave, "head -c 300000 /dev/zero; exit 6");
-        assert_eq!(wait(pidfd.as_fd(), Some(terminal), &signals).unwrap(), 6);
+        assert_eq!(
+            wait(pidfd.as_fd(), Some(terminal), None, &signals).unwrap(),
+            6
+        );
     }
 
     #[test]
@@ -549,7 +576,7 @@ mod tests {
         ] {
             raise(signal).unwrap();
         }
-        assert_eq!(wait(pidfd.as_fd(), None, &signals).unwrap(), 9);
+        assert_eq!(wait(pidfd.as_fd(), None, None, &signals).unwrap(), 9);
     }
 
     #[test]
@@ -585,7 +612,10 @@ mod tests {
         let pidfd = spawn_on(container.slave, script);
         tty::set_window_size(&user.master, size(44)).unwrap();
         raise(Signal::SIGWINCH).unwrap();
-        assert_eq!(wait(pidfd.as_fd(), Some(terminal), &signals).unwrap(), 0);
+        assert_eq!(
+            wait(pidfd.as_fd(), Some(terminal), None, &signals).unwrap(),
+            0
+        );
     }
 
     #[test]

@@ -26,7 +26,7 @@ use crate::plan::{Flags, Plan};
 use crate::removal;
 use crate::slot::Slot;
 use crate::sys::{clone, cred, process, socket};
-use crate::{idmap, intelrdt, log, lsm, patience, selfexe, timings};
+use crate::{idmap, intelrdt, log, lsm, patience, sd_notify, selfexe, timings};
 
 #[inline(never)]
 pub fn run(args: &flags::Create, global: &Global, store: &Store) -> Result<i32> {
@@ -125,6 +125,7 @@ impl Request<'_> {
             listen_fds: listen_fds(),
             systemd_cgroup: self.global.cgroup_manager() == CgroupManager::Systemd,
             no_cgroup: self.global.cgroup_manager() == CgroupManager::Disabled,
+            has_notify_socket: sd_notify::address()?.is_some(),
             rootless: match self.global.rootless {
                 Rootless::True => Some(true),
                 Rootless::False => Some(false),

@@ -154,7 +154,7 @@ fn foreground(
     let mut process = launch(&mut state)?;
     let console = process.console.take().map(terminal::attach).transpose()?;
     start(&mut process, args, container)?;
-    terminal::wait(process.pidfd.as_fd(), console, &signals)
+    terminal::wait(process.pidfd.as_fd(), console, None, &signals)
 }
 
 fn start(process: &mut Init, args: &flags::Exec, container: &Container) -> Result<()> {

@@ -160,6 +160,12 @@ const ENVIRONMENT: &[(&str, &str)] = &[
         "LISTEN_FDS",
         "How many descriptors, from 3 on, create and run hand on to the container (sd_listen_fds(3)).",
     ),
+    (
+        "NOTIFY_SOCKET",
+        "The socket of the service manager (sd_notify(3)). A container that is created with it gets a socket of its own. \
+         start and run --detach wait until the container is ready and forward READY=1 with MAINPID; run in the foreground \
+         forwards all messages about the service.",
+    ),
 ];
 
 /// Makes `dir` if it is not there, and writes the pages into it.

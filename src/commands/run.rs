@@ -16,6 +16,7 @@ use crate::flags;
 use crate::launch::Init;
 use crate::pid_file::PidFile;
 use crate::plan::rootfs::{Overlay, Upper};
+use crate::sd_notify::{self, Forwarder};
 use crate::sys::{self, process};
 use crate::{directory, log, selfexe, terminal, timings};
 
@@ -49,7 +50,11 @@ fn detached(request: Request, store: &Store) -> Result<i32> {
     let (mut init, container, pid_file) = on_its_own(request.make(store)?);
     let started = init
         .start(&container.state)
-        .and_then(|()| start::run_poststart_hooks(&container));
+        .and_then(|()| start::run_poststart_hooks(&container))
+        .and_then(|()| match init.notify_socket.take() {
+            Some(socket) => sd_notify::wait_until_ready(socket, init.pid, &init.pidfd),
+            None => Ok(()),
+        });
     if let Err(error) = started {
         drop(init);
         if let Some(file) = pid_file {
@@ -76,10 +81,17 @@ fn foreground(args: &flags::Run, request: Request, store: &Store) -> Result<i32>
         init.start(&container.state)?;
         timings::step(|| "startContainer hooks, seccomp, exec".to_string());
         start::run_poststart_hooks(&container)?;
-        Ok(console)
+        // The service manager knows this process, which waits for the container's end.
+        let socket = init.notify_socket.take();
+        let forwarder = socket
+            .map(|socket| Forwarder::new(socket, None))
+            .transpose()?;
+        Ok((console, forwarder.flatten()))
     });
     let failed = started.is_err();
-    let code = started.and_then(|console| terminal::wait(init.pidfd.as_fd(), console, &signals));
+    let code = started.and_then(|(console, forwarder)| {
+        terminal::wait(init.pidfd.as_fd(), console, forwarder, &signals)
+    });
     if filtered && code.as_ref().is_ok_and(|code| *code == 128 + libc::SIGSYS) {
         log::warn(start::FILTERED);
     }

@@ -13,8 +13,9 @@ use crate::container::{Container, Status, Store};
 use crate::fault::{Coded, coded};
 use crate::flags;
 use crate::patience::{self, Debtor};
+use crate::start::start_over;
 use crate::sys::{self, process};
-use crate::{hooks, launch, log, timings};
+use crate::{hooks, log, sd_notify, timings};
 
 pub fn run(args: &flags::Start, store: &Store) -> Result<i32> {
     let container = store.find(&args.id)?;
@@ -24,20 +25,23 @@ pub fn run(args: &flags::Start, store: &Store) -> Result<i32> {
     debtor.cgroup = cgroup.as_ref();
     let gate = gate(&container, &debtor)?;
     timings::step(|| "find the container".to_string());
-    let started = launch::start_over(&gate, &container.state, debtor);
+    let started = start_over(&gate, &container.state, debtor);
     if started
         .as_ref()
         .is_err_and(|error| hooks::has_failed(error, "startContainer"))
     {
         destroy(&container);
     }
-    if !started? {
+    let Some(started) = started? else {
         bail!(lost(&container, &init));
-    }
+    };
     check_survival(&container, &init)?;
     timings::step(|| "startContainer hooks, seccomp, exec".to_string());
     container.close_gate()?;
     run_poststart_hooks(&container).inspect_err(|_| destroy(&container))?;
+    if let Some(socket) = started.notify_socket {
+        sd_notify::wait_until_ready(socket, container.state.pid, &init)?;
+    }
     Ok(0)
 }
 

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::ffi::{CStr, CString, OsStr};
 use std::io::Read;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -33,6 +33,8 @@ pub struct Ready {
     program: CString,
     argv: Pointers,
     envp: Pointers,
+    /// For the caller of the start, who forwards what comes.
+    pub notify_socket: Option<OwnedFd>,
 }
 
 /// Goes to the working directory, becomes the container's user and finds the program as that user.
@@ -59,6 +61,7 @@ pub fn prepare(plan: &Plan) -> Result<Ready> {
         program,
         argv: Pointers::new(process.args.clone()),
         envp: Pointers::new(env),
+        notify_socket: None,
     })
 }
 

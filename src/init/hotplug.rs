@@ -43,6 +43,7 @@ pub fn add(steps: &[Step], trees: Vec<OwnedFd>, site: Site) -> Result<()> {
         null: None,
         is_in_place: true,
         pid_namespace: site.pid_namespace,
+        notify_socket: None,
         own: Vec::new(),
     };
     let mut done = Done::default();

@@ -113,18 +113,26 @@ fn set_up(plan: &Plan, channel: &ChildEnd, mut materials: Materials) -> Result<e
     }
     use_procfs(plan, joined.proc.as_ref())?;
 
-    let terminal = match &plan.rootfs {
+    let (terminal, notify_socket) = match &plan.rootfs {
         Some(rootfs) => make_root(plan, rootfs, materials, channel)?,
-        None => console::open(process::root_directory()?, plan, channel, joined.proc)?,
+        None => {
+            let root = process::root_directory()?;
+            (console::open(root, plan, channel, joined.proc)?, None)
+        }
     };
     let has_terminal = terminal.is_some();
     console::take_over_stdio(terminal, plan.process.identity.uid)?;
     // The parent's own descriptors came along, and some of the caller. No path of the container may lead through them,
     // and a waiting one holds none of the host.
-    let keep = [Some(channel.as_fd()), gate.map(AsFd::as_fd)];
+    let keep = [
+        Some(channel.as_fd()),
+        gate.map(AsFd::as_fd),
+        notify_socket.as_ref().map(AsFd::as_fd),
+    ];
     let keep: Vec<BorrowedFd> = keep.into_iter().flatten().collect();
     exec::close_all_but(&keep, plan.process.preserve_fds)?;
-    let ready = exec::prepare(plan)?;
+    let mut ready = exec::prepare(plan)?;
+    ready.notify_socket = notify_socket;
     if is_born_last {
         move_into_pid_namespace(channel)?;
     }
@@ -212,13 +220,14 @@ fn move_into_pid_namespace(channel: &ChildEnd) -> Result<()> {
     }
 }
 
-/// Makes the root filesystem and goes into it; the hooks of `create` have their turn in between.
+/// Makes the root filesystem and goes into it; the hooks of `create` have their turn in between. Returns the terminal and the
+/// socket for sd_notify(3).
 fn make_root(
     plan: &Plan,
     rootfs: &Rootfs,
     materials: Materials,
     channel: &ChildEnd,
-) -> Result<Option<OwnedFd>> {
+) -> Result<(Option<OwnedFd>, Option<OwnedFd>)> {
     let Materials {
         trees,
         hooks,
@@ -249,9 +258,10 @@ fn make_root(
         // For the child that this process makes last. Hooks, which were made before, are not in there.
         clone::setns(namespace, clone::NEWPID).context("join the pid namespace")?;
     }
+    let notify_socket = root.notify_socket.take();
     rootfs::leave_the_old(rootfs, root)?;
     timings::step(|| "leave the old root".to_string());
-    Ok(terminal)
+    Ok((terminal, notify_socket))
 }
 
 /// Once, however often it is called.
@@ -301,7 +311,15 @@ fn wait_at_gate(gate: &OwnedFd) -> Result<ChildEnd> {
     }
 }
 
-fn start(plan: &Plan, channel: &ChildEnd, ready: exec::Ready, state: &State) -> Result<Infallible> {
+fn start(
+    plan: &Plan,
+    channel: &ChildEnd,
+    mut ready: exec::Ready,
+    state: &State,
+) -> Result<Infallible> {
+    if let Some(socket) = ready.notify_socket.take() {
+        channel.send(Up::NotifySocket(socket))?;
+    }
     run_start_hooks(plan, &ready, state)?;
     exec::execute(plan, channel, ready)
 }

@@ -29,6 +29,8 @@ pub struct Root {
     pub is_in_place: bool,
     /// The pid namespace that a new procfs shows, where this process is not in it.
     pub pid_namespace: Option<OwnedFd>,
+    /// The socket that the container sends its messages for the service manager to (sd_notify(3)).
+    pub notify_socket: Option<OwnedFd>,
     /// Numbers of the mounts that are the container's own: the root, and filesystems that were mounted new.
     pub own: Vec<u64>,
 }
@@ -69,6 +71,7 @@ pub fn enter(plan: &Rootfs, trees: Vec<OwnedFd>, pid_namespace: Option<OwnedFd>)
         null: None,
         is_in_place: matches!(plan.root, Plan::InPlace(_)),
         pid_namespace,
+        notify_socket: None,
         own,
     })
 }

@@ -14,7 +14,7 @@ use super::{copyup, explain, locks, masks, procfs};
 use crate::fault::{Coded, coded};
 use crate::plan::step::{Bind, Mount, Node, NodeKind, Propagation, Remount, Step};
 use crate::sys::mount::{self, Attributes, Configuration};
-use crate::sys::{self, named, path};
+use crate::sys::{self, named, path, socket};
 use crate::timings;
 
 pub fn perform_all(steps: &[&Step], root: &mut Root) -> Result<()> {
@@ -43,6 +43,7 @@ fn act(step: &Step, root: &mut Root) -> Result<()> {
             })
         }
         Step::Symlink { target, path } => symlink(target, path, root),
+        Step::BindSocket { path } => bind_socket(path, root),
         Step::ReadOnly { path } => read_only(path, root),
         Step::Mask { path } => masks::mask(path, root),
         Step::Seal { path } => seal(path, root),
@@ -193,6 +194,14 @@ fn set_propagation(mounted: &OwnedFd, list: &[Propagation]) -> Result<()> {
         mount::set_propagation(mounted, propagation.kind, propagation.recursive)
             .with_context(|| format!("make it {propagation}"))
     })
+}
+
+/// Relative to its directory: no path of the host or of the image leads there.
+fn bind_socket(path: &Path, root: &mut Root) -> Result<()> {
+    let (parent, name) = path::make_parent(&*root, path)?;
+    named(nix::unistd::fchdir(&parent), || "fchdir()".to_string())?;
+    root.notify_socket = Some(socket::bind_datagram(Path::new(name))?);
+    Ok(())
 }
 
 /// The directory for a new filesystem, and whether it was there before.

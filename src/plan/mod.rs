@@ -51,6 +51,8 @@ pub struct Flags {
     pub systemd_cgroup: bool,
     /// The container stays in the caller's cgroup.
     pub no_cgroup: bool,
+    /// Whether the container gets a socket for sd_notify(3).
+    pub has_notify_socket: bool,
     /// Whether cgroups that may not be made are done without; `None`: only where the caller is confined.
     pub rootless: Option<bool>,
 }
@@ -82,7 +84,7 @@ impl Plan {
         let mut process = process::process(bundle, &namespaces, host, flags)?;
         let mut warnings = std::mem::take(&mut cgroup.resources.warnings);
         warnings.append(&mut process.warnings);
-        let mut rootfs = rootfs::rootfs(bundle, host, &namespaces, flags.no_pivot)?;
+        let mut rootfs = rootfs::rootfs(bundle, host, &namespaces, flags)?;
         warnings.append(&mut rootfs.warnings);
         Ok(Plan {
             rootfs: Some(rootfs),

@@ -14,6 +14,7 @@ use oci_spec::runtime::{
 
 use super::Flags;
 use super::namespaces::Namespaces;
+use super::rootfs::NOTIFY_SOCKET;
 use super::scheduling::{Scheduling, scheduling};
 use super::seccomp::Filter;
 use crate::bundle::Bundle;
@@ -177,6 +178,10 @@ fn env(spec: &Spec, flags: &Flags) -> Result<Vec<CString>> {
         env.retain(|entry| !entry.starts_with("LISTEN_FDS=") && !entry.starts_with("LISTEN_PID="));
         env.push(format!("LISTEN_FDS={}", flags.listen_fds));
         env.push("LISTEN_PID=1".to_string());
+    }
+    if flags.has_notify_socket {
+        env.retain(|entry| !entry.starts_with("NOTIFY_SOCKET="));
+        env.push(format!("NOTIFY_SOCKET={NOTIFY_SOCKET}"));
     }
     strings(&env, "process.env")
 }

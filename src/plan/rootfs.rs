@@ -8,15 +8,19 @@ use anyhow::{Context, Result, bail, ensure};
 use libc::{MS_PRIVATE, MS_SHARED, MS_SLAVE, MS_UNBINDABLE};
 use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType};
 
+use super::Flags;
 use super::mounts::{self, clean};
 use super::namespaces::Namespaces;
 use super::options::propagation;
 use super::places::{NewFilesystems, Places};
-use super::step::{Node, NodeKind, Propagation, Source, Step, Tree};
+use super::step::{Mount, Node, NodeKind, Propagation, Source, Step, Tree};
 use crate::bundle::Bundle;
 use crate::host::Host;
 use crate::log::printable;
 use crate::sys::clone;
+
+/// Where the container finds the socket for sd_notify(3), as under runc.
+pub const NOTIFY_SOCKET: &str = "/run/notify/notify.sock";
 
 /// Directories of an overlay, top first, absolute.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,7 +104,7 @@ pub fn rootfs(
     bundle: &Bundle,
     host: &Host,
     namespaces: &Namespaces,
-    no_pivot: bool,
+    flags: &Flags,
 ) -> Result<Rootfs> {
     let default = Linux::default();
     let linux = bundle.spec.linux().as_ref().unwrap_or(&default);
@@ -115,7 +119,7 @@ pub fn rootfs(
     let mut trees = plan.trees;
     let (root, anchor) = root(bundle, host, namespaces, &mut trees)?;
     if namespaces.creates(clone::NEWNS) {
-        ensure_no_conflict(no_pivot, wanted)?;
+        ensure_no_conflict(flags.no_pivot, wanted)?;
     } else {
         check_in_place(bundle, linux, namespaces.joins(clone::NEWNS))?;
     }
@@ -129,6 +133,9 @@ pub fn rootfs(
         }));
     }
     furnish.extend(working_directory(bundle));
+    if flags.has_notify_socket {
+        furnish.extend(notify_socket());
+    }
     let mut seal = plan.seals;
     let read_only = paths(linux.readonly_paths(), "linux.readonlyPaths")?;
     let masked = paths(linux.masked_paths(), "linux.maskedPaths")?;
@@ -146,7 +153,7 @@ pub fn rootfs(
         trees,
         furnish,
         seal,
-        pivot: !no_pivot,
+        pivot: !flags.no_pivot,
         propagation: wanted,
         warnings: plan.warnings,
     })
@@ -255,6 +262,23 @@ fn dev_is_bound(steps: &[Step]) -> bool {
         .iter()
         .rfind(on_dev)
         .is_some_and(|step| matches!(step, Step::Bind(_)))
+}
+
+/// Returns the steps for the socket of sd_notify(3). The socket is in a filesystem of the container's own.
+fn notify_socket() -> [Step; 2] {
+    let path = PathBuf::from(NOTIFY_SOCKET);
+    let target = path.parent().unwrap_or(&path).to_path_buf();
+    let mount = Mount {
+        field: "NOTIFY_SOCKET".to_string(),
+        kind: "tmpfs".to_string(),
+        source: None,
+        target,
+        options: vec!["mode=0755".to_string(), "size=4k".to_string()],
+        attributes: libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC,
+        propagation: Vec::new(),
+        copy_up: false,
+    };
+    [Step::Mount(mount), Step::BindSocket { path }]
 }
 
 /// Made if the source exists (config-linux.md, "Default Devices" and "Dev symbolic links").
@@ -828,20 +852,31 @@ mod tests {
         }
     }
 
+    fn flags(no_pivot: bool) -> Flags {
+        Flags {
+            no_pivot,
+            ..Flags::default()
+        }
+    }
+
     #[test]
     fn a_private_root_needs_pivot_root() {
         let config = bundle(&[("/linux/rootfsPropagation", json!("rprivate"))]);
         let namespaces = plan(&[]).namespaces;
-        let error = rootfs(&config, &host(), &namespaces, true)
+        let error = rootfs(&config, &host(), &namespaces, &flags(true))
             .unwrap_err()
             .to_string();
         assert!(
             error.starts_with("linux.rootfsPropagation: private: cannot be had with --no-pivot"),
             "{error}"
         );
-        assert!(rootfs(&config, &host(), &namespaces, false).unwrap().pivot);
         assert!(
-            !rootfs(&bundle(&[]), &host(), &namespaces, true)
+            rootfs(&config, &host(), &namespaces, &flags(false))
+                .unwrap()
+                .pivot
+        );
+        assert!(
+            !rootfs(&bundle(&[]), &host(), &namespaces, &flags(true))
                 .unwrap()
                 .pivot
         );

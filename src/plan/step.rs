@@ -26,6 +26,10 @@ pub enum Step {
         target: &'static str,
         path: PathBuf,
     },
+    /// A datagram socket, which everybody in the container may write to.
+    BindSocket {
+        path: PathBuf,
+    },
     ReadOnly {
         path: PathBuf,
     },
@@ -141,6 +145,7 @@ impl Step {
             Step::MakeNode(node) | Step::BindNode(node) => &node.path,
             Step::MakeDir { path, .. }
             | Step::Symlink { path, .. }
+            | Step::BindSocket { path }
             | Step::ReadOnly { path }
             | Step::Mask { path }
             | Step::Seal { path } => path,
@@ -200,6 +205,7 @@ impl fmt::Display for Step {
                 write!(f, "bind the host's {}", node.path.display())
             }
             Step::Symlink { target, path } => write!(f, "link {} -> {target}", path.display()),
+            Step::BindSocket { path } => write!(f, "make socket {}", path.display()),
             Step::ReadOnly { path } => {
                 write!(f, "make {} and all below it read-only", path.display())
             }

@@ -1,7 +1,9 @@
 //! Sockets that carry descriptors: sendmsg(2) and recvmsg(2) with SCM_RIGHTS.
 
+use std::ffi::OsStr;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,8 +11,8 @@ use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
-    bind, connect, recvmsg, sendmsg, setsockopt, socket,
-    sockopt::{ReceiveTimeout, SendTimeout},
+    bind, connect, getsockname, getsockopt, recv, recvmsg, sendmsg, setsockopt, socket,
+    sockopt::{self, ReceiveTimeout, SendTimeout},
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
@@ -96,6 +98,56 @@ pub fn listen_at(path: &Path) -> Result<OwnedFd> {
         format!("listen({path:?})")
     })?;
     Ok(socket)
+}
+
+/// Makes a datagram socket with this path. The umask decides who may send to it.
+pub fn bind_datagram(path: &Path) -> Result<OwnedFd> {
+    let socket = unix_socket(SockType::Datagram)?;
+    let (_directory, address) = address(path)?;
+    named(bind(socket.as_raw_fd(), &address), || {
+        format!("bind({path:?})")
+    })?;
+    Ok(socket)
+}
+
+/// Connects to a datagram socket: one with a path, or one of the abstract namespace, without its first zero byte. A send to a
+/// full one fails with EAGAIN after `timeout`.
+pub fn connect_datagram(name: &[u8], is_abstract: bool, timeout: Duration) -> Result<OwnedFd> {
+    if !is_abstract {
+        return connect_within(
+            Path::new(OsStr::from_bytes(name)),
+            SockType::Datagram,
+            timeout,
+        );
+    }
+    let socket = unix_socket(SockType::Datagram)?;
+    let timeout = TimeVal::milliseconds(timeout.as_millis() as i64);
+    named(setsockopt(&socket, SendTimeout, &timeout), || {
+        "setsockopt(SO_SNDTIMEO)".to_string()
+    })?;
+    let address = named(UnixAddr::new_abstract(name), || {
+        "abstract socket".to_string()
+    })?;
+    named(again(|| connect(socket.as_raw_fd(), &address)), || {
+        "connect(abstract socket)".to_string()
+    })?;
+    Ok(socket)
+}
+
+/// Returns whether the descriptor is a Unix datagram socket.
+pub fn is_datagram(fd: impl AsFd) -> bool {
+    let local = getsockname::<UnixAddr>(fd.as_fd().as_raw_fd()).is_ok();
+    local && getsockopt(&fd, sockopt::SockType) == Ok(SockType::Datagram)
+}
+
+/// Receives a datagram that is there, without the descriptors that came with it, which are closed. Returns None if there is
+/// none.
+pub fn receive_datagram(socket: impl AsFd, buffer: &mut [u8]) -> Result<Option<usize>> {
+    let from = socket.as_fd().as_raw_fd();
+    match again(|| recv(from, buffer, MsgFlags::MSG_DONTWAIT)) {
+        Err(Errno::EAGAIN) => Ok(None),
+        received => named(received, || format!("recv(fd {from})")).map(Some),
+    }
 }
 
 pub fn accept(listener: impl AsFd) -> Result<OwnedFd> {

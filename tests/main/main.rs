@@ -42,6 +42,7 @@ mod memory_policy; // on which nodes memory is taken
 mod mounts; // file systems, propagation, the order, and the targets that are refused
 mod namespaces; // new, joined, inherited; id maps and clock offsets
 mod netdev; // devices of the host that move into the container
+mod notify; // NOTIFY_SOCKET: when the container is ready
 mod old_kernels; // and sandboxes that do not know the newer calls
 mod options; // every option of a mount, and the words that are none
 mod overlay; // a root file system from layers

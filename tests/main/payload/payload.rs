@@ -149,6 +149,8 @@ fn answer(command: &str, args: &[&str]) -> String {
         "signals" => signals(),
         "winch" => winch(arg(0)),
         "children" => children(number(arg(0))),
+        // One message to the service manager, lines separated by commas (sd_notify(3)).
+        "notify" => done(notify(&args.join(" ").replace(',', "\n"))),
         "pause" => forever(),
         "end-first-thread" => {
             std::thread::spawn(|| {
@@ -505,6 +507,12 @@ fn daemon() -> String {
         forever();
     }
     std::process::exit(0)
+}
+
+fn notify(message: &str) -> io::Result<()> {
+    let path = std::env::var("NOTIFY_SOCKET").unwrap_or_default();
+    let socket = std::os::unix::net::UnixDatagram::unbound()?;
+    socket.send_to(message.as_bytes(), path).map(drop)
 }
 
 fn forever() -> ! {
