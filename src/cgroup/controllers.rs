@@ -11,29 +11,77 @@ use crate::sys;
 
 const PAGES: &str = "/sys/kernel/mm/hugepages";
 
-/// Controllers are handed down from the root, each level by its parent; nothing is written that is so already.
-pub fn enable(mount: &Path, path: &Path, resources: &Resources) -> Result<()> {
-    let wanted = resources.controllers();
-    let Some(parent) = path.parent().filter(|_| !wanted.is_empty()) else {
+/// Enables the controllers that the limits need in every cgroup above this one. With `all`, also each other controller that can
+/// be had: engines read statistics of containers without limits from their files. Nothing is written that is so already.
+pub fn enable(mount: &Path, path: &Path, resources: &Resources, all: bool) -> Result<()> {
+    let wanted: Vec<String> = resources
+        .controllers()
+        .into_iter()
+        .map(str::to_string)
+        .collect();
+    let offered = match all {
+        true => words(mount, "cgroup.controllers")?,
+        false => Vec::new(),
+    };
+    let Some(parent) = path
+        .parent()
+        .filter(|_| !wanted.is_empty() || !offered.is_empty())
+    else {
         return Ok(());
     };
-    if missing(parent, "cgroup.subtree_control", &wanted)?.is_empty() {
+    let enabled = words(parent, "cgroup.subtree_control")?;
+    if wanted
+        .iter()
+        .chain(&offered)
+        .all(|name| enabled.contains(name))
+    {
         return Ok(());
     }
     let below = parent.strip_prefix(mount).unwrap_or(parent);
     let mut level = mount.to_path_buf();
     for component in std::iter::once(Path::new("")).chain(below.iter().map(Path::new)) {
-        level = if component.as_os_str().is_empty() {
-            level
-        } else {
-            level.join(component)
+        if component != Path::new("") {
+            level.push(component);
+        }
+        let enabled = words(&level, "cgroup.subtree_control")?;
+        let is_missing = |name: &String| !enabled.contains(name);
+        let needed: Vec<String> = wanted
+            .iter()
+            .filter(|name| is_missing(name))
+            .cloned()
+            .collect();
+        let mut others = match all {
+            true => words(&level, "cgroup.controllers")?,
+            false => Vec::new(),
         };
-        let missing = missing(&level, "cgroup.subtree_control", &wanted)?;
-        if !missing.is_empty() {
-            let words: Vec<String> = missing.iter().map(|name| format!("+{name}")).collect();
-            let directory = open_directory(&level)?;
-            write_at(&directory, "cgroup.subtree_control", &words.join(" "))
-                .map_err(|error| explain::not_handed_down(error, &level, &missing.join(", ")))?;
+        others.retain(|name| is_missing(name) && !wanted.contains(name));
+        hand_on(&level, &needed, &others)?;
+    }
+    Ok(())
+}
+
+/// Enables controllers for the children of a cgroup. Fails where a wanted one cannot be enabled; the others may be refused.
+fn hand_on(level: &Path, wanted: &[String], others: &[String]) -> Result<()> {
+    if wanted.is_empty() && others.is_empty() {
+        return Ok(());
+    }
+    let directory = open_directory(level)?;
+    let write = |names: &[String]| {
+        let text = names.iter().map(|name| format!("+{name}"));
+        let text = text.collect::<Vec<_>>().join(" ");
+        write_at(&directory, "cgroup.subtree_control", &text)
+    };
+    let Err(error) = write(&[wanted, others].concat()) else {
+        return Ok(());
+    };
+    if !wanted.is_empty() {
+        write(wanted)
+            .map_err(|error| explain::not_handed_down(error, level, &wanted.join(", ")))?;
+    }
+    // The kernel takes all of one write, or none.
+    if !super::is_refusal(&error) {
+        for name in others {
+            write(std::slice::from_ref(name)).ok();
         }
     }
     Ok(())
@@ -114,14 +162,15 @@ fn place_of(controller: &str, mount: &Path) -> String {
 }
 
 fn missing<'a>(directory: &Path, file: &str, wanted: &[&'a str]) -> Result<Vec<&'a str>> {
+    let have = words(directory, file)?;
+    let is_missing = |name: &&str| !have.iter().any(|known| known == name);
+    Ok(wanted.iter().copied().filter(is_missing).collect())
+}
+
+fn words(directory: &Path, file: &str) -> Result<Vec<String>> {
     let file = directory.join(file);
-    let text = sys::io(std::fs::read_to_string(&file)).with_context(|| format!("read {file:?}"))?;
-    let have: Vec<&str> = text.split_whitespace().collect();
-    Ok(wanted
-        .iter()
-        .copied()
-        .filter(|name| !have.contains(name))
-        .collect())
+    let text = sys::io(sys::read_text(&file)).with_context(|| format!("read {file:?}"))?;
+    Ok(text.split_whitespace().map(str::to_string).collect())
 }
 
 /// A kernel without huge pages has no such directory, and lacks the controller too.
@@ -192,7 +241,7 @@ mod tests {
             serde_json::from_str(r#"{"memory": {"limit": 1}, "pids": {"limit": 1}}"#).unwrap();
         let plan = resources(Some(&spec)).unwrap();
         check(&mount, &plan).unwrap();
-        enable(&mount, &mount.join("a/b/c"), &plan).unwrap();
+        enable(&mount, &mount.join("a/b/c"), &plan, false).unwrap();
         // A file keeps what it said behind what is written; the kernel would not.
         for (level, says) in [
             ("", "+pidsemory"),
@@ -201,6 +250,13 @@ mod tests {
         ] {
             let text = std::fs::read_to_string(mount.join(level).join("cgroup.subtree_control"));
             assert_eq!(text.unwrap(), says, "{level:?}");
+            std::fs::write(mount.join(level).join("cgroup.subtree_control"), "").unwrap();
+        }
+        let none = resources(None).unwrap();
+        enable(&mount, &mount.join("a/b/c"), &none, true).unwrap();
+        for level in ["", "a", "a/b"] {
+            let text = std::fs::read_to_string(mount.join(level).join("cgroup.subtree_control"));
+            assert_eq!(text.unwrap(), "+cpu +memory +pids", "{level:?}");
         }
         std::fs::write(mount.join("cgroup.controllers"), "cpu memory").unwrap();
         let error = check(&mount, &plan).unwrap_err().to_string();

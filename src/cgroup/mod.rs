@@ -115,7 +115,9 @@ impl Cgroup {
     /// Writes the limits.
     pub fn limit(&self, plan: &CgroupPlan) -> Result<()> {
         self.check_below(&plan.mount)?;
-        controllers::enable(&plan.mount, &self.path, &plan.resources)?;
+        // systemd does so for a scope, as the properties ask.
+        let all = self.unit.is_none();
+        controllers::enable(&plan.mount, &self.path, &plan.resources, all)?;
         for setting in &plan.resources.settings {
             self.set(setting)?;
         }

@@ -47,7 +47,7 @@ fn change(
     let mount = Host::probe()?.cgroup.mount;
     controllers::check(&mount, plan)?;
     let uncounted = plan.controllers().contains(&"memory") && cgroup.now("memory.max").is_none();
-    controllers::enable(&mount, &cgroup.path, plan)?;
+    controllers::enable(&mount, &cgroup.path, plan, false)?;
     if uncounted {
         // Docs of the kernel, cgroup-v2.rst, "Memory Ownership": memory stays charged to whom it was charged first.
         log::warn(

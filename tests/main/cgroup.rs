@@ -669,3 +669,23 @@ fn without_cgroup_and_pid_namespace_only_init_is_known() {
     let output = c.delete(&[]).ok();
     assert!(output.stderr().contains("are not found"));
 }
+
+/// Engines read statistics of a container without limits from the files of controllers.
+#[test]
+fn every_controller_of_the_host_reaches_a_container_without_limits() {
+    let words = |directory: &Path| {
+        let text = fs::read_to_string(directory.join("cgroup.controllers")).expect("controllers");
+        text.split_whitespace()
+            .map(String::from)
+            .collect::<Vec<_>>()
+    };
+    let offered = words(&cgroup_root());
+    needs!(!offered.is_empty(), "the host has no controllers");
+    let mut c = bundle!().asks(&["pause"]);
+    let path = format!("/{}/a/b", c.id);
+    c = c.set("/linux/cgroupsPath", json!(path));
+    c.create().ok();
+    assert_eq!(words(&c.cgroup()), offered);
+    c.delete(&["--force"]).ok();
+    c.assert_gone();
+}
