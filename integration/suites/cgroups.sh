@@ -356,3 +356,12 @@ test_reloads_without_end() {
     done
     no_scopes 'cofferdam*'
 }
+
+test_stats_of_a_container_without_limits() {
+    living . 'while :; do :; done'
+    cofferdam stats --no-stream --format json box |
+        jq -e '.cpu_percent > 0 and .memory_usage > 0 and .memory_limit > 0 and .pids == 1 and .io_read != null'
+    cofferdam events --stats box |
+        jq -e '.data | .cpu.usage.total > 0 and .memory.usage.usage > 0 and .pids.current == 1'
+    gone
+}

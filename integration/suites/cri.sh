@@ -217,3 +217,18 @@ test_bad_input_is_refused() {
     gone "$pod"
     same '' "$(cofferdam --root /run/containerd/runc/k8s.io list -q)"
 }
+
+test_stats_of_a_container_without_limits() {
+    local pod box
+    pod=$(pod)
+    box=$(container "$pod" '["sh", "-c", "while :; do :; done"]')
+    of_container StartContainer "$box"
+    within 60 counted "$box"
+    gone "$pod"
+}
+
+# counted CONTAINER: containerd tells what it uses of each, as the kubelet asks.
+counted() {
+    of_container ContainerStats "$1" | jq -e '.stats
+        | (.cpu.usage_core_nano_seconds.value | tonumber) > 0 and (.memory.working_set_bytes.value | tonumber) > 0'
+}

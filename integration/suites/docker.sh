@@ -219,3 +219,17 @@ test_build() {
     DOCKER_BUILDKIT=0 docker build -q --network none -t built "$dir" || DOCKER_BUILDKIT=0 docker build --network none -t built "$dir"
     has "$(run built cat /built)" built
 }
+
+test_stats_of_a_container_without_limits() {
+    local box
+    box=$(docker run -d --network none busybox sh -c 'while :; do :; done')
+    within 30 counted "$box"
+    gone "$box"
+}
+
+# counted CONTAINER: docker tells what it uses of each.
+counted() {
+    local stats
+    stats=$(docker stats --no-stream --format '{{.CPUPerc}} {{.MemUsage}} {{.PIDs}}' "$1")
+    grep -qE '^[0-9]*[1-9][0-9.]*% [1-9][0-9.]*[KM]iB / [0-9.]+[MG]iB 1$' <<<"$stats"
+}

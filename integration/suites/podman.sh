@@ -262,3 +262,29 @@ test_bad_input_is_refused() {
     tells 125 /no/such run -v /no/such:/x busybox true
     same '' "$(cofferdam list -q)"
 }
+
+test_stats_of_a_container_without_limits() {
+    local box
+    box=$(podman run -d --network none --pids-limit 0 busybox sh -c 'while :; do :; done')
+    within 30 counted "$box"
+    gone "$box"
+}
+
+# counted CONTAINER: podman tells what it uses of each.
+counted() {
+    local stats
+    stats=$(podman stats --no-stream --format '{{.CPUPerc}} {{.MemUsage}} {{.PIDs}}' "$1")
+    grep -qE '^[0-9]*[1-9][0-9.]*% [1-9][0-9.]*[kM]B / [0-9.]+[MG]B 1$' <<<"$stats"
+}
+
+# sd_notify(3) through the runtime: the unit is active as soon as the container says so.
+test_a_unit_is_active_when_the_container_is_ready() {
+    local script='until [ -e /dev/shm/go ]; do sleep 0.1; done; /usr/bin/systemd-notify --ready --no-block; exec sleep 600'
+    systemd-run --quiet --no-block --unit notified -p Type=notify -p NotifyAccess=all podman run --rm --name box --sdnotify container \
+        --network none -v /usr:/usr:ro -v /usr/lib:/lib:ro -v /usr/lib64:/lib64:ro busybox sh -c "$script"
+    within 60 shows activating systemctl show -P ActiveState notified
+    within 60 podman exec box touch /dev/shm/go
+    within 60 shows active systemctl show -P ActiveState notified
+    systemctl stop notified
+    podman rm -f -t 0 box
+}

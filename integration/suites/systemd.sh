@@ -206,3 +206,42 @@ test_a_creator_that_is_killed_while_systemd_works() {
         [ ! -e "$cgroup" ]
     done
 }
+
+test_stats_of_a_container_without_limits() {
+    run "$(bundle 'while :; do :; done' .)" --detach box
+    cofferdam stats --no-stream --format json box |
+        jq -e '.cpu_percent > 0 and .memory_usage > 0 and .memory_limit > 0 and .pids == 1 and .io_read != null'
+    gone
+}
+
+# notifying: a bundle whose program tells systemd that it is ready when a file is there.
+notifying() {
+    local mounts='[{destination: "/usr", source: "/usr"}, {destination: "/lib", source: "/usr/lib"},
+        {destination: "/lib64", source: "/usr/lib64"}]'
+    bundle 'until [ -e /dev/shm/go ]; do sleep 0.1; done
+        /usr/bin/systemd-notify --ready --status=up --no-block; trap "exit 0" TERM; sleep 600 & wait' \
+        ".mounts += ($mounts | map(. + {type: \"bind\", options: [\"bind\", \"ro\"]}))"
+}
+
+# notified MODE..: a unit of Type=notify that runs the container.
+notified() {
+    systemd-run --quiet --no-block --unit notified -p Type=notify -p NotifyAccess=all \
+        cofferdam --systemd-cgroup run --bundle "$(notifying)" "$@" box
+    within 60 shows activating systemctl show -P ActiveState notified
+    within 60 cofferdam exec box touch /dev/shm/go
+    within 60 shows active systemctl show -P ActiveState notified
+}
+
+test_a_unit_is_active_when_the_container_is_ready() {
+    notified
+    same up "$(systemctl show -P StatusText notified)"
+    systemctl stop notified
+    within 20 prints_nothing cofferdam list -q
+}
+
+test_a_unit_has_the_init_of_a_detached_container_for_its_main_process() {
+    notified --detach
+    same "$(cofferdam state box | jq .pid)" "$(systemctl show -P MainPID notified)"
+    gone
+    within 20 shows inactive systemctl show -P ActiveState notified
+}
