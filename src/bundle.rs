@@ -4,6 +4,7 @@
 //! capabilities are passed over, wrong values are errors that name their field.
 
 mod absent;
+mod names;
 mod objects;
 pub mod values;
 
@@ -31,6 +32,8 @@ pub struct Bundle {
     pub overlay: Option<Overlay>,
     /// Names that no kernel known here has.
     pub unknown_capabilities: Vec<String>,
+    /// What to tell of names that are misspelt.
+    pub warnings: Vec<String>,
 }
 
 impl Bundle {
@@ -42,7 +45,10 @@ impl Bundle {
         let file = config.map_or_else(|| dir.join("config.json"), Path::to_path_buf);
         let text = read(&file)?;
         let parsed = parse(&text).with_context(|| format!("{}", file.display()))?;
-        Bundle::of_parsed(dir, parsed)
+        Ok(Bundle {
+            warnings: names::warnings(&text),
+            ..Bundle::of_parsed(dir, parsed)?
+        })
     }
 
     pub fn of_parsed(
@@ -62,6 +68,7 @@ impl Bundle {
             spec,
             overlay,
             unknown_capabilities: Vec::new(),
+            warnings: Vec::new(),
         };
         bundle.check()?;
         Ok(bundle)
@@ -107,12 +114,14 @@ impl Bundle {
 
     /// The config of a process alone, without a root.
     pub fn of_process(dir: PathBuf, config: &Value) -> Result<Bundle> {
-        let (spec, unknown_capabilities) = parse(&serde_json::to_vec(config)?)?;
+        let text = serde_json::to_vec(config)?;
+        let (spec, unknown_capabilities) = parse(&text)?;
         let bundle = Bundle {
             dir,
             spec,
             overlay: None,
             unknown_capabilities,
+            warnings: names::warnings(&text),
         };
         bundle.check_process()?;
         Ok(bundle)

@@ -348,11 +348,24 @@ impl fmt::Display for UnknownCommand {
 
 impl std::error::Error for UnknownCommand {}
 
+/// Names of commands in other programs for containers.
+const HABITS: [(&str, &str); 5] = [
+    ("ls", "list"),
+    ("rm", "delete"),
+    ("stop", "kill"),
+    ("inspect", "state"),
+    ("unpause", "resume"),
+];
+
 fn unknown_command(program: &str, error: &clap::Error) -> anyhow::Error {
     let name = context(error, ContextKind::InvalidSubcommand);
     let all = every_verb();
     let mut shown = all.get_subcommands().filter(|verb| !verb.is_hide_set());
-    let meant = shown.find(|verb| is_slip(&name, verb.get_name()));
+    let habit = HABITS.iter().find(|(habit, _)| *habit == name);
+    let meant = shown.find(|verb| match habit {
+        Some((_, wanted)) => verb.get_name() == *wanted,
+        None => is_slip(&name, verb.get_name()),
+    });
     let hint = match (name.as_str(), meant) {
         ("checkpoint" | "restore", _) => ": not supported by this runtime".to_string(),
         (_, Some(verb)) => format!("; did you mean {:?}?", verb.get_name()),

@@ -8,11 +8,11 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use crate::fault::{self, Fault};
@@ -39,7 +39,9 @@ enum Level {
 /// Opens what the global flags of `argv` ask for; after an error the log still works, on stderr.
 pub fn init(argv: impl Iterator<Item = OsString>) -> Result<()> {
     let asked = scan(argv.skip(1));
-    let opened = asked.path.as_ref().map(open).transpose();
+    let refused = asked.path.as_deref().filter(|path| is_backend(path));
+    let path = asked.path.as_ref().filter(|_| refused.is_none());
+    let opened = path.map(open).transpose();
     let (file, failed) = opened.map_or_else(|error| (None, Some(error)), |file| (file, None));
     LOG.get_or_init(|| Log {
         file,
@@ -47,6 +49,11 @@ pub fn init(argv: impl Iterator<Item = OsString>) -> Result<()> {
         level: asked.level(),
     });
     failed.map_or(Ok(()), Err)?;
+    if let Some(path) = refused {
+        bail!(
+            "--log: {path:?}: only files are supported; give a path, as ./NAME for a file of such a name"
+        );
+    }
     let known = asked.format == "text" || asked.format == "json";
     ensure!(
         known,
@@ -241,6 +248,14 @@ fn level(text: &str) -> Option<Level> {
         "debug" => Some(Level::Debug),
         _ => None,
     }
+}
+
+/// Returns whether crun means by this value a log that is no file.
+fn is_backend(path: &Path) -> bool {
+    let backends = ["journald:", "syslog:"];
+    backends
+        .iter()
+        .any(|backend| path.to_string_lossy().starts_with(backend))
 }
 
 fn open(path: &PathBuf) -> Result<File> {

@@ -43,6 +43,7 @@ mod report;
 mod sd_notify;
 mod selfexe;
 mod slot;
+mod spelling;
 mod start;
 mod state_root;
 #[allow(unsafe_code)]
@@ -60,6 +61,7 @@ use std::time::Instant;
 use anyhow::Result;
 
 use cli::{Cli, Command, Parsed, UnknownCommand};
+use commands::ReaderGone;
 use container::Store;
 use fault::coded;
 use patience::Interrupted;
@@ -82,6 +84,9 @@ fn start(begun: Instant) -> i32 {
     }));
     let done = log::init(sys::arguments()).and_then(|()| run([begun, started]));
     let code = done.unwrap_or_else(|error| {
+        if error.is::<ReaderGone>() {
+            return ReaderGone::EXIT_CODE;
+        }
         log::failure(&error);
         let interrupted = error.downcast_ref::<Interrupted>();
         interrupted.map_or(1, Interrupted::exit_code)

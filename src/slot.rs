@@ -50,9 +50,12 @@ impl Slot {
                     format!("container with given ID already exists: {id}")
                 ));
             }
-            made => {
-                sys::io(made).with_context(|| format!("make the container's directory {path:?}"))?
-            }
+            made => sys::io(made).with_context(|| {
+                format!(
+                    "make the container's directory {path:?}{}",
+                    advice(store.root())
+                )
+            })?,
         }
         let new = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_EXCL;
         let opened = Directory::open(path.clone())
@@ -179,12 +182,24 @@ impl Drop for Slot {
     }
 }
 
+/// Returns what a caller without root can do about a default root that belongs to root; nothing for other roots.
+fn advice(root: &Path) -> String {
+    let uid = nix::unistd::geteuid();
+    let is_default = root.parent() == Some(Path::new("/run"));
+    match uid.is_root() || !is_default || std::env::var_os("XDG_RUNTIME_DIR").is_some() {
+        true => String::new(),
+        false => format!(
+            "; XDG_RUNTIME_DIR is not set: set it to a directory of the caller, such as /run/user/{uid}, or give --root"
+        ),
+    }
+}
+
 fn make_root(root: &Path) -> Result<()> {
     if state_root::check(root)? {
         return Ok(());
     }
     directory::make_all(root, 0o700).map_err(|error| match sys::errno(&error) {
-        Some(_) => error.context(format!("--root: make {root:?}")),
+        Some(_) => error.context(format!("--root: make {root:?}{}", advice(root))),
         None => error.context("--root"),
     })?;
     // Another user may have been faster.

@@ -280,11 +280,11 @@ counted() {
 # sd_notify(3) through the runtime: the unit is active as soon as the container says so.
 test_a_unit_is_active_when_the_container_is_ready() {
     local script='until [ -e /dev/shm/go ]; do sleep 0.1; done; /usr/bin/systemd-notify --ready --no-block; exec sleep 600'
-    systemd-run --quiet --no-block --unit notified -p Type=notify -p NotifyAccess=all podman run --rm --name box --sdnotify container \
+    systemd-run --quiet --collect --no-block --unit notified -p Type=notify -p NotifyAccess=all podman run --rm --name box --sdnotify container \
         --network none -v /usr:/usr:ro -v /usr/lib:/lib:ro -v /usr/lib64:/lib64:ro busybox sh -c "$script"
     within 60 shows activating systemctl show -P ActiveState notified
     within 60 podman exec box touch /dev/shm/go
     within 60 shows active systemctl show -P ActiveState notified
-    systemctl stop notified
     podman rm -f -t 0 box
+    within 20 shows inactive systemctl show -P ActiveState notified
 }

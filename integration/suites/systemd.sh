@@ -225,7 +225,7 @@ notifying() {
 
 # notified MODE..: a unit of Type=notify that runs the container.
 notified() {
-    systemd-run --quiet --no-block --unit notified -p Type=notify -p NotifyAccess=all \
+    systemd-run --quiet --collect --no-block --unit notified -p Type=notify -p NotifyAccess=all \
         cofferdam --systemd-cgroup run --bundle "$(notifying)" "$@" box
     within 60 shows activating systemctl show -P ActiveState notified
     within 60 cofferdam exec box touch /dev/shm/go

@@ -33,10 +33,40 @@ pub fn run(args: &flags::Exec, store: &Store) -> Result<i32> {
     let init = living(&container, args.ignore_paused)?;
     timings::step(|| "find the container".to_string());
     args.pid_file.as_deref().map_or(Ok(()), pid_file::check)?;
-    join(args, &container, init).map_err(|error| match fault::code(&error) {
+    let joined = join(args, &container, init).map_err(|error| match fault::code(&error) {
         None | Some("killed") => explain(&container, error),
         Some(_) => error,
-    })
+    });
+    joined.map_err(|error| name_flag(args, error))
+}
+
+/// Names the flag that set a field of the process, where the error names the field.
+fn name_flag(args: &flags::Exec, error: Error) -> Error {
+    let flags = [
+        (args.cwd.is_some(), "process.cwd", "--cwd"),
+        (args.user.is_some(), "process.user", "--user"),
+        (!args.env.is_empty(), "process.env", "--env"),
+        (!args.cap.is_empty(), "process.capabilities", "--cap"),
+        (
+            args.apparmor.is_some(),
+            "process.apparmorProfile",
+            "--apparmor",
+        ),
+        (
+            args.process_label.is_some(),
+            "process.selinuxLabel",
+            "--process-label",
+        ),
+    ];
+    let fault = Coded::of(&error);
+    let meant = flags
+        .iter()
+        .find(|(is_given, field, _)| *is_given && fault.text.starts_with(field));
+    let Some(((_, _, flag), (_, rest))) = meant.zip(fault.text.split_once(": ")) else {
+        return error;
+    };
+    let text = format!("{flag}: {rest}");
+    Coded { text, ..fault }.into()
 }
 
 /// One that ends meanwhile fails any step, in words that say nothing of the cause. Its end may wait for that of this process,

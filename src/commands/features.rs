@@ -4,9 +4,8 @@
 //! must not look at the host, at the state directory or at who runs it.
 
 use std::ffi::OsStr;
-use std::io::Write;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::{Value, json};
 
 use crate::argv;
@@ -38,10 +37,7 @@ const UNSAFE_ANNOTATIONS: [(&str, bool); 4] = [
 
 /// Prints what this runtime supports as JSON.
 pub fn run() -> Result<()> {
-    let text = format!("{:#}\n", features());
-    std::io::stdout()
-        .write_all(text.as_bytes())
-        .context("write to stdout")
+    super::print(&format!("{:#}\n", features()))
 }
 
 fn features() -> Value {

@@ -1,6 +1,7 @@
 //! One file per verb; each reads like its man page.
 
-use std::io::Write;
+use std::fmt;
+use std::io::{ErrorKind, Write};
 
 use anyhow::{Context, Result, bail};
 
@@ -26,10 +27,29 @@ pub mod state;
 pub mod stats;
 pub mod update;
 
-/// Writes to standard output, whoever may have closed it.
+/// The error of a command whose output nobody reads any more, as in `events | head`. It ends as by SIGPIPE, without a message.
+#[derive(Debug)]
+pub struct ReaderGone;
+
+impl ReaderGone {
+    pub const EXIT_CODE: i32 = 128 + libc::SIGPIPE;
+}
+
+impl fmt::Display for ReaderGone {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("nobody reads standard output")
+    }
+}
+
+impl std::error::Error for ReaderGone {}
+
+/// Writes to standard output. Fails with [`ReaderGone`] if nobody reads it.
 pub fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    sys::io(out.write_all(text.as_bytes()).and_then(|()| out.flush())).context("write to stdout")
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(ReaderGone.into()),
+        written => sys::io(written).context("write to stdout"),
+    }
 }
 
 /// Does it to each container, whatever becomes of the others.

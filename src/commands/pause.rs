@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail, ensure};
 
-use crate::container::{Container, Status, Store, not_running};
+use crate::container::{CGROUP, Container, Status, Store, not_running};
 use crate::fault::coded;
 use crate::flags;
 
@@ -29,6 +29,11 @@ fn freeze(container: &Container, frozen: bool) -> Result<i32> {
     ensure!(
         !container.state.no_cgroup,
         "the container has no cgroup that could be frozen: it was made with --cgroup-manager disabled"
+    );
+    ensure!(
+        container.dir.has(CGROUP),
+        "the container has no cgroup that could be frozen: its creator may make none; create it below a delegated cgroup \
+         (systemd-run --user --scope -p Delegate=yes)"
     );
     let Some(cgroup) = container.cgroup()? else {
         // It has ended meanwhile.

@@ -88,6 +88,8 @@ type Samples = BTreeMap<String, Sample>;
 struct Sample {
     at: Instant,
     stats: Stats,
+    /// Whether the container has a cgroup, in which the kernel counts.
+    is_counted: bool,
 }
 
 /// One that ends or vanishes meanwhile is left out.
@@ -102,13 +104,18 @@ fn sample(ids: &[String], store: &Store) -> Samples {
         _ => false,
     };
     let sampled = |container: &Container| {
-        let stats = match container.cgroup().ok()? {
+        let cgroup = container.cgroup().ok()?;
+        let is_counted = cgroup.is_some();
+        let stats = match cgroup {
             Some(cgroup) => cgroup.stats().ok()??,
-            // Without a cgroup nothing is counted.
             None => Stats::default(),
         };
-        let at = Instant::now();
-        Some((container.state.id.clone(), Sample { at, stats }))
+        let sample = Sample {
+            at: Instant::now(),
+            stats,
+            is_counted,
+        };
+        Some((container.state.id.clone(), sample))
     };
     chosen
         .iter()
@@ -120,7 +127,7 @@ fn sample(ids: &[String], store: &Store) -> Samples {
 fn rows(before: &Samples, now: &Samples) -> Vec<Row> {
     let memory = row::memory_of_host();
     let row = |(id, now): (&String, &Sample)| {
-        let before = before.get(id);
+        let before = before.get(id).filter(|before| before.is_counted);
         let since = before.map(|before| (&before.stats, now.at - before.at));
         Row::new(id, since, &now.stats, memory)
     };

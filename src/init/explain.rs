@@ -62,6 +62,9 @@ pub fn refusal(code: &str, errno: Errno, file: &Path, reason: &str) -> Error {
 
 /// mount_namespaces(7): a user namespace gets a new procfs or sysfs only where the one in sight is whole.
 pub fn refused_mount(error: Error, kind: &str) -> Error {
+    if sys::errno(&error) == Some(Errno::ENODEV) {
+        return error.context(unknown_filesystem(kind));
+    }
     let root = match kind {
         "proc" => "/proc",
         "sysfs" => "/sys",
@@ -84,6 +87,18 @@ pub fn refused_mount(error: Error, kind: &str) -> Error {
         "mount-refused",
         format!("{fact}; run the outer container with an unmasked {root}, or bind {root} and check the {namespace} namespace"),
     ))
+}
+
+/// fsopen(2): ENODEV means that the kernel has no such filesystem.
+fn unknown_filesystem(kind: &str) -> Coded {
+    let text = match kind {
+        "none" => "type none is no filesystem; add the option bind or rbind to mount the source"
+            .to_string(),
+        _ => format!(
+            "the kernel has no filesystem {kind}; correct the type, or load its module: modprobe {kind}"
+        ),
+    };
+    coded("filesystem-unknown", text)
 }
 
 /// proc_pid_mountinfo(5), field 5: the first mount below `root`, but for directories made to be covered.

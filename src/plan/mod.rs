@@ -82,7 +82,8 @@ impl Plan {
         let namespaces = namespaces::namespaces(linux, host)?;
         let mut cgroup = cgroup::cgroup(bundle, &namespaces, host, flags)?;
         let mut process = process::process(bundle, &namespaces, host, flags)?;
-        let mut warnings = std::mem::take(&mut cgroup.resources.warnings);
+        let mut warnings = bundle.warnings.clone();
+        warnings.append(&mut cgroup.resources.warnings);
         warnings.append(&mut process.warnings);
         let mut rootfs = rootfs::rootfs(bundle, host, &namespaces, flags)?;
         warnings.append(&mut rootfs.warnings);
@@ -113,7 +114,11 @@ impl Plan {
         };
         let mut process = process::process(bundle, &namespaces, host, flags)?;
         Ok(Plan {
-            warnings: std::mem::take(&mut process.warnings),
+            warnings: [
+                bundle.warnings.clone(),
+                std::mem::take(&mut process.warnings),
+            ]
+            .concat(),
             process,
             namespaces,
             cgroup: None,

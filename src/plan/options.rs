@@ -10,6 +10,7 @@ use libc::{
 };
 
 use super::step::Propagation;
+use crate::spelling;
 use crate::sys::mount::Attributes;
 
 /// One entry's options, sorted by what they act on.
@@ -186,30 +187,8 @@ const ALIASES: [(&str, &str); 6] = [
 pub fn nearest(word: &str) -> Option<&'static str> {
     let word = word.to_lowercase();
     let alias = ALIASES.iter().find(|(alias, _)| *alias == word);
-    let close = || {
-        // No less than the difference of the lengths: a long word is compared with none.
-        let possible = OPTIONS
-            .iter()
-            .filter(|(name, ..)| name.len().abs_diff(word.len()) <= word.len() / 3);
-        let near = possible.map(|(name, ..)| (distance(&word, name), *name));
-        let (distance, name) = near.min_by_key(|(distance, _)| *distance)?;
-        (distance <= word.len() / 3).then_some(name)
-    };
+    let close = || spelling::nearest(&word, OPTIONS.iter().map(|(name, ..)| *name));
     alias.map(|(_, name)| *name).or_else(close)
-}
-
-/// How many letters must be put in, left out or replaced to make one word of the other.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.bytes().enumerate() {
-            let replaced = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 /// The last word on a flag counts.
@@ -368,7 +347,6 @@ mod tests {
         for (word, option) in cases {
             assert_eq!(nearest(word), option, "{word}");
         }
-        assert_eq!(distance("kitten", "sitting"), 3);
     }
 
     #[test]

@@ -28,6 +28,7 @@ mod exec_inherits; // their place, user and limits
 
 mod faults; // killed half-way, broken records, tiny limits
 mod features; // the same document for everybody
+mod hints; // slips of people, and what they are told
 mod hooks; // six kinds, their order, their state, their failures
 mod hostile; // images, records and configs that mean harm
 mod hotplug; // mounts of a running container: added, removed, listed
