@@ -185,9 +185,8 @@ impl Cgroup {
     }
 
     pub fn is_frozen(&self) -> Result<bool> {
-        Ok(self
-            .read("cgroup.freeze")?
-            .is_some_and(|text| text.trim() == "1"))
+        let text = self.read("cgroup.freeze")?;
+        Ok(text.is_some_and(|text| text.trim() == "1"))
     }
 
     /// Kills every process here and below, frozen ones too.
