@@ -13,7 +13,7 @@ use super::create::{Sockets, check_preserved, listen_fds};
 use crate::argv;
 use crate::bundle::{Bundle, values};
 use crate::cgroup::Cgroup;
-use crate::container::{Container, Status, Store};
+use crate::container::{CGROUP, Container, Status, Store};
 use crate::fault::{self, Coded, coded};
 use crate::flags;
 use crate::host::Host;
@@ -317,25 +317,27 @@ pub fn foreign_namespaces(pid: i32, made: u64) -> Result<u64> {
     Ok(flags)
 }
 
-/// The container's own, or what is asked for below it.
+/// Returns the container's cgroup, or the one that is asked for below it. None if the container was made without one.
 ///
 /// cgroups(7): no process may be where controllers are handed on. An init that does so has gone below, and there one goes too;
-/// that of a scope may have begun there.
+/// that of a scope may have begun there. An init in the host's cgroup namespace may have left the cgroup and removed it.
 fn cgroup(container: &Container, host: &Host, asked: &[String]) -> Result<Option<Cgroup>> {
-    let Some(own) = container.cgroup()? else {
-        ensure!(
-            asked.is_empty(),
-            "--cgroup: the container has no cgroup of its own"
-        );
-        return Ok(None);
-    };
-    let path = match asked {
-        [] if own.hands_on_controllers() || container.state.unit.is_some() => {
-            let (mount, pid) = (&host.cgroup.mount, container.state.pid);
-            init_cgroup(&own.path, mount, pid).unwrap_or(own.path.clone())
+    let present = || present_cgroup(&host.cgroup.mount, container.state.pid);
+    let path = match (container.cgroup()?, asked) {
+        (None, []) if container.dir.has(CGROUP) => {
+            present().context("the container's cgroup is gone")?
         }
-        [] => own.path.clone(),
-        asked => own.path.join(below(asked)?),
+        (None, []) => return Ok(None),
+        (None, _) if container.dir.has(CGROUP) => {
+            bail!("--cgroup: the container's cgroup is gone; leave the flag out")
+        }
+        (None, _) => bail!("--cgroup: the container has no cgroup of its own"),
+        (Some(own), []) if own.hands_on_controllers() || container.state.unit.is_some() => {
+            let below = present().ok().filter(|path| path.starts_with(&own.path));
+            below.unwrap_or(own.path.clone())
+        }
+        (Some(own), []) => own.path.clone(),
+        (Some(own), asked) => own.path.join(below(asked)?),
     };
     let found = Cgroup::at(&path).with_context(|| match asked {
         [] => format!("the container's cgroup {}", path.display()),
@@ -374,11 +376,22 @@ fn below(asked: &[String]) -> Result<PathBuf> {
     Ok(paths.pop().unwrap_or_default())
 }
 
-/// Below the container's own, if this process's cgroup namespace shows it at all.
-fn init_cgroup(own: &Path, mount: &Path, pid: i32) -> Option<PathBuf> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    Some(mount.join(path)).filter(|path| path.starts_with(own))
+/// Returns the cgroup in which a process is. Fails for the top of the tree, where no limit holds, and for one that this process's
+/// cgroup namespace does not show: its path begins with "/.." (cgroup_namespaces(7)).
+fn present_cgroup(mount: &Path, pid: i32) -> Result<PathBuf> {
+    let file = format!("/proc/{pid}/cgroup");
+    let text = sys::io(std::fs::read_to_string(&file)).with_context(|| format!("read {file}"))?;
+    let path = text.lines().find_map(|line| line.strip_prefix("0::/"));
+    let path = Path::new(path.unwrap_or_default());
+    let plain = |part| matches!(part, Component::Normal(_));
+    ensure!(
+        path != Path::new("") && path.components().all(plain),
+        "container init is in /{}, where no limit of the container holds, or which cannot be seen from here; \
+         put process {pid} into a cgroup below {}",
+        path.display(),
+        mount.display()
+    );
+    Ok(mount.join(path))
 }
 
 #[cfg(test)]

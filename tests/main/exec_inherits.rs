@@ -188,6 +188,40 @@ fn an_init_that_hands_on_controllers_is_followed() {
     c.delete(&["--force"]).ok();
 }
 
+/// A process of a container in the host's cgroup namespace may move, and may remove the cgroup that it has left.
+#[test]
+fn an_init_that_has_left_its_cgroup_is_followed() {
+    let c = up(bundle!().without("/linux/namespaces", "type", "cgroup"));
+    let place = || {
+        let report = exec(&c, &[], "report").ok().report();
+        let text = report["cgroup"].as_str().expect("cgroups").to_string();
+        text.lines()
+            .find_map(|line| line.strip_prefix("0::/").map(str::to_string))
+    };
+    let own = format!("cofferdam-test/{}", c.id);
+    assert_eq!(place(), Some(own.clone()));
+    let other = cgroup_root().join(format!("{own}-other"));
+    fs::create_dir(&other).expect("mkdir");
+    fs::write(other.join("cgroup.procs"), c.pid().to_string()).expect("move init");
+    wait_until("the cgroup is empty", || fs::remove_dir(c.cgroup()).is_ok());
+    assert_eq!(place(), Some(format!("{own}-other")));
+    exec(&c, &["--cgroup", "/"], "report").fails_naming("--cgroup: the container's cgroup is gone");
+    c.delete(&["--force"]).ok();
+    wait_until("the other one is empty", || fs::remove_dir(&other).is_ok());
+}
+
+/// No limit would hold there.
+#[test]
+fn an_init_that_has_gone_to_the_top_of_the_cgroups_is_not_followed() {
+    let c = up(bundle!().without("/linux/namespaces", "type", "cgroup"));
+    let top = cgroup_root().join("cgroup.procs");
+    fs::write(top, c.pid().to_string()).expect("move init");
+    wait_until("the cgroup is empty", || fs::remove_dir(c.cgroup()).is_ok());
+    exec(&c, &[], "write /ran yes").fails_naming("the container's cgroup is gone");
+    assert!(!c.rootfs().join("ran").exists());
+    c.delete(&["--force"]).ok();
+}
+
 #[test]
 fn in_a_paused_container_a_process_waits() {
     let c = up(bundle!());
