@@ -134,7 +134,8 @@ fn maps_of(namespace: &OwnedFd) -> Result<(Vec<IdMap>, Vec<IdMap>)> {
     }
 }
 
-fn read_map(pid: i32, file: &str) -> Result<Vec<IdMap>> {
+/// Reads the map of a process's user namespace: `uid_map` or `gid_map`.
+pub fn read_map(pid: i32, file: &str) -> Result<Vec<IdMap>> {
     let path = format!("/proc/{pid}/{file}");
     let text = sys::io(std::fs::read_to_string(&path)).with_context(|| format!("read {path}"))?;
     let map = |line: &str| {

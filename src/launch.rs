@@ -21,6 +21,7 @@ use crate::init::{self, Materials};
 use crate::patience::{self, Debtor};
 use crate::plan::Plan;
 use crate::plan::hooks::Hook;
+use crate::plan::namespaces::Namespaces;
 use crate::plan::rdt::Groups;
 use crate::relay::{Target, relay, set_oom_score};
 use crate::report::report;
@@ -28,7 +29,7 @@ use crate::start::{arrives, see_program, start_over};
 use crate::sys::clone::{self, Side};
 use crate::sys::{self, process};
 use crate::way::Way;
-use crate::{hooks, idmap, intelrdt, joins, netdev, selfexe, timings, trees};
+use crate::{hooks, idmap, intelrdt, joins, netdev, selfexe, stdio, timings, trees};
 
 /// What init is made from, and who is told about it.
 pub struct Launch<'a> {
@@ -153,6 +154,7 @@ impl Born<'_> {
             set_oom_score(&init.pid.to_string(), score)?;
         }
         init.furnish(plan, host, self.state.rdt.as_ref())?;
+        init.give_streams(plan, host)?;
         netdev::move_to(init.pid, init.pidfd.as_fd(), &self.devices)?;
         if self.waits {
             init.channel.send(Down::Go)?;
@@ -268,6 +270,21 @@ impl Init {
             idmap::write(self.pid, host, &plan.namespaces.uids, &plan.namespaces.gids)?;
             raise_hard_limits(self.pid, plan);
         }
+        Ok(())
+    }
+
+    /// A process in a user namespace cannot give away what belongs to the host's root.
+    fn give_streams(&self, plan: &Plan, host: &Host) -> Result<()> {
+        let namespaces = &plan.namespaces;
+        if host.euid != 0 || !namespaces.has(clone::NEWUSER) || plan.process.terminal.is_some() {
+            return Ok(());
+        }
+        let uid = plan.process.identity.uid;
+        let mapped = match namespaces.uids.is_empty() {
+            true => Namespaces::maps_to_host(&idmap::read_map(self.pid, "uid_map")?, uid),
+            false => Namespaces::maps_to_host(&namespaces.uids, uid),
+        };
+        mapped.into_iter().for_each(stdio::give_all);
         Ok(())
     }
 

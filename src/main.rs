@@ -46,6 +46,7 @@ mod slot;
 mod spelling;
 mod start;
 mod state_root;
+mod stdio;
 #[allow(unsafe_code)]
 mod sys;
 mod terminal;

@@ -24,7 +24,7 @@ use crate::plan::exec::{self, Changes, Saved};
 use crate::plan::namespaces::KINDS;
 use crate::relay::Target;
 use crate::sys::{self, clone, process, socket};
-use crate::{caller_files, log, lsm, patience, selfexe, terminal, timings, users};
+use crate::{caller_files, idmap, log, lsm, patience, selfexe, terminal, timings, users};
 
 #[inline(never)]
 pub fn run(args: &flags::Exec, store: &Store) -> Result<i32> {
@@ -106,6 +106,11 @@ fn join(args: &flags::Exec, container: &Container, init: OwnedFd) -> Result<i32>
         plan.process.seccomp = saved.filter.take();
     }
     plan.warnings.iter().for_each(|warning| log::warn(warning));
+    if target.flags & clone::NEWUSER != 0 {
+        plan.namespaces.uids = idmap::read_map(container.state.pid, "uid_map")?;
+        // Asked afterwards: then the number was that of init.
+        ensure!(!process::has_ended(&target.pidfd), stopped());
+    }
     timings::step(|| "plan".to_string());
     check_terminal(args, &plan)?;
     check_preserved(plan.process.preserve_fds)?;

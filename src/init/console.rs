@@ -7,7 +7,6 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::pty::Winsize;
 use nix::sys::stat::{FileStat, Mode, fstat, makedev};
@@ -18,7 +17,8 @@ use super::rootfs::{Root, trusted_proc};
 use super::streams;
 use crate::channel::{ChildEnd, Up};
 use crate::plan::Plan;
-use crate::sys::{again, mount, named, path, process, tty};
+use crate::stdio;
+use crate::sys::{again, mount, named, path, tty};
 
 const DEVPTS: FsType = FsType(0x1cd1);
 
@@ -100,9 +100,16 @@ pub fn put_on_console(terminal: &OwnedFd, root: &Root) -> Result<()> {
 pub fn take_over_stdio(terminal: Option<OwnedFd>, uid: u32) -> Result<()> {
     let Some(terminal) = terminal else {
         streams::replace_host_devices()?;
-        return (0..3).try_for_each(|stream| give_to(&process::callers(stream), uid));
+        return named(stdio::give_what_may_be_given(uid), || {
+            format!("fchown(standard stream, {uid})")
+        });
     };
-    give_to(&terminal.as_fd(), uid)?;
+    if stat(&terminal)?.st_uid != uid {
+        let given = fchown(&terminal, Some(Uid::from_raw(uid)), None);
+        named(stdio::unless_refused(given), || {
+            format!("fchown(terminal, {uid})")
+        })?;
+    }
     named(nix::unistd::dup2_stdin(&terminal), || {
         "dup2(terminal, 0)".to_string()
     })?;
@@ -112,23 +119,6 @@ pub fn take_over_stdio(terminal: Option<OwnedFd>, uid: u32) -> Result<()> {
     named(nix::unistd::dup2_stderr(&terminal), || {
         "dup2(terminal, 2)".to_string()
     })
-}
-
-/// Only pipes, sockets and terminals: a file or device of the host keeps its owner.
-fn give_to(stream: &std::os::fd::BorrowedFd, uid: u32) -> Result<()> {
-    let meta = named(fstat(stream), || "fstat(standard stream)".to_string())?;
-    let kind = meta.st_mode & libc::S_IFMT;
-    let is_terminal = || nix::unistd::isatty(stream).unwrap_or(false);
-    let ours =
-        kind == libc::S_IFIFO || kind == libc::S_IFSOCK || kind == libc::S_IFCHR && is_terminal();
-    if !ours || meta.st_uid == uid {
-        return Ok(());
-    }
-    match fchown(stream, Some(Uid::from_raw(uid)), None) {
-        // A stream that belongs to nobody here, or that cannot change its owner.
-        Err(Errno::EPERM | Errno::EROFS | Errno::EINVAL | Errno::ENOSYS) => Ok(()),
-        result => named(result, || format!("fchown(standard stream, {uid})")),
-    }
 }
 
 fn stat(file: &OwnedFd) -> Result<FileStat> {

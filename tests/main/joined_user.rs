@@ -54,6 +54,22 @@ fn a_joined_user_namespace_with_equal_maps() {
 }
 
 #[test]
+fn streams_are_given_to_a_user_of_a_joined_user_namespace() {
+    let c = bundle!();
+    let owner = owner("owner", Bundle::in_user_namespace);
+    let c = joining(c, &owner)
+        .remove("/linux/uidMappings")
+        .remove("/linux/gidMappings")
+        .set("/mounts", json!([]))
+        .mount("proc", "proc", "/proc", &[])
+        .mount("tmpfs", "tmpfs", "/dev", &[])
+        .asks(&["open /proc/self/fd/2 w"]);
+    let (_reader, writer) = std::io::pipe().expect("a pipe");
+    let output = c.call_new("run", &[]).fd(writer, 2).finish().ok();
+    assert_eq!(output.answer("open /proc/self/fd/2 w"), "ok");
+}
+
+#[test]
 fn maps_that_a_joined_user_namespace_does_not_have_are_refused() {
     let c = bundle!();
     let owner = owner("owner", Bundle::in_user_namespace);

@@ -1,13 +1,14 @@
 //! What a caller hands on: streams that are closed, full, broken or not read, signals, limits and places of its own.
 //! The container gets what was meant for it, and the command ends.
 
-use crate::support::terminal::listen;
-use crate::support::{Call, Output, holds_within, mask, send, wait_until};
+use crate::support::terminal::{Terminal, listen};
+use crate::support::{Bundle, Call, Output, holds_within, mask, send, wait_until};
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::chown;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -378,4 +379,104 @@ fn a_pid_file_that_cannot_be_written_leaves_no_container() {
     wait_until("only init is left", || {
         fs::read_to_string(&procs).expect("read").lines().count() == 1
     });
+}
+
+const AGAIN: [&str; 3] = [
+    "open /proc/self/fd/0 r",
+    "open /proc/self/fd/1 w",
+    "open /proc/self/fd/2 w",
+];
+
+/// A file that nobody but its owner may open.
+fn private(c: &Bundle, name: &str) -> File {
+    let mut options = File::options();
+    let options = options.write(true).create(true).truncate(true).mode(0o600);
+    options.open(c.dir.join(name)).expect("make a file")
+}
+
+/// What a program says that opens its streams again, which are pipes, or files but for the first.
+fn reopened(c: &Bundle, call: Call, files: bool) -> String {
+    let (input, _writer) = io::pipe().expect("a pipe");
+    let (mut reader, output) = io::pipe().expect("a pipe");
+    let call = call.fd(input, 0);
+    let call = match files {
+        true => call.fd(private(c, "out"), 1).fd(private(c, "err"), 2),
+        false => call
+            .fd(output.try_clone().expect("duplicate"), 1)
+            .fd(output, 2),
+    };
+    call.finish().ok();
+    if c.state_root().join(&c.id).exists() && c.status() == "created" {
+        c.start().ok();
+        c.wait_stopped();
+    }
+    let mut said = String::new();
+    match files {
+        true => said = fs::read_to_string(c.dir.join("out")).expect("read"),
+        false => drop(reader.read_to_string(&mut said).expect("read")),
+    }
+    said
+}
+
+#[test]
+fn the_containers_user_opens_its_streams_again() {
+    let expected = AGAIN.map(|question| format!("{question} => ok\n")).concat();
+    for (in_user_namespace, uid) in [(false, 1000), (true, 0), (true, 1000)] {
+        let user = json!({"uid": uid, "gid": uid});
+        let c = match in_user_namespace {
+            true => bundle!().in_user_namespace(),
+            false => bundle!(),
+        };
+        let c = c.set("/process/user", user).asks(&AGAIN);
+        for files in [false, true] {
+            let case = format!("{in_user_namespace} {uid} {files}");
+            assert_eq!(
+                reopened(&c, c.call_new("run", &[]), files),
+                expected,
+                "run {case}"
+            );
+            assert_eq!(
+                reopened(&c, c.call_new("create", &[]), files),
+                expected,
+                "{case}"
+            );
+            c.delete(&["--force"]).ok();
+        }
+        let c = c
+            .set("/process/user", json!({"uid": 5, "gid": 5}))
+            .asks(&["pause"]);
+        c.up();
+        let (script, user) = (AGAIN.join(" ; "), uid.to_string());
+        let mut exec = vec!["exec", "--user", &user, &c.id, "/payload"];
+        exec.extend(script.split(' '));
+        for files in [false, true] {
+            let said = reopened(&c, c.call(&exec), files);
+            assert_eq!(said, expected, "exec {in_user_namespace} {uid} {files}");
+        }
+    }
+}
+
+/// Who owns a file may change its mode, and write to it even if it was opened for reading.
+#[test]
+fn streams_that_are_not_for_the_container_alone_keep_their_owner() {
+    for user_namespace in [false, true] {
+        let c = match user_namespace {
+            true => bundle!().in_user_namespace(),
+            false => bundle!(),
+        };
+        let user = json!({"uid": 1000, "gid": 1000});
+        let c = c.set("/process/user", user).asks(&["exit 3"]);
+        let (input, other) = (private(&c, "input"), private(&c, "other"));
+        chown(c.dir.join("other"), Some(5000), Some(5000)).expect("chown");
+        let read = File::open(c.dir.join("input")).expect("open");
+        let (_terminal, slave) = Terminal::pair(80, 24);
+        let slave = File::from(slave);
+        let copy = slave.try_clone().expect("duplicate");
+        let copies = (other.try_clone().expect("duplicate"), copy);
+        let call = c.call_new("run", &[]).fd(read, 0);
+        call.fd(copies.0, 1).fd(copies.1, 2).finish().exits(3);
+        let owner = |file: &File| file.metadata().expect("stat").uid();
+        let owners = [owner(&input), owner(&other), owner(&slave)];
+        assert_eq!(owners, [0, 5000, 0], "{user_namespace}");
+    }
 }
