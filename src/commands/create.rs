@@ -472,12 +472,14 @@ impl Sockets {
     }
 }
 
-/// sd_listen_fds(3): the service manager has opened so many from 3 on.
+/// Returns how many descriptors from 3 on the service manager has opened for this process (sd_listen_fds(3)). 0 if LISTEN_PID
+/// names another process, which has handed on its environment.
 pub fn listen_fds() -> u32 {
-    std::env::var("LISTEN_FDS")
-        .ok()
-        .and_then(|count| count.parse().ok())
-        .unwrap_or(0)
+    let number = |name| std::env::var(name).ok()?.parse().ok();
+    match number("LISTEN_PID") == Some(std::process::id()) {
+        true => number("LISTEN_FDS").unwrap_or(0),
+        false => 0,
+    }
 }
 
 /// Also marks all other descriptors of the caller: neither hooks nor the container get them.

@@ -1,6 +1,6 @@
 //! What the payload is given: ids, directory, environment, capabilities, limits, files, signals.
 
-use crate::support::{Bundle, mask, node};
+use crate::support::{Bundle, Call, mask, node};
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::io;
@@ -362,6 +362,34 @@ fn sockets_of_socket_activation_are_passed() {
         has(&report["env"], "LISTEN_FDS=1") && has(&report["env"], "LISTEN_PID=1"),
         "{report}"
     );
+}
+
+/// sd_listen_fds(3): what is not for this process is for another one, which has handed its environment on.
+#[test]
+fn sockets_of_socket_activation_that_are_for_another_are_not_passed() {
+    let c = bundle!().asks(&["pause"]);
+    c.up();
+    let other = bundle!();
+    for variables in [
+        "LISTEN_FDS=1 LISTEN_PID=1",
+        "LISTEN_FDS=1",
+        "LISTEN_FDS=1 LISTEN_PID=",
+        "LISTEN_FDS=40 LISTEN_PID=1",
+    ] {
+        let script = format!("{variables} exec \"$0\" \"$@\"");
+        let report = |call: Call| {
+            let file = File::create(c.path("listen")).expect("create");
+            let call = call.through_shell(&script).fd(file, 3);
+            call.finish().ok().report()
+        };
+        let exec = c.call(&["exec", &c.id, "/payload", "report"]);
+        for report in [report(other.call_new("run", &[])), report(exec)] {
+            let env = report["env"].to_string();
+            assert!(!env.contains("LISTEN_"), "{variables}: {env}");
+            let fds = report["fds"].to_string();
+            assert!(!fds.contains("listen"), "{variables}: {fds}");
+        }
+    }
 }
 
 #[test]
