@@ -8,14 +8,14 @@ use std::io::{self, IsTerminal};
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use nix::sys::termios::{OutputFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
 use nix::unistd::{read, write};
 
@@ -189,6 +189,16 @@ pub struct Terminal {
     peer: Option<OwnedFd>,
 }
 
+/// Fails if stdin is not a terminal: nobody could tell the container of an end of the input, and a shell would wait without end.
+pub fn check_stdin() -> Result<()> {
+    ensure!(
+        io::stdin().is_terminal(),
+        "process.terminal: stdin is not a terminal; ask for no terminal (process.terminal: false, exec without --tty), \
+         or give one as stdin, or --detach with --console-socket"
+    );
+    Ok(())
+}
+
 /// Connects stdin and stdout, whatever they are, and gives the container the user's window size.
 pub fn attach(master: OwnedFd) -> Result<Terminal> {
     let input = io::stdin().as_fd().try_clone_to_owned();
@@ -202,6 +212,7 @@ impl Terminal {
     fn connect(master: OwnedFd, user_input: OwnedFd, user_output: OwnedFd) -> Result<Terminal> {
         let set = FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK);
         sys::named(fcntl(&master, set), || "fcntl(master, O_NONBLOCK)".into())?;
+        leave_lines_alone(&master)?;
         let before = user_input.is_terminal().then(|| make_raw(&user_input));
         let terminal = Terminal {
             before: before.transpose()?,
@@ -310,11 +321,20 @@ impl Drop for Terminal {
     }
 }
 
-/// Gives the settings before.
+/// Has the container's terminal put no carriage return before an end of line. The user's terminal does that, if there is one.
+fn leave_lines_alone(master: &OwnedFd) -> Result<()> {
+    let mut modes = sys::named(tcgetattr(master), || "tcgetattr(master)".into())?;
+    modes.output_flags.remove(OutputFlags::ONLCR);
+    let set = tcsetattr(master, SetArg::TCSANOW, &modes);
+    sys::named(set, || "tcsetattr(master, -onlcr)".into())
+}
+
+/// Gives the settings before. Output is still translated, as that of the container is not.
 fn make_raw(terminal: &OwnedFd) -> Result<Termios> {
     let before = sys::named(tcgetattr(terminal), || "tcgetattr(stdin)".into())?;
     let mut raw = before.clone();
     cfmakeraw(&mut raw);
+    raw.output_flags = before.output_flags;
     let set = tcsetattr(terminal, SetArg::TCSANOW, &raw);
     sys::named(set, || "tcsetattr(stdin, raw)".into())?;
     Ok(before)

@@ -26,7 +26,7 @@ use crate::plan::{Flags, Plan};
 use crate::removal;
 use crate::slot::Slot;
 use crate::sys::{clone, cred, process, socket};
-use crate::{idmap, intelrdt, log, lsm, patience, sd_notify, selfexe, timings};
+use crate::{idmap, intelrdt, log, lsm, patience, sd_notify, selfexe, terminal, timings};
 
 #[inline(never)]
 pub fn run(args: &flags::Create, global: &Global, store: &Store) -> Result<i32> {
@@ -316,20 +316,23 @@ impl Request<'_> {
     }
 
     fn check_terminal(&self, plan: &Plan) -> Result<()> {
-        let terminal = plan.process.terminal.is_some();
+        let has_terminal = plan.process.terminal.is_some();
         let socket = self.flags.console_socket.is_some();
         let program = argv::called();
         ensure!(
-            socket || !terminal || !self.detached,
+            socket || !has_terminal || !self.detached,
             "process.terminal: cannot allocate tty if {program} will detach without setting console socket; set process.terminal \
              to false, or give --console-socket"
         );
         ensure!(
-            !socket || terminal && self.detached,
+            !socket || has_terminal && self.detached,
             "cannot use console socket if {program} will not detach or allocate tty: leave --console-socket out, \
              or set process.terminal to true"
         );
-        Ok(())
+        match has_terminal && !self.detached {
+            true => terminal::check_stdin(),
+            false => Ok(()),
+        }
     }
 }
 

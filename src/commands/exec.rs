@@ -289,20 +289,21 @@ fn root_of(container: &Container) -> Result<OwnedFd> {
 }
 
 fn check_terminal(args: &flags::Exec, plan: &Plan) -> Result<()> {
-    let (terminal, socket) = (
-        plan.process.terminal.is_some(),
-        args.console_socket.is_some(),
-    );
+    let has_terminal = plan.process.terminal.is_some();
+    let socket = args.console_socket.is_some();
     let program = argv::called();
     ensure!(
-        socket || !terminal || !args.detach,
+        socket || !has_terminal || !args.detach,
         "process.terminal: cannot allocate tty if {program} will detach without setting console socket; give --console-socket"
     );
     ensure!(
-        !socket || terminal && args.detach,
+        !socket || has_terminal && args.detach,
         "cannot use console socket if {program} will not detach or allocate tty: leave --console-socket out"
     );
-    Ok(())
+    match has_terminal && !args.detach {
+        true => terminal::check_stdin(),
+        false => Ok(()),
+    }
 }
 
 /// Clone flags of the namespaces that init has and this process has not. Those that were made for the container need not be looked

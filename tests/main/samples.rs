@@ -143,11 +143,16 @@ fn userns() {
 #[test]
 fn terminal() {
     let c = sample!("terminal");
-    let text = c.run().ok().stdout();
-    assert!(text.contains("$ tty\r\n/dev/pts/0\r\n"), "{text:?}");
-    assert!(text.contains("$ stty size\r\n30 100\r\n"), "{text:?}");
-    assert!(text.contains("character special file 0:0\r\n"), "{text:?}");
-    assert!(text.ends_with("> /dev/tty\r\nwritten to the controlling terminal\r\n"));
+    // A terminal without a size, and a pipe for the output.
+    let (_user, other) = Terminal::pair(0, 0);
+    let (mut reader, writer) = std::io::pipe().expect("a pipe");
+    let call = c.call_new("run", &[]).on_terminal(other);
+    call.fd(writer, 1).finish().ok();
+    let text = std::io::read_to_string(&mut reader).expect("read");
+    assert!(text.contains("$ tty\n/dev/pts/0\n"), "{text:?}");
+    assert!(text.contains("$ stty size\n30 100\n"), "{text:?}");
+    assert!(text.contains("character special file 0:0\n"), "{text:?}");
+    assert!(text.ends_with("> /dev/tty\nwritten to the controlling terminal\n"));
 
     let (mut user, other) = Terminal::pair(120, 40);
     let call = c.call_new("run", &[]).on_terminal(other).spawn();

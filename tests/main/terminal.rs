@@ -1,9 +1,10 @@
 //! The terminal of a container: through the console socket, or in the foreground.
 
 use crate::support::terminal::{Terminal, create, listen, receive};
-use crate::support::wait_until;
+use crate::support::{Bundle, Call, wait_until};
 use serde_json::json;
 use std::fs;
+use std::io::Read;
 use std::os::fd::AsRawFd;
 
 #[test]
@@ -286,4 +287,67 @@ fn without_a_terminal_the_payload_has_a_session_of_its_own() {
     assert_eq!(terminal.answer("open /dev/tty rw"), "ENXIO");
     running.wait();
     drop(keep);
+}
+
+/// The command for which a terminal is asked: of the config, of a flag, and of a process file.
+fn foreground(c: &Bundle, number: usize, words: &[&str]) -> Call {
+    let args = [&["/payload"], words].concat();
+    let process = c.path("process.json");
+    let text = json!({"args": args, "cwd": "/", "terminal": true, "user": {"uid": 0, "gid": 0}});
+    fs::write(&process, text.to_string()).expect("write");
+    match number {
+        0 => c.call_new("run", &[]),
+        1 => c.call(&[&["exec", "--tty", &c.id], &args[..]].concat()),
+        _ => c.call(&["exec", "--process", &process, &c.id]),
+    }
+}
+
+/// Makes the container that the number's command needs.
+fn prepared(c: Bundle, number: usize, words: &[&str]) -> Bundle {
+    if number == 0 {
+        return c
+            .set("/process/terminal", json!(true))
+            .asks(&[&words.join(" ")]);
+    }
+    let c = c.asks(&["pause"]);
+    c.up();
+    c
+}
+
+#[test]
+fn a_foreground_terminal_needs_one_as_stdin() {
+    let words = ["write", "/ran", "yes"];
+    for number in 0..3 {
+        let c = prepared(bundle!(), number, &words);
+        let (reader, _writer) = std::io::pipe().expect("a pipe");
+        let (other, _) = std::io::pipe().expect("a pipe");
+        let stdin = ["exec \"$0\" \"$@\"", "exec \"$0\" \"$@\" <&-"];
+        for (script, pipe) in stdin.iter().zip([reader, other]) {
+            let call = || foreground(&c, number, &words).through_shell(script);
+            for output in [call().finish(), call().fd(pipe, 0).finish()] {
+                output
+                    .fails_naming("process.terminal: stdin is not a terminal")
+                    .exits(if number == 0 { 1 } else { 255 });
+                assert!(!c.rootfs().join("ran").exists());
+            }
+        }
+        if number == 0 {
+            c.assert_gone();
+        }
+    }
+}
+
+/// The user's terminal translates, or nobody does.
+#[test]
+fn lines_for_a_pipe_end_without_a_carriage_return() {
+    for number in 0..3 {
+        let c = prepared(bundle!(), number, &["env", "HOME"]);
+        let (mut reader, writer) = std::io::pipe().expect("a pipe");
+        let (_terminal, slave) = Terminal::pair(80, 24);
+        let call = foreground(&c, number, &["env", "HOME"]);
+        call.on_terminal(slave).fd(writer, 1).finish().ok();
+        let mut said = String::new();
+        reader.read_to_string(&mut said).expect("read");
+        assert_eq!(said, "env HOME => /\n", "{number}");
+    }
 }
