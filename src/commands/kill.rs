@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
@@ -24,10 +24,9 @@ pub fn run(args: &flags::Kill, store: &Store) -> Result<i32> {
 fn kill(container: &Container, signal: i32, all: bool) -> Result<()> {
     let (status, init) = container.look()?;
     match status {
-        // Engines clean up this way after the end of an init that shared its pid namespace.
-        Status::Stopped if all => return delete::kill_all(container),
+        Status::Stopped => return signal_others(container, signal, all),
         Status::Created | Status::Running | Status::Paused => {}
-        Status::Creating | Status::Stopped => bail!(not_running()),
+        Status::Creating => bail!(not_running()),
     }
     let everybody = all || !container.state.private_pids;
     let killed = if everybody && signal == libc::SIGKILL {
@@ -51,10 +50,26 @@ fn kill(container: &Container, signal: i32, all: bool) -> Result<()> {
     Ok(())
 }
 
+/// Signals what has outlived an init that shared its pid namespace. Engines clean up this way.
+fn signal_others(container: &Container, signal: i32, all: bool) -> Result<()> {
+    let cgroup = container.cgroup()?;
+    let others = cgroup.map_or(Ok(Vec::new()), |cgroup| cgroup.all_processes())?;
+    let is_kill = signal == libc::SIGKILL;
+    ensure!(all || is_kill && !others.is_empty(), not_running());
+    match is_kill {
+        true => delete::kill_all(container),
+        false => signal_each(&others, signal),
+    }
+}
+
 fn signal_all(container: &Container, signal: i32) -> Result<()> {
-    for pid in ps::pids(container)? {
+    signal_each(&ps::pids(container)?, signal)
+}
+
+fn signal_each(pids: &[i32], signal: i32) -> Result<()> {
+    for pid in pids {
         // One that has ended meanwhile has no need of the signal.
-        if let Ok(pidfd) = process::pidfd_open(pid) {
+        if let Ok(pidfd) = process::pidfd_open(*pid) {
             process::pidfd_send_signal(pidfd, signal).ok();
         }
     }

@@ -111,6 +111,42 @@ fn kill_without_a_pid_namespace_kills_them_all() {
     c.delete(&[]).ok();
 }
 
+/// Without a pid namespace of the container the end of its init ends nobody else.
+#[test]
+fn processes_that_outlive_init_can_be_killed() {
+    let procs = |c: &Bundle| fs::read_to_string(c.cgroup().join("cgroup.procs"));
+    let living = |c: &Bundle| procs(c).unwrap_or_default().lines().count();
+    for flags in [&[][..], &["--all"]] {
+        let c = bundle!()
+            .without("/linux/namespaces", "type", "pid")
+            .asks(&["children 3", "exit 0"]);
+        c.up().wait_for("children 3 => ok");
+        c.wait_stopped();
+        assert_eq!(living(&c), 3, "{flags:?}");
+        c.kill("USR1").fails_with("container not running");
+        let args = [&["kill"], flags, &[&c.id, "KILL"]].concat();
+        c.call(&args).finish().ok().silent();
+        wait_until("all are dead", || living(&c) == 0);
+        c.kill("KILL").fails_with("container not running");
+        c.delete(&[]).ok();
+    }
+}
+
+#[test]
+fn processes_that_outlive_init_get_the_signal_that_is_for_all() {
+    let c = bundle!()
+        .without("/linux/namespaces", "type", "pid")
+        .asks(&["children 1", "exit 0"]);
+    c.up().wait_for("children 1 => ok");
+    c.wait_stopped();
+    let pid = fs::read_to_string(c.cgroup().join("cgroup.procs")).expect("read");
+    c.call(&["kill", "--all", &c.id, "STOP"]).finish().ok();
+    let stat = format!("/proc/{}/stat", pid.trim());
+    wait_until("it is stopped", || {
+        fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") T "))
+    });
+}
+
 #[test]
 fn a_created_container_can_be_killed() {
     let c = bundle!();
