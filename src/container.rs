@@ -332,15 +332,21 @@ impl Container {
     /// To close the file ends what this process has locked of it (fcntl(2)), as by `seize`. That keeps off a creator who has no
     /// record yet; so this must not be asked of a container without one, between its seizure and its removal.
     pub fn is_being_created(&self) -> Result<bool> {
+        Ok(self.creator()?.is_some())
+    }
+
+    /// Returns the process that makes the container, which is 0 if it is in a pid namespace above. None if there is none.
+    /// To ask closes the file, too.
+    pub fn creator(&self) -> Result<Option<i32>> {
         let records = match self.dir.file(STATE, OFlag::O_RDONLY) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             opened => {
                 sys::io(opened).with_context(|| format!("open the state of {}", self.state.id))?
             }
         };
         let mut lock = write_lock();
         fcntl(&records, FcntlArg::F_GETLK(&mut lock)).context("query the lock of the state")?;
-        Ok(lock.l_type != libc::F_UNLCK as i16)
+        Ok((lock.l_type != libc::F_UNLCK as i16).then_some(lock.l_pid))
     }
 
     pub fn report(&self, status: Status) -> Report<'_> {

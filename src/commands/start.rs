@@ -2,7 +2,8 @@
 
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
@@ -14,11 +15,12 @@ use crate::fault::{Coded, coded};
 use crate::flags;
 use crate::patience::{self, Debtor};
 use crate::start::start_over;
+use crate::sys::stat::Stat;
 use crate::sys::{self, process};
 use crate::{hooks, log, sd_notify, timings};
 
 pub fn run(args: &flags::Start, store: &Store) -> Result<i32> {
-    let container = store.find(&args.id)?;
+    let container = find(&args.id, store)?;
     let init = living(&container)?;
     let cgroup = container.cgroup()?;
     let mut debtor = Debtor::new(container.state.pid, &init, "start");
@@ -43,6 +45,33 @@ pub fn run(args: &flags::Start, store: &Store) -> Result<i32> {
         sd_notify::wait_until_ready(socket, container.state.pid, &init)?;
     }
     Ok(0)
+}
+
+/// How long a create may still be at work.
+const CREATION: Duration = Duration::from_secs(10);
+
+/// Returns the container as soon as nobody is creating it, or when that takes too long. A hook of the creation does not wait: its
+/// creator waits for it.
+fn find(id: &str, store: &Store) -> Result<Container> {
+    let deadline = Instant::now() + CREATION;
+    loop {
+        let container = store.find(id)?;
+        let creator = match container.state.pid {
+            0 => container.creator()?,
+            _ => None,
+        };
+        if creator.is_none_or(is_above) || Instant::now() >= deadline {
+            return Ok(container);
+        }
+        sleep(Duration::from_millis(2));
+    }
+}
+
+/// Whether this process descends from another one.
+fn is_above(other: i32) -> bool {
+    let parent = |pid: &i32| Stat::of(*pid).ok().flatten()?.parent();
+    let own = std::process::id() as i32;
+    std::iter::successors(Some(own), parent).any(|pid| pid == other)
 }
 
 /// Returns the init of a created container.

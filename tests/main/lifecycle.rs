@@ -398,6 +398,25 @@ fn the_state_directory_is_private() {
 }
 
 #[test]
+fn start_waits_for_a_create_that_is_at_work() {
+    let c = bundle!().asks(&["pause"]);
+    let (begun, go) = (c.path("begun"), c.path("go"));
+    let line = format!("touch {begun}; while ! test -e {go}; do sleep 0.01; done");
+    let c = c.push(
+        "/hooks/createRuntime",
+        json!({"path": "/bin/sh", "args": ["sh", "-c", line]}),
+    );
+    let creator = c.call_new("create", &[]).spawn();
+    wait_until("the hook runs", || fs::exists(&begun).unwrap_or(false));
+    // The hook goes on only after the command has begun.
+    let script = format!("(sleep 0.2; touch {go}) & exec \"$0\" \"$@\"");
+    let start = c.call(&["start", &c.id]).through_shell(&script);
+    start.finish().ok();
+    creator.wait().ok();
+    assert_eq!(c.status(), "running");
+}
+
+#[test]
 fn a_create_whose_container_is_deleted_says_so() {
     let c = bundle!();
     let (begun, go) = (c.path("begun"), c.path("go"));
