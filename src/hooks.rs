@@ -87,7 +87,7 @@ pub fn run_inside(
 fn in_order(hooks: &[Hook], name: &str, run: impl Fn(&Hook) -> Result<()>) -> Result<()> {
     for (index, hook) in hooks.iter().enumerate() {
         run(hook)
-            .with_context(|| format!("{} #{index} ({})", failure(name), hook.path.display()))?;
+            .with_context(|| format!("{} #{index}: {}", failure(name), hook.path.display()))?;
     }
     Ok(())
 }
@@ -109,7 +109,8 @@ pub fn run_all(hooks: &[Hook], name: &str, state: &str, directory: &Path) {
     for (index, hook) in hooks.iter().enumerate() {
         if let Err(error) = run_one(hook, state, directory, &ON_THE_HOST) {
             crate::log::warn(&format!(
-                "{name} hook #{index} ({}): {error:#}",
+                "{} #{index}: {}: {error:#}",
+                failure(name),
                 hook.path.display()
             ));
         }

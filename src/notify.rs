@@ -50,7 +50,9 @@ pub fn hand_over(
         "metadata": notify.metadata,
         "state": report(state, status, state.pid),
     });
-    let agent = patience::connect(&notify.listener_path, SockType::Stream).with_context(field)?;
+    let agent = patience::connect(&notify.listener_path, SockType::Stream)
+        .context("failed to connect with seccomp agent")
+        .with_context(field)?;
     socket::send(
         agent,
         message.to_string().as_bytes(),

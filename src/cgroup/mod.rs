@@ -446,7 +446,7 @@ impl Cgroup {
         let frozen = named(frozen, || format!("{:?}: read {file}", self.path))?;
         ensure!(
             frozen.trim() != "1" && !self.has_event("frozen 1")?,
-            "container's cgroup is unexpectedly frozen, or one above it is; write 0 to cgroup.freeze there, \
+            "container's cgroup unexpectedly frozen, or one above it; write 0 to cgroup.freeze there, \
              or choose another linux.cgroupsPath"
         );
         Ok(())

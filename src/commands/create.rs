@@ -336,7 +336,8 @@ impl Request<'_> {
     }
 }
 
-fn tell_of(plan: &Plan) {
+/// Writes the warnings of a plan to the log, and the whole plan with --debug.
+pub fn tell_of(plan: &Plan) {
     if log::is_verbose() {
         plan.to_string().lines().for_each(log::debug);
     }

@@ -9,7 +9,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use serde_json::Value;
 
-use super::create::{Sockets, check_preserved, listen_fds};
+use super::create::{Sockets, check_preserved, listen_fds, tell_of};
 use crate::argv;
 use crate::bundle::{Bundle, values};
 use crate::cgroup::Cgroup;
@@ -105,7 +105,6 @@ fn join(args: &flags::Exec, container: &Container, init: OwnedFd) -> Result<i32>
     if saved.filter.is_some() {
         plan.process.seccomp = saved.filter.take();
     }
-    plan.warnings.iter().for_each(|warning| log::warn(warning));
     if target.flags & clone::NEWUSER != 0 {
         plan.namespaces.uids = idmap::read_map(container.state.pid, "uid_map")?;
         // Asked afterwards: then the number was that of init.
@@ -117,6 +116,16 @@ fn join(args: &flags::Exec, container: &Container, init: OwnedFd) -> Result<i32>
     lsm::check(&plan.process.labels, None)?;
     let sockets = Sockets::connect(&args.console_socket, &args.pidfd_socket)?;
     let cgroup = cgroup(container, &host, &args.cgroup)?;
+    log::debug(&format!(
+        "join process {}, in cgroup {}",
+        container.state.pid,
+        cgroup
+            .as_ref()
+            .map_or("of the caller".into(), |cgroup| cgroup
+                .path
+                .display()
+                .to_string())
+    ));
     let initial = &plan.process.scheduling.affinity.initial;
     if !initial.is_empty() {
         // Inherited by the process, which is born in the container's cgroup.
@@ -241,6 +250,8 @@ fn plan(
     let bundle = Bundle::of_process(container.state.bundle.clone(), &config)?;
     let flags = exec::flags(&args.id, args.preserve_fds, listen_fds(), saved);
     let mut plan = Plan::exec(&bundle, host, &flags, target.flags)?;
+    // Before the name of the keyring is known, which is a secret.
+    tell_of(&plan);
     plan.process.keyring.clone_from(&saved.keyring);
     Ok(plan)
 }

@@ -54,9 +54,14 @@ pub fn refused(errno: Errno, file: &Path) -> Error {
 }
 
 pub fn refusal(code: &str, errno: Errno, file: &Path, reason: &str) -> Error {
+    let mut text = format!("exec: {file:?}: {reason}");
+    if code == "exec-interpreter-missing" {
+        // Scripts match the bare line, in which the file itself seems to be missing.
+        text += &format!(" (exec {}: no such file or directory)", file.display());
+    }
     Error::new(Coded {
         errno: errno as i32,
-        ..coded(code, format!("exec: {file:?}: {reason}"))
+        ..coded(code, text)
     })
 }
 

@@ -203,22 +203,22 @@ fn bind_socket(path: &Path, root: &mut Root) -> Result<()> {
     root.notify_socket = Some(socket::bind_datagram(Path::new(name))?);
     Ok(())
 }
+/// The first half is the wording that scripts match.
+const ORDINARY: &str = "must be mounted on ordinary directory: must be an ordinary directory";
 
 /// The directory for a new filesystem, and whether it was there before.
 fn directory_target(root: &Root, path: &Path, kind: &str) -> Result<(OwnedFd, bool)> {
     if matches!(kind, "proc" | "sysfs") {
         // A link of the image would put these where the image wants them.
         if let Err(Errno::ENOENT) = path::resolve_plainly(root, path) {
-            path::make_directories(root, path).context("must be an ordinary directory")?;
+            path::make_directories(root, path).context(ORDINARY)?;
         }
         let target = path::resolve_without_links(root, path).map_err(|error| {
             match path::resolve_link(root, path).as_ref().map(kind_name) {
                 Ok("directory" | "symbolic link") | Err(_) => {
-                    error.context("must be an ordinary directory, not a symbolic link")
+                    error.context(format!("{ORDINARY}, not a symbolic link"))
                 }
-                Ok(kind) => mismatch(format!(
-                    "must be an ordinary directory, and the image has a {kind} there"
-                )),
+                Ok(kind) => mismatch(format!("{ORDINARY}, and the image has a {kind} there")),
             }
         });
         return Ok((target?, true));

@@ -234,7 +234,8 @@ fn a_frozen_cgroup_is_refused_and_stays_frozen() {
     let c = bundle!();
     let foreign = Foreign::new(c.cgroup());
     fs::write(foreign.dir.join("cgroup.freeze"), "1").expect("freeze");
-    c.create().fails_with("frozen");
+    c.create()
+        .fails_naming("container's cgroup unexpectedly frozen");
     assert_eq!(value(&foreign.dir, "cgroup.freeze"), "1");
 }
 

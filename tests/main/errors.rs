@@ -499,3 +499,63 @@ fn a_cgroup_of_others_names_them() {
     );
     c.delete(&["--force"]).ok();
 }
+
+/// Scripts and engines look for these words.
+#[test]
+fn texts_that_scripts_match_are_in_the_line() {
+    let hooks = || json!([{"path": "/bin/true"}, {"path": "/bin/false"}]);
+    for kind in ["createRuntime", "poststart"] {
+        let c = bundle!().set(&format!("/hooks/{kind}"), hooks());
+        let says = format!("error running {kind} hook #1: ");
+        c.call_new("run", &[]).finish().fails_naming(&says);
+        c.assert_gone();
+    }
+    let c = bundle!()
+        .file("/run.sh", "#!/nosuch\n")
+        .set("/process/args", json!(["/run.sh"]));
+    fs::set_permissions(c.rootfs().join("run.sh"), PermissionsExt::from_mode(0o755))
+        .expect("chmod");
+    let output = c
+        .run()
+        .fails_naming("exec /run.sh: no such file or directory");
+    assert_eq!(output.stderr().trim().lines().count(), 1);
+    bundle!()
+        .link("/proc", "tmp")
+        .run()
+        .fails_naming("must be mounted on ordinary directory");
+    let rules = json!([{"names": ["getpriority"], "action": "SCMP_ACT_NOTIFY"}]);
+    bundle!()
+        .set(
+            "/linux/seccomp",
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules, "listenerPath": "/nosuch"}),
+        )
+        .run()
+        .fails_naming("failed to connect with seccomp agent");
+}
+
+/// Which process with which rights goes where, but not the name of the keyring.
+#[test]
+fn exec_says_with_debug_what_it_does() {
+    let c = bundle!().asks(&["pause"]);
+    c.up();
+    let args = [
+        "--debug", "exec", "--user", "5:6", &c.id, "/payload", "keyring",
+    ];
+    let output = c.call(&args).finish().ok();
+    let cgroup = c.cgroup().display().to_string();
+    for text in ["user 5:6", "exec [\"/payload\", \"keyring\"]", &cgroup] {
+        assert!(
+            output.stderr().contains(text),
+            "{text}: {}",
+            output.describe()
+        );
+    }
+    let said = output.answer("keyring");
+    let name = said.split(';').next_back().expect("a name");
+    assert!(name.starts_with("_ses."), "{said}");
+    assert!(
+        !output.stderr().contains(name),
+        "{name}: {}",
+        output.describe()
+    );
+}
