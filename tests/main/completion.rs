@@ -1,6 +1,6 @@
 //! Completion scripts, man pages, and `make install`, which puts them where shells and man(1) look.
 
-use crate::support::{Bundle, binary, say_skipped};
+use crate::support::{Bundle, binary, skipped};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -38,14 +38,14 @@ fn verbs(c: &Bundle) -> Vec<String> {
 }
 
 /// Whether the program is installed; says so if it is not.
-fn installed(test: &str, program: &str) -> bool {
+fn installed(program: &str) -> bool {
     let found = Command::new(program)
         .arg("--version")
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status();
     if found.is_err() {
-        say_skipped(test, &format!("{program} is not installed"));
+        skipped(&format!("{program} is not installed"));
     }
     found.is_ok()
 }
@@ -68,7 +68,7 @@ fn shells_accept_their_completion_scripts() {
         for verb in &verbs {
             assert!(script.contains(verb), "{shell}: {verb}");
         }
-        if !installed("shells_accept_their_completion_scripts", shell) {
+        if !installed(shell) {
             continue;
         }
         let file = c.dir.join(shell);
@@ -87,7 +87,7 @@ fn shells_accept_their_completion_scripts() {
 
 #[test]
 fn bash_completes_verbs_and_flags() {
-    if !installed("bash_completes_verbs_and_flags", "bash") {
+    if !installed("bash") {
         return;
     }
     let c = bundle!();
@@ -123,7 +123,7 @@ fn bash_completes_verbs_and_flags() {
 
 #[test]
 fn bash_completes_the_names_of_containers() {
-    if !installed("bash_completes_the_names_of_containers", "bash") {
+    if !installed("bash") {
         return;
     }
     let c = bundle!().asks(&["pause"]);
@@ -183,7 +183,7 @@ fn the_man_pages_render_without_a_warning() {
     for section in ["FILES", "ENVIRONMENT", "EXAMPLES"] {
         assert!(program.contains(&format!(".SH {section}")), "{section}");
     }
-    if !installed("the_man_pages_render_without_a_warning", "groff") {
+    if !installed("groff") {
         return;
     }
     for page in fs::read_dir(&pages).expect("read").flatten() {
@@ -200,7 +200,7 @@ fn the_man_pages_render_without_a_warning() {
 #[test]
 fn what_install_installs_uninstall_removes() {
     let c = bundle!();
-    if !installed("what_install_installs_uninstall_removes", "make") {
+    if !installed("make") {
         return;
     }
     let root = c.dir.join("root");

@@ -1,9 +1,15 @@
 //! Black-box tests: the binary, bundles made for each test, and a static payload inside.
 //! `RUNTIME=/usr/sbin/runc cargo test --test main` runs the same tests on another runtime: that
 //! proves the tests. What another runtime does otherwise is one line in `differences`.
-//! Needs root; a test that cannot run here says so on stderr and passes.
+//! Needs root. A test that cannot run here is reported as ignored, with the reason.
 #![allow(unsafe_code)]
 
+/// The attribute `#[test]`.
+#[macro_use]
+extern crate test_macros;
+
+#[macro_use]
+mod harness;
 #[macro_use]
 mod support;
 
@@ -73,3 +79,7 @@ mod unprivileged; // maps of users, masks in user namespaces, the program in mem
 mod update; // limits that change while the container lives
 mod visible; // what others see meanwhile, and what is no reason to wait
 mod zombies; // an init that is dead and not reaped
+
+fn main() -> std::process::ExitCode {
+    harness::main()
+}

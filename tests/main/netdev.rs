@@ -1,7 +1,7 @@
 //! Network devices that move into the container: names, addresses, and what is refused.
 //! Each test has a network of its own, in which the runtime runs too, so that the host's stays as it is.
 
-use crate::support::{Bundle, lines, say_skipped};
+use crate::support::{Bundle, lines, skipped};
 use serde_json::{Value, json};
 use std::panic::resume_unwind;
 use std::process::Command;
@@ -14,12 +14,15 @@ fn in_a_network(test: impl FnOnce() + Send) {
         assert_eq!(result, 0, "unshare the network namespace");
         match try_ip("link add dev0 type veth peer name peer0") {
             Ok(_) => test(),
-            Err(reason) => say_skipped(module_path!(), &format!("no veth device here: {reason}")),
+            Err(reason) => return Some(reason),
         }
+        None
     };
     // In a thread even if the tests run one by one: the main thread must stay where it is.
     let ended = std::thread::scope(|scope| scope.spawn(inside).join());
-    ended.unwrap_or_else(|panic| resume_unwind(panic));
+    if let Some(reason) = ended.unwrap_or_else(|panic| resume_unwind(panic)) {
+        skipped(&format!("no veth device here: {reason}"));
+    }
 }
 
 fn try_ip(args: &str) -> Result<String, String> {

@@ -1,7 +1,7 @@
 //! Lifecycles for as long as COFFERDAM_SOAK says, in minutes, one a second, beside a container that lives all the time and
 //! gets a health check as often: nothing of the host and nothing of that container grows. `make soak` prints the figures.
 
-use crate::support::{Bundle, Running, binary, cgroup_root, say_skipped, wait_until};
+use crate::support::{Bundle, Running, binary, cgroup_root, skipped, wait_until};
 use std::fmt::Write;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -32,7 +32,7 @@ fn minutes() -> Option<f64> {
 fn nothing_grows() {
     let c = bundle!().asks(&["pause"]);
     let Some(minutes) = minutes() else {
-        return say_skipped("soak::nothing_grows", "COFFERDAM_SOAK=MINUTES is not set");
+        return skipped("COFFERDAM_SOAK=MINUTES is not set");
     };
     let end = Instant::now() + Duration::from_secs_f64(minutes * 60.0);
     let lasting = Bundle::new("lasting").asks(&["pause"]);

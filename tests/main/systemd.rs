@@ -2,9 +2,7 @@
 //! when the other side refuses, fails, hangs or goes away.
 
 use crate::support::broker::{Broker, Whim, property};
-use crate::support::{
-    Bundle, Call, Output, cgroup_root, has_controller, say_skipped, send, wait_until,
-};
+use crate::support::{Bundle, Call, Output, cgroup_root, has_controller, send, wait_until};
 use serde_json::{Value, json};
 use std::ffi::OsStr;
 use std::fs;
@@ -271,10 +269,8 @@ fn a_bus_that_ends_while_it_is_waited_for_ends_the_wait() {
 /// In real time, as only the kernel's clock tells the runtime how long it has waited: a part of `make torture`.
 #[test]
 fn a_job_whose_end_is_never_told_is_waited_for_half_a_minute() {
-    if std::env::var_os("COFFERDAM_TORTURE").is_none() {
-        let test = "a_job_whose_end_is_never_told_is_waited_for_half_a_minute";
-        return say_skipped(test, "waits: make torture");
-    }
+    let torture = std::env::var_os("COFFERDAM_TORTURE").is_some();
+    needs!(torture, "waits: make torture");
     let scope = Scope::new(bundle!(), &[Whim::NoJob(START)]);
     let call = scope.call(&["create", "--bundle", &scope.c.path(""), &scope.c.id]);
     let begun = Instant::now();
@@ -386,12 +382,7 @@ fn an_update_of_what_systemd_does_not_know_is_nothing_to_it() {
 
 #[test]
 fn an_update_tells_systemd_and_takes_back_what_it_refuses() {
-    if !has_controller("pids") {
-        return say_skipped(
-            "an_update_tells_systemd",
-            "cgroup v2 has no controller pids here",
-        );
-    }
+    needs!(has_controller("pids"), "needs the pids controller");
     let scope = Scope::new(bundle!().asks(&["pause"]), &[]);
     scope.create().ok();
     scope.update(json!({"pids": {"limit": 44}})).ok();

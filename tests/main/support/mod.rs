@@ -14,6 +14,7 @@ pub mod refused;
 pub mod terminal;
 pub mod trace;
 
+pub use crate::harness::skipped;
 pub use call::{Call, Output, Running, private_mounts};
 pub use chance::{Chance, SEED, seed};
 pub use host::{
@@ -21,7 +22,7 @@ pub use host::{
     send, wait_until,
 };
 pub use refused::answer;
-pub use skip::{Runtime, binary, runtime, say_skipped, skips};
+pub use skip::{Runtime, binary, expected_skips, runtime, skips};
 
 use serde_json::{Value, json};
 use std::fs;

@@ -1,7 +1,7 @@
-//! Which runtime is under test, and whether a test applies to it. A skip always says why.
+//! Which runtime is under test, and whether a test applies to it. A skipped test is reported as ignored, with the reason.
 
 use super::mask;
-use std::io::Write;
+use crate::harness::skipped;
 use std::path::PathBuf;
 
 /// The bundle of this test; leaves the test when it does not apply here.
@@ -20,7 +20,7 @@ macro_rules! bundle {
 macro_rules! needs {
     ($fact:expr, $reason:expr) => {
         if !$fact {
-            $crate::support::say_skipped(module_path!(), $reason);
+            $crate::harness::skipped($reason);
             return;
         }
     };
@@ -74,7 +74,7 @@ pub fn skips(test: &str) -> bool {
     let test = test.split_once("::").map_or(test, |(_, rest)| rest);
     // SAFETY: geteuid has no preconditions.
     if unsafe { libc::geteuid() } != 0 {
-        say_skipped(test, "needs root");
+        skipped("needs root");
         return true;
     }
     let reason = differences()
@@ -87,22 +87,13 @@ pub fn skips(test: &str) -> bool {
     let Some(reason) = reason.filter(|_| std::env::var_os("COFFERDAM_CONTROL").is_none()) else {
         return false;
     };
-    say_skipped(test, &format!("on {}: {reason}", runtime().name()));
+    skipped(&format!("on {}: {reason}", runtime().name()));
     true
 }
 
-/// The lines of the table: test, runtimes, reason.
+/// The lines of the file: test, runtimes, reason.
 fn differences() -> Vec<(&'static str, &'static str, &'static str)> {
-    let lines = include_str!("../differences")
-        .lines()
-        .filter(|l| !l.starts_with('#'));
-    lines
-        .map(|line| {
-            let (test, rest) = line.split_once(' ').expect("a test");
-            let (runtimes, reason) = rest.trim_start().split_once(' ').expect("runtimes");
-            (test, runtimes, reason.trim_start())
-        })
-        .collect()
+    table(include_str!("../differences")).collect()
 }
 
 #[test]
@@ -128,7 +119,31 @@ fn every_difference_names_one_test() {
     }
 }
 
-/// Past the capture of the test runner, so that it shows without a flag.
-pub fn say_skipped(test: &str, reason: &str) {
-    let _ = writeln!(std::io::stderr(), "{test}: skipped {reason}");
+/// A line of `expected_skips`.
+pub struct ExpectedSkip {
+    pub test: &'static str,
+    /// The kind of machine on which the test is skipped.
+    pub machine: &'static str,
+    /// A part of the reason that the test gives.
+    pub reason: &'static str,
+}
+
+pub fn expected_skips() -> Vec<ExpectedSkip> {
+    table(include_str!("../expected_skips"))
+        .map(|(test, machine, reason)| ExpectedSkip {
+            test,
+            machine,
+            reason,
+        })
+        .collect()
+}
+
+/// The lines of a file with three columns; the last one may contain blanks.
+fn table(text: &'static str) -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines.map(|line| {
+        let (first, rest) = line.split_once(' ').expect("a first column");
+        let (second, third) = rest.trim_start().split_once(' ').expect("a second column");
+        (first, second, third.trim_start())
+    })
 }
