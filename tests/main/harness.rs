@@ -219,6 +219,29 @@ fn tell(outcome: &Outcome, flags: &Flags) {
     }
 }
 
+/// Takes a mount namespace of its own, so that no test sees what others mount meanwhile. Where the root is shared with others,
+/// as systemd has it, it is shared there too, with nobody. Without privilege all stays as it is.
+fn leave_mounts_of_others() {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let root = table
+        .lines()
+        .find(|line| line.split(' ').nth(4) == Some("/"));
+    let is_shared = root.is_some_and(|line| line.contains(" shared:"));
+    let set = |propagation| {
+        let none = std::ptr::null();
+        // SAFETY: the target is a C string, and a change of the propagation reads no other argument.
+        let result = unsafe { libc::mount(none, c"/".as_ptr(), none, propagation, none.cast()) };
+        assert_eq!(result, 0, "change the propagation of all mounts");
+    };
+    // SAFETY: unshare touches no memory. There is one thread yet, and all later ones inherit the namespace.
+    if unsafe { libc::unshare(libc::CLONE_NEWNS) } == 0 {
+        set(libc::MS_REC | libc::MS_PRIVATE);
+        if is_shared {
+            set(libc::MS_REC | libc::MS_SHARED);
+        }
+    }
+}
+
 pub fn main() -> ExitCode {
     let flags = match Flags::parse(std::env::args().skip(1)) {
         Ok(flags) => flags,
@@ -227,6 +250,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(101);
         }
     };
+    leave_mounts_of_others();
     let default = take_hook();
     set_hook(Box::new(move |panic| {
         let name = thread::current().name().unwrap_or_default().to_string();
