@@ -1,12 +1,11 @@
 //! Configs that are very long, very deep, or written as no one should: refused with the place, or carried out, in bounds.
 //! Every call has the deadline of the tests, in which it must end; how fast it is says the benchmark.
 
-use crate::support::{Bundle, Call, Output, holds_within, lines};
+use crate::support::{Bundle, Call, Output, PATIENCE, holds_within, lines};
 use nix::sys::resource::{Resource, setrlimit};
 use serde_json::{Value, json};
 use std::fs;
 use std::io;
-use std::time::Duration;
 
 fn little_memory() -> io::Result<()> {
     Ok(setrlimit(Resource::RLIMIT_AS, 256 << 20, 256 << 20)?)
@@ -235,7 +234,7 @@ fn run(c: &Bundle) -> Output {
         status = running.child.try_wait().expect("wait");
         status.is_some()
     };
-    assert!(holds_within(Duration::from_secs(60), ends), "still running");
+    assert!(holds_within(10 * PATIENCE, ends), "still running");
     running.output(status.expect("a status"))
 }
 

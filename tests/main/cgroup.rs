@@ -1,13 +1,12 @@
 //! The container's cgroup: where it is, what it limits, when it is refused, and that it goes away.
 
-use crate::support::{Bundle, cgroup_root, has_controller, holds_within};
+use crate::support::{Bundle, PATIENCE, cgroup_root, has_controller, holds_within};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 fn value(dir: &Path, file: &str) -> String {
     fs::read_to_string(dir.join(file))
@@ -61,7 +60,7 @@ impl Drop for Foreign {
             let _ = child.kill();
             let _ = child.wait();
         }
-        holds_within(Duration::from_secs(1), || {
+        holds_within(PATIENCE, || {
             fs::remove_dir(&self.dir).is_ok() || !self.dir.exists()
         });
     }
@@ -92,9 +91,7 @@ fn what_was_made_above_the_leaf_goes_and_what_was_there_stays() {
             c.kill("KILL").ok();
             c.wait_stopped();
             // Somebody else has been faster with the leaf.
-            holds_within(Duration::from_secs(1), || {
-                fs::remove_dir(c.cgroup()).is_ok()
-            });
+            holds_within(PATIENCE, || fs::remove_dir(c.cgroup()).is_ok());
         }
         c.delete(&[]).ok();
         assert!(!top.join("a").exists() && there.dir.exists());
@@ -639,7 +636,7 @@ fn without_a_cgroup_a_signal_reaches_the_whole_pid_namespace() {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         stat.is_empty() || stat.contains(") Z")
     };
-    assert!(holds_within(Duration::from_secs(5), || {
+    assert!(holds_within(PATIENCE, || {
         pids.iter().filter(is_dead).count() == 3
     }));
 }

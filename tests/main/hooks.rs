@@ -1,9 +1,9 @@
 //! The six kinds of hooks: when, where, with which state, and what their failure does.
 
-use crate::support::{Bundle, lines, wait_until};
+use crate::support::{Bundle, in_time, lines, wait_until};
 use serde_json::{Value, json};
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub const KINDS: [&str; 6] = [
     "prestart",
@@ -338,9 +338,7 @@ fn a_hook_that_takes_too_long_is_killed() {
     let mut slow = hook(&c, "createRuntime", "pause");
     slow["timeout"] = json!(1);
     let c = c.push("/hooks/createRuntime", slow);
-    let begin = Instant::now();
-    c.create().fails();
-    assert!(begin.elapsed() < Duration::from_secs(5));
+    in_time(Duration::from_secs(5), || c.create()).fails();
     c.assert_gone();
 }
 
@@ -352,7 +350,7 @@ fn a_hook_that_is_in_time_is_fine() {
         "createRuntime",
         &format!("append {} quick", c.path("order")),
     );
-    quick["timeout"] = json!(5);
+    quick["timeout"] = json!(60);
     let c = c.push("/hooks/createRuntime", quick);
     c.create().ok();
     assert_eq!(lines(&c.dir.join("order")), ["quick"]);
@@ -411,7 +409,7 @@ fn a_hook_may_ask_the_runtime_for_the_state() {
     let c = bundle!();
     let runtime = crate::support::binary().display().to_string();
     let root = c.state_root().display().to_string();
-    let asks = json!({"path": runtime, "args": ["runtime", "--root", root, "list"], "timeout": 5});
+    let asks = json!({"path": runtime, "args": ["runtime", "--root", root, "list"], "timeout": 60});
     let c = c.push("/hooks/createRuntime", asks);
     c.create().ok();
     assert_eq!(c.status(), "created");

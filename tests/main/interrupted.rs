@@ -49,7 +49,7 @@ fn interrupted_calls_of_larger_containers_are_made_again() {
     let other = bundle!().asks(&["pause"]);
     other.up();
     let path = format!("/proc/{}/ns/net", other.pid());
-    let hook = json!([{"path": "/bin/true", "timeout": 10}]);
+    let hook = json!([{"path": "/bin/true", "timeout": 60}]);
     let limits = json!({"unified": {"cgroup.max.depth": "5"}});
     let joining = bundle!()
         .without("/linux/namespaces", "type", "network")

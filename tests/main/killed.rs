@@ -5,10 +5,9 @@
 
 use crate::sandbox::confinement;
 use crate::support::trace::{Fault, Kind, Trace, trace};
-use crate::support::{Bundle, Call, holds_within, seed, send, wait_until};
+use crate::support::{Bundle, Call, PATIENCE, holds_within, seed, send, wait_until};
 use serde_json::json;
 use std::fs;
-use std::time::Duration;
 
 /// One of so many calls is tried.
 const STRIDE: usize = 11;
@@ -285,7 +284,7 @@ fn an_exec_leaves_no_process_that_nobody_knows() {
         sweep(process, prepare, |_| {
             let told = || fs::read_to_string(&file).unwrap_or_default();
             let fine = || others(&c).iter().all(|pid| *pid == told());
-            holds_within(Duration::from_secs(2), fine);
+            holds_within(PATIENCE, fine);
             assert!(fine(), "{:?} lives, and {:?} is told", others(&c), told());
             for pid in others(&c) {
                 send(pid.parse().expect("a pid"), libc::SIGKILL);

@@ -14,6 +14,9 @@ fn under(c: Bundle, scheduler: &Value) -> (Bundle, Value, Value) {
 fn every_policy_and_flag() {
     let mut c = bundle!();
     let reset = 0x4000_0000;
+    // Only SCHED_OTHER and SCHED_BATCH set it (sched_setattr(2)); under other policies that of the caller stays.
+    // SAFETY: getpriority has no preconditions.
+    let own = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
     let deadline = |flags: &[&str]| {
         json!({"policy": "SCHED_DEADLINE", "runtime": 10_000_000, "deadline": 30_000_000,
             "period": 100_000_000, "flags": flags})
@@ -21,23 +24,23 @@ fn every_policy_and_flag() {
     let cases = [
         (json!({"policy": "SCHED_OTHER", "nice": -5}), 0, -5),
         (json!({"policy": "SCHED_BATCH", "nice": 10}), 3, 10),
-        (json!({"policy": "SCHED_IDLE"}), 5, 0),
-        (json!({"policy": "SCHED_FIFO", "priority": 5}), 1, 0),
+        (json!({"policy": "SCHED_IDLE"}), 5, own),
+        (json!({"policy": "SCHED_FIFO", "priority": 5}), 1, own),
         (
             json!({"policy": "SCHED_RR", "priority": 99, "flags": ["SCHED_FLAG_RESET_ON_FORK"]}),
             2 | reset,
-            0,
+            own,
         ),
         (
             json!({"policy": "SCHED_OTHER", "flags": ["SCHED_FLAG_KEEP_POLICY", "SCHED_FLAG_KEEP_PARAMS"]}),
             0,
-            0,
+            own,
         ),
-        (deadline(&[]), 6, 0),
+        (deadline(&[]), 6, own),
         (
             deadline(&["SCHED_FLAG_RECLAIM", "SCHED_FLAG_DL_OVERRUN"]),
             6,
-            0,
+            own,
         ),
     ];
     for (scheduler, policy, nice) in cases {

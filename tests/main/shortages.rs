@@ -3,9 +3,9 @@
 
 use crate::killed::Moment;
 use crate::support::trace::{Fault, Kind, Trace, trace};
-use crate::support::{Bundle, Call, holds_within};
+use crate::support::{Bundle, Call, PATIENCE, holds_within, in_time};
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Has every call of these numbers, in every process, fail once; some of them, but all with COFFERDAM_TORTURE=1.
 fn each_fails(numbers: &[i64], errno: i32, prepare: impl Fn() -> Call, judge: impl Fn(&Trace)) {
@@ -129,19 +129,14 @@ fn no_more_processes_is_told_at_once() {
             Err(std::io::Error::last_os_error())
         }
     };
-    let begin = Instant::now();
-    let output = c
-        .call_new("run", &[])
-        .program(&binary)
-        .setup(limited)
-        .finish();
-    assert!(begin.elapsed() < Duration::from_secs(2));
+    let call = c.call_new("run", &[]).program(&binary).setup(limited);
+    let output = in_time(Duration::from_secs(2), || call.finish());
     let said = output.fails().stderr();
     assert!(
         said.contains("esource temporarily unavailable") || said.contains("ry again"),
         "{said}"
     );
-    assert!(holds_within(Duration::from_secs(1), || !c
+    assert!(holds_within(PATIENCE, || !c
         .state_root()
         .join(&c.id)
         .exists()));

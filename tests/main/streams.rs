@@ -2,7 +2,7 @@
 //! The container gets what was meant for it, and the command ends.
 
 use crate::support::terminal::{Terminal, listen};
-use crate::support::{Bundle, Call, Output, holds_within, mask, send, wait_until};
+use crate::support::{Bundle, Call, Output, PATIENCE, holds_within, in_time, mask, send, wait_until};
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -10,14 +10,11 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::chown;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Ends in time, without a signal.
 fn soon(call: Call) -> Output {
-    let begin = Instant::now();
-    let output = call.finish();
-    let took = begin.elapsed();
-    assert!(took < Duration::from_secs(4), "took {took:?}");
+    let output = in_time(Duration::from_secs(4), || call.finish());
     assert!(output.code() < 1000, "{}", output.describe());
     output
 }
@@ -229,7 +226,7 @@ fn under_signals(call: Call) -> Output {
     ];
     let mut next = storm.iter().cycle();
     let mut status = None;
-    let ended = holds_within(Duration::from_secs(10), || {
+    let ended = holds_within(PATIENCE, || {
         for signal in next.by_ref().take(30) {
             // SAFETY: kill touches no memory; the process has not been waited for.
             unsafe { libc::kill(pid, *signal) };
@@ -334,10 +331,10 @@ fn a_socket_at_which_nobody_accepts_keeps_nobody_waiting_for_long() {
         // The connection that was made is still waiting: now there is room for no other (listen(2)).
         // SAFETY: listen touches no memory.
         assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
-        let begin = Instant::now();
-        let output = c.call_new("run", flags).finish().fails_naming(field);
+        let call = c.call_new("run", flags);
+        let output = in_time(Duration::from_secs(8), || call.finish());
+        let output = output.fails_naming(field);
         output.fails_naming("nobody has accepted a connection within 5 s");
-        assert!(begin.elapsed() < Duration::from_secs(8));
         c.assert_gone();
         drop(listener);
         fs::remove_file(&path).expect("remove");

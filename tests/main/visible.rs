@@ -2,12 +2,12 @@
 //! waited for, followed or believed because of what it is: FIFOs and ends of processes in the place of namespaces,
 //! user databases and devices that the payload has made.
 
-use crate::support::{Bundle, Output, node, wait_until};
+use crate::support::{Bundle, Output, in_time, node, wait_until};
 use serde_json::json;
 use std::ffi::CString;
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The file system at a path, and the flags of its mount, in one answer.
 fn look(path: &CString) -> Option<(u64, u64)> {
@@ -73,9 +73,7 @@ fn no_mount_is_seen_without_its_flags() {
 
 /// Ends soon, as an error.
 fn refused(c: &Bundle) -> Output {
-    let begin = Instant::now();
-    let output = c.create().fails();
-    assert!(begin.elapsed() < Duration::from_secs(3));
+    let output = in_time(Duration::from_secs(3), || c.create()).fails();
     c.assert_gone();
     output
 }
@@ -140,15 +138,8 @@ fn a_user_namespace_of_another_user_gives_no_rights() {
 }
 
 fn exec(c: &Bundle, args: &[&str]) -> Output {
-    let begin = Instant::now();
     let all = [&["exec"][..], args].concat();
-    let output = c.call(&all).finish();
-    assert!(
-        begin.elapsed() < Duration::from_secs(3),
-        "{}",
-        output.describe()
-    );
-    output
+    in_time(Duration::from_secs(3), || c.call(&all).finish())
 }
 
 #[test]

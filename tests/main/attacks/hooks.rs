@@ -2,12 +2,11 @@
 
 use super::ways::each_way;
 use crate::hooks::KINDS;
-use crate::support::{Bundle, holds_within, lines, send, wait_until};
+use crate::support::{Bundle, PATIENCE, holds_within, lines, send, wait_until};
 use serde_json::{Map, Value, json};
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::time::Duration;
 
 /// A hook that runs these commands of the payload, one after the other.
 fn hook(c: &Bundle, kind: &str, commands: &[&str]) -> Value {
@@ -193,7 +192,7 @@ fn t25_a_start_hook_has_the_credentials_limits_and_home_of_the_program() {
                 "/process/rlimits",
                 json!([{"type": "RLIMIT_NOFILE", "soft": 77, "hard": 88}, {"type": "RLIMIT_CORE", "soft": 1, "hard": 2}]),
             )
-            .set("/process/scheduler", json!({"policy": "SCHED_BATCH", "nice": 7}))
+            .set("/process/scheduler", json!({"policy": "SCHED_BATCH", "nice": 19}))
             .set("/linux/seccomp", filter(&["mkdir"], "SCMP_ACT_ERRNO"));
         for (identity, home) in identities().zip(["root", "user"].into_iter().cycle()) {
             c = identify(c, identity).set("/process/user/umask", json!(0o27));
@@ -406,7 +405,7 @@ fn t36_a_hook_that_is_too_late_ends_with_what_has_left_its_session() {
                 "{}",
                 output.describe()
             );
-            let left = !holds_within(Duration::from_secs(2), || marked(&word).is_empty());
+            let left = !holds_within(PATIENCE, || marked(&word).is_empty());
             end(&word);
             assert!(!left, "{kind}: its daemon lives");
             c.assert_gone();
@@ -423,7 +422,7 @@ fn t36_what_a_hook_has_left_that_was_in_time_lives_on() {
         let (late_word, late) = lingering(&c, kind);
         for second in [None, Some(with_timeout(late, 1))] {
             println!("{kind}, and one that is too late: {}", second.is_some());
-            let mut list = vec![with_timeout(leaves.clone(), 5)];
+            let mut list = vec![with_timeout(leaves.clone(), 60)];
             let succeeds = second.is_none() || kind == "poststop";
             list.extend(second);
             let mut hooks = Map::new();
@@ -471,7 +470,7 @@ fn t36_a_hook_that_is_interrupted_ends_with_what_has_left_its_session() {
             wait_until("the hook and its daemon live", || marked(&word).len() == 2);
             send(running.child.id(), signal);
             let output = running.wait();
-            let left = !holds_within(Duration::from_secs(2), || marked(&word).is_empty());
+            let left = !holds_within(PATIENCE, || marked(&word).is_empty());
             end(&word);
             assert!(!left, "{kind}: what it has started lives");
             let code = if verb == "delete" { 0 } else { 128 + signal };

@@ -3,12 +3,12 @@
 
 use super::joining::ALL;
 use crate::support::trace::{Fault, Kind, trace_and_look};
-use crate::support::{Bundle, Call, Output, wait_until};
+use crate::support::{Bundle, Call, Output, in_time, wait_until};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A container that looks around when it is asked, as root without a user namespace: nothing is hidden from it.
 struct Observer {
@@ -257,9 +257,7 @@ fn t28_who_stops_a_process_that_joins_keeps_nobody_waiting() {
             &["mounts", "add", &c.id, "/more", "--type", "proc"][..],
             &["exec", &c.id, "/payload", "exit", "0"],
         ] {
-            let begin = Instant::now();
-            let output = c.call(args).finish();
-            assert!(begin.elapsed() < limit, "{}", output.describe());
+            let output = in_time(limit, || c.call(args).finish());
             if output.code() != 0 {
                 output.fails_naming("stopped by a signal");
             }
@@ -292,7 +290,6 @@ fn t24_nobody_speaks_for_a_process_that_joins() {
     let limit = Duration::from_secs(40);
     for _ in 0..20 {
         fs::remove_file(&file).ok();
-        let begin = Instant::now();
         let args = [
             "exec",
             "--detach",
@@ -302,8 +299,7 @@ fn t24_nobody_speaks_for_a_process_that_joins() {
             "/payload",
             "pause",
         ];
-        let done = c.call(&args).finish();
-        assert!(begin.elapsed() < limit, "{}", done.describe());
+        let done = in_time(limit, || c.call(&args).finish());
         if done.code() == 0 {
             let pid = fs::read_to_string(&file).expect("read the pid file");
             let all = fs::read_to_string(c.cgroup().join("cgroup.procs")).expect("read");

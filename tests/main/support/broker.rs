@@ -2,14 +2,13 @@
 //! scopes in the cgroup tree as systemd does. A runtime sees it through a private /run.
 
 use super::call::{Call, private_run};
-use super::host::{cgroup_root, holds_within};
+use super::host::{PATIENCE, cgroup_root, holds_within};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 /// What systemd does with a call of this name.
 #[derive(Clone, Copy, PartialEq)]
@@ -107,10 +106,19 @@ impl Broker {
 
 impl Drop for Broker {
     fn drop(&mut self) {
-        holds_within(Duration::from_secs(1), || {
+        holds_within(PATIENCE, || {
             fs::remove_dir(&self.shared.slice).is_ok() || !self.shared.slice.exists()
         });
     }
+}
+
+/// Removes a cgroup and those below it, as far as nobody is in them.
+fn remove_cgroups(cgroup: &Path) {
+    let below = fs::read_dir(cgroup).into_iter().flatten().flatten();
+    below
+        .filter(|entry| entry.path().is_dir())
+        .for_each(|entry| remove_cgroups(&entry.path()));
+    let _ = fs::remove_dir(cgroup);
 }
 
 /// One connection, until its end.
@@ -181,8 +189,9 @@ impl Shared {
             }
             "StopUnit" => {
                 let _ = fs::write(unit.join("cgroup.kill"), "1");
-                holds_within(Duration::from_secs(2), || {
-                    fs::remove_dir(&unit).is_ok() || !unit.exists()
+                holds_within(PATIENCE, || {
+                    remove_cgroups(&unit);
+                    !unit.exists()
                 });
             }
             _ => {}

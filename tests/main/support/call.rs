@@ -1,6 +1,6 @@
 //! One call of the runtime: its stdio are files, as a container keeps them open after `create`.
 
-use super::host::{is_pure_v2, wait_until};
+use super::host::{in_time, is_pure_v2, wait_until};
 use super::refused::{self, answer};
 use super::skip::{Runtime, binary, runtime};
 use std::ffi::{CStr, OsString};
@@ -11,6 +11,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 pub struct Call {
     args: Vec<OsString>,
@@ -128,9 +129,11 @@ impl Call {
         let mut running = self.spawn();
         let mut status = None;
         let (name, pid) = (running.name(), running.child.id());
-        wait_until(&format!("{name} (process {pid}) ends"), || {
-            status = running.child.try_wait().expect("wait");
-            status.is_some()
+        in_time(PROMPT, || {
+            wait_until(&format!("{name} (process {pid}) ends"), || {
+                status = running.child.try_wait().expect("wait");
+                status.is_some()
+            })
         });
         running.output(status.expect("a status"))
     }
@@ -184,6 +187,9 @@ impl Call {
     }
 }
 
+/// No command of the runtime takes longer on a machine that is not busy.
+const PROMPT: Duration = Duration::from_secs(10);
+
 pub struct Running {
     pub child: Child,
     args: Vec<OsString>,
@@ -193,9 +199,11 @@ pub struct Running {
 impl Running {
     pub fn wait(mut self) -> Output {
         let mut status = None;
-        wait_until(&format!("{} ends", self.name()), || {
-            status = self.child.try_wait().expect("wait");
-            status.is_some()
+        in_time(PROMPT, || {
+            wait_until(&format!("{} ends", self.name()), || {
+                status = self.child.try_wait().expect("wait");
+                status.is_some()
+            })
         });
         self.output(status.expect("a status"))
     }

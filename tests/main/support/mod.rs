@@ -18,8 +18,8 @@ pub use crate::harness::skipped;
 pub use call::{Call, Output, Running, private_mounts};
 pub use chance::{Chance, SEED, seed};
 pub use host::{
-    cgroup_root, connect_to_packets, copy_program, exchange, has_controller, holds_within, node,
-    send, wait_until,
+    PATIENCE, cgroup_root, connect_to_packets, copy_program, exchange, has_controller,
+    holds_within, in_time, node, send, wait_until,
 };
 pub use refused::answer;
 pub use skip::{Runtime, binary, expected_skips, runtime, skips};
@@ -29,7 +29,6 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 pub struct Bundle {
     pub dir: PathBuf,
@@ -349,7 +348,7 @@ impl Bundle {
     /// Nothing is left of a container that was refused or deleted.
     pub fn assert_gone(&self) {
         // What a killed hook had started itself may take a moment to end.
-        holds_within(Duration::from_secs(2), || self.leftovers().is_empty());
+        holds_within(PATIENCE, || self.leftovers().is_empty());
         let left = self.leftovers();
         assert!(left.is_empty(), "left behind: {left:?}");
     }
@@ -389,7 +388,7 @@ impl Drop for Bundle {
         } else if std::thread::panicking() {
             if let Ok(mut running) = call.try_spawn() {
                 let mut ended = || !matches!(running.child.try_wait(), Ok(None));
-                holds_within(Duration::from_secs(5), &mut ended);
+                holds_within(PATIENCE, &mut ended);
             }
         } else {
             call.finish().ok();
