@@ -13,8 +13,10 @@ COMMIT := $(or $(shell git rev-parse --short HEAD 2>/dev/null),unknown)
 # Where install puts what. Each verb has its man page; a test compares the list with the program.
 BIN := $(DESTDIR)$(PREFIX)/bin
 SHARE := $(DESTDIR)$(PREFIX)/share
+# Debian's fish does not look below /usr/local.
+FISH := $(if $(filter /usr/local,$(PREFIX)),$(DESTDIR)/usr/share,$(SHARE))
 COMPLETIONS := $(SHARE)/bash-completion/completions/cofferdam $(SHARE)/zsh/site-functions/_cofferdam \
-	$(SHARE)/fish/vendor_completions.d/cofferdam.fish
+	$(FISH)/fish/vendor_completions.d/cofferdam.fish
 MAN := $(SHARE)/man/man8
 ENGINES := $(SHARE)/cofferdam
 VERBS := check completion create delete events exec features kill list mounts pause ps resume run spec start state \
@@ -23,8 +25,8 @@ PAGES := $(MAN)/cofferdam.8 $(VERBS:%=$(MAN)/cofferdam-%.8)
 
 # A C linker, the C library and libseccomp as static archives, and what cargo checks its registry by.
 PACKAGES := ca-certificates gcc libc6-dev libseccomp-dev
-# `cofferdam ps` calls ps(1); a container of an ordinary user has its ids mapped by newuidmap(1).
-TEST_PACKAGES := procps iproute2 uidmap
+# `cofferdam ps` calls ps(1); a container of an ordinary user has its ids mapped by newuidmap(1); shells complete calls.
+TEST_PACKAGES := procps iproute2 uidmap zsh fish
 ORACLES := runc crun
 # What libFuzzer is compiled with.
 FUZZ_PACKAGES := g++

@@ -141,6 +141,9 @@ pub enum Command {
     Check(Check),
     /// Print the completion script of a shell
     Completion(Completion),
+    /// Print what the last word of a call may become, for the scripts of shells
+    #[command(hide = true)]
+    Complete(Complete),
     /// Write the man pages
     #[command(hide = true)]
     Man(Man),
@@ -254,6 +257,7 @@ pub fn one_verb(name: &OsStr) -> Option<clap::Command> {
         "features" => new("features"),
         "check" => Check::augment_args(new("check")),
         "completion" => Completion::augment_args(new("completion")),
+        "complete" => Complete::augment_args(new("complete")),
         "man" => Man::augment_args(new("man")),
         _ => return None,
     })

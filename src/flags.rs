@@ -386,6 +386,13 @@ pub struct Completion {
     pub shell: Shell,
 }
 
+#[derive(Args, Debug)]
+pub struct Complete {
+    /// The words after the name of the program, up to the one to complete
+    #[arg(last = true, value_name = "WORD")]
+    pub words: Vec<String>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Shell {
     Bash,

@@ -162,6 +162,7 @@ fn dispatch(cli: &Cli) -> Result<i32> {
         Command::Mounts(args) => commands::mounts::run(args, &store),
         Command::Check(args) => commands::check::run(args, &store),
         Command::Completion(args) => commands::completion::run(args),
+        Command::Complete(args) => commands::completion::complete(args, &store),
         Command::Man(args) => commands::man::run(args),
         Command::Spec(args) => commands::spec::run(args).map(|()| 0),
         Command::Features => commands::features::run().map(|()| 0),
