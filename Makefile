@@ -60,13 +60,16 @@ build: setup ## build the program, one static binary
 run: build ## run the container of config-samples/hello
 	@config-samples/hello/run.sh $(BINARY)
 
-# The tests say themselves what they skip on this machine, and why.
+# All checks run, whichever of them fail. Tests that do not apply to this machine are reported as ignored, with the reason.
 test: setup ## check the format, lint, run all tests and the OCI validation suite
 	@$(call install_packages,$(TEST_PACKAGES))
-	@$(call component,fmt,rustfmt,--check)
-	@$(call component,clippy,clippy,--all-targets --locked -- -D warnings)
-	RUNTIME= cargo test --locked
-	@integration/conformance/run.sh
+	@failed=; note() { [ $$? = 0 ] || failed="$$failed $$1"; }; \
+	( $(call component,fmt,rustfmt,--check) ); note format; \
+	( $(call component,clippy,clippy,--all-targets --locked -- -D warnings) ); note clippy; \
+	RUNTIME= cargo test --locked --no-fail-fast; note tests; \
+	integration/conformance/run.sh; note conformance; \
+	if [ -n "$$failed" ]; then echo "make: these checks have failed:$$failed" >&2; exit 1; fi; \
+	echo "make: all checks have passed"
 
 test-cli: setup ## run the black-box tests on the program that $RUNTIME names, by default this one
 	@$(call install_packages,$(TEST_PACKAGES))

@@ -1,8 +1,9 @@
-//! Completion scripts, man pages, and `make install`, which puts them where shells and man(1) look.
+//! Completion scripts, man pages, `make install`, which puts them where shells and man(1) look, and `make test`.
 
 use crate::support::{Bundle, binary, lines, skipped, wait_until};
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -380,4 +381,65 @@ fn what_install_installs_uninstall_removes() {
     assert_eq!(elsewhere, [fish]);
     make("uninstall", "/usr/local");
     assert_eq!(files(&root), [foreign]);
+}
+
+#[test]
+fn make_test_runs_all_checks_and_names_those_that_fail() {
+    let c = bundle!();
+    let file = |name: &str, line: &str| {
+        let path = c.dir.join(name);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("mkdir");
+        fs::write(
+            &path,
+            format!(
+                "#!/bin/sh\necho ${{0##*/}} $1 >>{}\n{line}\n",
+                c.path("calls")
+            ),
+        )
+        .expect("write");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("chmod");
+    };
+    file("integration/conformance/run.sh", "exit 0");
+    fs::copy(
+        concat!(env!("CARGO_MANIFEST_DIR"), "/Makefile"),
+        c.path("Makefile"),
+    )
+    .expect("copy");
+    let path = format!(
+        "{}:{}",
+        c.path("bin"),
+        std::env::var("PATH").expect("a path")
+    );
+    for (cargo, said) in [
+        ("exit 0", "make: all checks have passed"),
+        (
+            "[ $1 = clippy ] || exit 1",
+            "make: these checks have failed: format tests",
+        ),
+    ] {
+        file(
+            "bin/cargo",
+            &format!("[ \"$2\" != --version ] || exit 0; {cargo}"),
+        );
+        let _ = fs::remove_file(c.path("calls"));
+        let mut make = Command::new("make");
+        make.args(["-o", "setup", "test", "TEST_PACKAGES="])
+            .current_dir(&c.dir);
+        let output = make
+            .env("PATH", &path)
+            .env_remove("MAKEFLAGS")
+            .output()
+            .expect("run make");
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text);
+        assert!(text.contains(said), "{text}");
+        assert_eq!(output.status.success(), cargo == "exit 0");
+        let calls = lines(&c.dir.join("calls"));
+        for check in ["cargo fmt", "cargo clippy", "cargo test", "run.sh "] {
+            assert!(
+                calls.iter().any(|call| call == check.trim()),
+                "{check}: {calls:?}"
+            );
+        }
+    }
 }
