@@ -99,21 +99,25 @@ fn nobody_joins_one_whose_program_does_not_run_yet() {
     for number in 0..1500 {
         c = c.mount("tmpfs", "tmpfs", &format!("/m/{number}"), &[]);
     }
-    let running = c.call_new("run", &[]).spawn();
-    let mut early = 0;
-    let joined = loop {
-        let output = c.call(&["exec", &c.id, "/payload", "exit", "7"]).finish();
-        let said = output.stderr();
-        early += u32::from(said.contains("that is being created"));
-        if !said.contains("does not exist") && !said.contains("that is being created") {
-            break output;
-        }
-    };
-    joined.exits(7).silent();
-    assert!(early > 0, "it was made before anybody looked");
-    assert_eq!(c.status(), "running");
-    c.delete(&["--force"]).ok();
-    running.wait().exits(128 + libc::SIGKILL);
+    // On a busy machine it may be made before anybody looks.
+    let early = (0..30).any(|_| {
+        let running = c.call_new("run", &[]).spawn();
+        let mut early = false;
+        let joined = loop {
+            let output = c.call(&["exec", &c.id, "/payload", "exit", "7"]).finish();
+            let said = output.stderr();
+            early |= said.contains("that is being created");
+            if !said.contains("does not exist") && !said.contains("that is being created") {
+                break output;
+            }
+        };
+        joined.exits(7).silent();
+        assert_eq!(c.status(), "running");
+        c.delete(&["--force"]).ok();
+        running.wait().exits(128 + libc::SIGKILL);
+        early
+    });
+    assert!(early, "it was always made before anybody looked");
 }
 
 #[test]
@@ -122,16 +126,14 @@ fn one_that_is_being_made_can_be_deleted_by_force() {
     for number in 0..1500 {
         c = c.mount("tmpfs", "tmpfs", &format!("/m/{number}"), &[]);
     }
-    let running = c.call_new("run", &[]).spawn();
-    wait_until("it is being made", || {
-        c.call(&["state", &c.id])
-            .finish()
-            .stdout()
-            .contains("creating")
+    // On a busy machine it may be made before it is deleted.
+    let in_between = (0..30).any(|_| {
+        let running = c.call_new("run", &[]).spawn();
+        wait_until("there is a record", || c.state_root().join(&c.id).exists());
+        c.delete(&["--force"]).ok();
+        let said = running.wait().fails().stderr();
+        c.assert_gone();
+        said.contains("deleted by another command while it was being created")
     });
-    c.delete(&["--force"]).ok();
-    running
-        .wait()
-        .fails_with("deleted by another command while it was being created");
-    c.assert_gone();
+    assert!(in_between, "it was never deleted while it was being made");
 }
