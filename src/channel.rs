@@ -37,6 +37,7 @@ pub const STEP_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// An error text longer than this is cut: nobody reads it, and a packet must fit.
 pub const LONGEST: usize = 4096;
+const GAP: &[u8] = b" [...] ";
 
 #[derive(Debug)]
 pub enum Up {
@@ -205,7 +206,7 @@ impl ChildEnd {
     }
 }
 
-/// The errno, the code, a zero, and as much of the text as fits.
+/// The errno, the code, a zero, and the text. The middle of a text that is too long is left out: the reason is at its end.
 fn failure_packet(failure: &Coded) -> Vec<u8> {
     let head = [
         b"f",
@@ -216,7 +217,11 @@ fn failure_packet(failure: &Coded) -> Vec<u8> {
     .concat();
     let left = LONGEST.saturating_sub(head.len());
     let text = failure.text.as_bytes();
-    [&head, &text[..text.len().min(left)]].concat()
+    if text.len() <= left {
+        return [&head, text].concat();
+    }
+    let half = (left - GAP.len()) / 2;
+    [&head, &text[..half], GAP, &text[text.len() - half..]].concat()
 }
 
 fn failure(payload: &[u8]) -> Coded {
@@ -278,14 +283,15 @@ mod tests {
         let (parent, child) = pair().unwrap();
         let long = Coded {
             errno: libc::ENOENT,
-            ..coded("exec-format", "x".repeat(3 * LONGEST))
+            ..coded("exec-format", "x".repeat(3 * LONGEST) + ": reason")
         };
         child.send(Up::Failed(long.clone())).unwrap();
         let Some(Up::Failed(cut)) = parent.receive().unwrap() else {
             panic!("no failure")
         };
         assert_eq!((cut.errno, &cut.code), (long.errno, &long.code));
-        assert!(cut.text.len() > LONGEST - 20 && long.text.starts_with(&cut.text));
+        assert!(cut.text.len() > LONGEST - 20);
+        assert!(cut.text.starts_with("xxx") && cut.text.ends_with("xxx: reason"));
         drop(child);
         assert!(parent.receive().unwrap().is_none());
     }

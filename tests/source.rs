@@ -15,7 +15,7 @@ const UNSAFE: usize = 122;
 const CHILD: [&str; 2] = ["src/init/", "src/hooks.rs"];
 
 /// Where the child calls with a path, how often, and why that is no way out of the container.
-const PATHS_OF_THE_CHILD: [(&str, usize, &str); 8] = [
+const PATHS_OF_THE_CHILD: [(&str, usize, &str); 9] = [
     (
         "src/init/exec.rs",
         2,
@@ -25,6 +25,11 @@ const PATHS_OF_THE_CHILD: [(&str, usize, &str); 8] = [
         "src/init/explain.rs",
         5,
         "looks at files below the new root",
+    ),
+    (
+        "src/init/filesystem.rs",
+        3,
+        "directories of an overlay, as the kernel would open them, and a tmpfs by its descriptor's name",
     ),
     (
         "src/init/rootfs.rs",

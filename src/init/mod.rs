@@ -8,6 +8,7 @@ mod console;
 mod copyup;
 mod exec;
 mod explain;
+mod filesystem;
 pub mod hotplug;
 mod identity;
 mod locks;

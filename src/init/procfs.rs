@@ -6,7 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, ensure};
 
 use super::exec::close_all_but;
-use super::steps::{configure, is_proc};
+use super::filesystem::configure;
+use super::steps::is_proc;
 use crate::channel::{self, ChildEnd, Up};
 use crate::fault::Coded;
 use crate::patience::{self, Debtor};
@@ -28,7 +29,7 @@ pub fn mount_of(namespace: &OwnedFd, step: &Mount, root: impl AsFd) -> Result<Ow
     // Linux 6.18.
     match filesystem.descriptor("pidns", namespace) {
         Ok(()) => {
-            configure(&filesystem, step)?;
+            configure(&filesystem, step.source.as_deref(), &step.options)?;
             filesystem.mount(step.attributes)
         }
         Err(_) => mount_from_inside(namespace, step, root),
@@ -98,7 +99,7 @@ fn clean_and_clone(
         Side::Parent { pidfd, .. } => Ok(Up::Born(pidfd)),
         Side::Child => {
             let filesystem = Configuration::open("proc")?;
-            configure(&filesystem, step)?;
+            configure(&filesystem, step.source.as_deref(), &step.options)?;
             filesystem.mount(step.attributes).map(Up::Tree)
         }
     }

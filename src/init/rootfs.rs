@@ -10,6 +10,7 @@ use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
+use super::filesystem::{self, New};
 use super::moving;
 use crate::plan::rootfs::{Overlay, Root as Plan, Rootfs};
 use crate::plan::step::{Propagation, Source};
@@ -215,39 +216,31 @@ fn open(path: &Path) -> Result<OwnedFd> {
 
 /// overlayfs over the layers, detached.
 fn assemble(overlay: &Overlay, anchor: &Path) -> Result<OwnedFd> {
-    let filesystem = Configuration::open("overlay")?;
-    set_layers(&filesystem, overlay)?;
+    let layers: Vec<&Path> = overlay.lower.iter().map(|layer| layer.as_path()).collect();
+    let mut options = vec![format!("lowerdir={}", mount::layer_list(&layers))];
     // Overlay takes directories by path only where their mount is attached in this namespace; a new
     // tmpfs lies at the anchor until the old root is left.
     let scratch = match &overlay.upper {
         Some(upper) => {
-            filesystem.string("upperdir", &upper.dir.to_string_lossy())?;
-            filesystem.string("workdir", &upper.work.to_string_lossy())?;
+            options.push(format!("upperdir={}", mount::escaped(&upper.dir)));
+            options.push(format!("workdir={}", mount::escaped(&upper.work)));
             None
         }
-        None => Some(scratch_upper(&filesystem, anchor)?),
+        None => Some(scratch_upper(&mut options, anchor)?),
     };
-    if overlay.user_attributes {
-        filesystem.flag("userxattr")?;
-    }
-    let mounted = filesystem.mount(0).map_err(|error| explain(error, overlay));
+    options.extend(overlay.user_attributes.then(|| "userxattr".to_string()));
+    let new = New {
+        kind: "overlay",
+        source: None,
+        options: &options,
+        attributes: 0,
+    };
+    let mounted = filesystem::make(&new, Some(&open(anchor)?));
     drop(scratch);
-    mounted
+    mounted.map_err(|error| explain(error, overlay))
 }
 
-/// One `lowerdir+` a layer, top first (Linux 6.5), which takes any path; before that one list with escapes.
-fn set_layers(filesystem: &Configuration, overlay: &Overlay) -> Result<()> {
-    let one_by_one =
-        |layer: &std::path::PathBuf| filesystem.string("lowerdir+", &layer.to_string_lossy());
-    let first = overlay.lower.first().context("no lower directory")?;
-    if one_by_one(first).is_ok() {
-        return overlay.lower[1..].iter().try_for_each(one_by_one);
-    }
-    let layers: Vec<&Path> = overlay.lower.iter().map(|layer| layer.as_path()).collect();
-    filesystem.string("lowerdir", &mount::layer_list(&layers))
-}
-
-fn scratch_upper(filesystem: &Configuration, anchor: &Path) -> Result<OwnedFd> {
+fn scratch_upper(options: &mut Vec<String>, anchor: &Path) -> Result<OwnedFd> {
     let tmpfs = Configuration::open("tmpfs")?;
     tmpfs.string("mode", "0755")?;
     let scratch = tmpfs.mount(0)?;
@@ -255,10 +248,10 @@ fn scratch_upper(filesystem: &Configuration, anchor: &Path) -> Result<OwnedFd> {
     for (key, name) in [("upperdir", "upper"), ("workdir", "work")] {
         let made = mkdirat(&scratch, name, Mode::from_bits_truncate(0o755));
         named(made, || format!("mkdirat({name:?})"))?;
-        filesystem.string(
-            key,
-            &format!("/proc/self/fd/{}/{name}", scratch.as_raw_fd()),
-        )?;
+        options.push(format!(
+            "{key}=/proc/self/fd/{}/{name}",
+            scratch.as_raw_fd()
+        ));
     }
     Ok(scratch)
 }

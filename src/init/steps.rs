@@ -9,6 +9,7 @@ use nix::fcntl::{AtFlags, readlinkat};
 use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstat, makedev, mknodat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
+use super::filesystem::{self, New, configure};
 use super::rootfs::{Root, open_tree, trusted_proc};
 use super::{copyup, explain, locks, masks, procfs};
 use crate::fault::{Coded, coded};
@@ -54,7 +55,7 @@ fn make_mount(step: &Mount, root: &mut Root) -> Result<()> {
     let (target, existed) = directory_target(root, &step.target, &step.kind)?;
     let mounted = match &root.pid_namespace {
         Some(namespace) if step.kind == "proc" => procfs::mount_of(namespace, step, &*root),
-        _ => new_filesystem(step, existed.then_some(&target)),
+        _ => new_filesystem(step, &target, existed, root),
     };
     let mounted = mounted.map_err(|error| explain::refused_mount(error, &step.kind))?;
     if step.copy_up {
@@ -71,33 +72,21 @@ fn make_mount(step: &Mount, root: &mut Root) -> Result<()> {
 }
 
 /// Makes a detached filesystem. `covered` is the directory that was there before.
-fn new_filesystem(step: &Mount, covered: Option<&OwnedFd>) -> Result<OwnedFd> {
-    let filesystem = Configuration::open(&step.kind)?;
-    configure(&filesystem, step)?;
+fn new_filesystem(step: &Mount, target: &OwnedFd, existed: bool, root: &Root) -> Result<OwnedFd> {
+    let mut options = step.options.clone();
     let has_mode = || step.options.iter().any(|word| word.starts_with("mode="));
-    if let Some(covered) = covered
-        && step.kind == "tmpfs"
-        && !has_mode()
-    {
+    if existed && step.kind == "tmpfs" && !has_mode() {
         // As mount(8) users expect: what covers a directory has its mode.
-        let mode = stat(covered)?.st_mode & 0o7777;
-        filesystem.string("mode", &format!("{mode:o}"))?;
+        options.push(format!("mode={:o}", stat(target)?.st_mode & 0o7777));
     }
-    filesystem.mount(step.attributes)
-}
-
-/// Sets the source and the options of a new filesystem.
-pub fn configure(filesystem: &Configuration, step: &Mount) -> Result<()> {
-    if let Some(source) = &step.source {
-        filesystem.string("source", source)?;
-    }
-    for option in &step.options {
-        match option.split_once('=') {
-            Some((key, value)) => filesystem.string(key, value)?,
-            None => filesystem.flag(option)?,
-        }
-    }
-    Ok(())
+    let new = New {
+        kind: &step.kind,
+        source: step.source.as_deref(),
+        options: &options,
+        attributes: step.attributes,
+    };
+    // Where processes of the container run, nothing but the mount itself is ever attached.
+    filesystem::make(&new, (!root.is_in_place).then_some(target))
 }
 
 fn bind(step: &Bind, root: &mut Root) -> Result<()> {
@@ -176,12 +165,7 @@ fn remount(step: &Remount, root: &Root) -> Result<()> {
             "this config has not mounted the filesystem there, whose own options stay; add \"bind\" to change the mount alone"
         );
         let superblock = Configuration::pick(&target)?;
-        for option in &step.options {
-            match option.split_once('=') {
-                Some((key, value)) => superblock.string(key, value)?,
-                None => superblock.flag(option)?,
-            }
-        }
+        configure(&superblock, None, &step.options)?;
         superblock.reconfigure()?;
     }
     let changes = [step.attributes, step.recursive_attributes];

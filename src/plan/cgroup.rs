@@ -135,6 +135,9 @@ fn owner(bundle: &Bundle, namespaces: &Namespaces, flags: &Flags) -> Option<u32>
     (owner != 0).then_some(owner)
 }
 
+/// A path of the kernel has 4095 bytes at most, those of the cgroup's mount and its files included.
+const MAX_PATH: usize = 3840;
+
 /// An absolute path starts at the mount; a relative one, by default the id, beside the caller's own cgroup,
 /// which has processes in it and so can have no children with limits (cgroups(7), "no internal processes").
 fn directory(path: &Path, id: &str, own: &Path) -> Result<PathBuf> {
@@ -159,6 +162,11 @@ fn directory(path: &Path, id: &str, own: &Path) -> Result<PathBuf> {
     ensure!(
         full != Path::new("/"),
         "linux.cgroupsPath: {path:?}: is the root of all cgroups"
+    );
+    let length = full.as_os_str().len();
+    ensure!(
+        length <= MAX_PATH,
+        "linux.cgroupsPath: has {length} bytes; must have at most {MAX_PATH}"
     );
     Ok(full)
 }

@@ -208,6 +208,9 @@ fn terminal(spec: &Spec) -> Result<Option<Terminal>> {
     }))
 }
 
+/// NGROUPS_MAX (setgroups(2)).
+const MAX_GROUPS: usize = 65536;
+
 /// The credentials of the process. What the config does not grant is not there.
 fn identity(bundle: &Bundle, spec: &Spec, namespaces: &Namespaces) -> Result<Identity> {
     let user = spec.user();
@@ -222,6 +225,11 @@ fn identity(bundle: &Bundle, spec: &Spec, namespaces: &Namespaces) -> Result<Ide
         );
     }
     let groups = user.additional_gids().clone().unwrap_or_default();
+    ensure!(
+        groups.len() <= MAX_GROUPS,
+        "process.user.additionalGids: has {} groups; the kernel takes at most {MAX_GROUPS}",
+        groups.len()
+    );
     let keep = bundle
         .annotation(KEEP_GROUPS)
         .is_some_and(|value| value != "0" && value != "false");

@@ -8,8 +8,9 @@ use std::ptr::null;
 
 use anyhow::{Context, Result, anyhow};
 use libc::{AT_EMPTY_PATH, AT_RECURSIVE, c_long};
+use nix::errno::Errno;
 
-use super::{c_string, check, check_fd};
+use super::{Refused, c_string, check, check_fd};
 
 const FSCONFIG_SET_FLAG: libc::c_uint = 0;
 const FSCONFIG_SET_STRING: libc::c_uint = 1;
@@ -18,6 +19,9 @@ const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
 const FSCONFIG_CMD_RECONFIGURE: libc::c_uint = 7;
 const FSPICK_CLOEXEC: libc::c_uint = 1;
 const FSPICK_EMPTY_PATH: libc::c_uint = 8;
+
+/// The bytes of a string that fsconfig(2) takes (fs/fsopen.c).
+pub const MAX_STRING: usize = 255;
 
 /// Changes to the attributes of a mount; `recursive` takes in all mounts below it (mount_setattr(2)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,7 +69,23 @@ impl Configuration {
         })
     }
 
+    /// Sets what an entry of `mounts[].options` says.
+    pub fn option(&self, option: &str) -> Result<()> {
+        match option.split_once('=') {
+            Some((key, value)) => self.string(key, value),
+            None => self.flag(option),
+        }
+    }
+
     pub fn string(&self, key: &str, value: &str) -> Result<()> {
+        if value.len() > MAX_STRING {
+            let call = format!(
+                "option {key}: has {} bytes, fsconfig(2) takes {MAX_STRING}",
+                value.len()
+            );
+            let errno = Errno::EINVAL;
+            return Err(Refused { call, errno }.into());
+        }
         let text = c_string(value)?;
         self.config(FSCONFIG_SET_STRING, Some(key), Some(&text), 0)
             .with_context(|| format!("option {key}={value}"))
@@ -145,12 +165,14 @@ impl Configuration {
 
 /// Returns the value of overlayfs's `lowerdir`, the top layer first (Documentation/filesystems/overlayfs.rst).
 pub fn layer_list(layers: &[&Path]) -> String {
-    let escaped = |layer: &&Path| {
-        let text = layer.to_string_lossy();
-        let text = text.replace('\\', "\\\\").replace(':', "\\:");
-        text.replace(',', "\\,")
-    };
+    let escaped = |layer: &&Path| escaped(layer).replace(':', "\\:");
     layers.iter().map(escaped).collect::<Vec<_>>().join(":")
+}
+
+/// Returns the path as overlayfs's options take it, which also comma and backslash end.
+pub fn escaped(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    text.replace('\\', "\\\\").replace(',', "\\,")
 }
 
 fn command_name(command: u32) -> &'static str {

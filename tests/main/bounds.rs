@@ -295,3 +295,37 @@ fn an_argument_is_as_long_as_the_kernel_takes_it() {
     c.run().fails_with("rgument list too long");
     c.assert_gone();
 }
+
+/// A limit of the kernel is named, and the reason is never cut off behind a long value.
+#[test]
+fn values_longer_than_the_kernel_takes_are_named_with_their_limit() {
+    let long = "x".repeat(5000);
+    let path = format!("/{}", vec!["x".repeat(200); 30].join("/"));
+    let groups: Vec<u32> = (0..65537).collect();
+    let cases = [
+        ("/hostname", json!(long), "longer than 64 bytes"),
+        (
+            "/linux/cgroupsPath",
+            json!(path),
+            "linux.cgroupsPath: has 6030 bytes; must have at most 3840",
+        ),
+        (
+            "/process/user/additionalGids",
+            json!(groups),
+            "process.user.additionalGids: has 65537 groups; the kernel takes at most 65536",
+        ),
+        (
+            "/linux/sysctl",
+            json!({"net.ipv4.ip_local_port_range": format!("1024 {}", "6".repeat(5000))}),
+            "Invalid argument",
+        ),
+        ("/process/args", json!([format!("/{long}")]), "ame too long"),
+        ("/process/cwd", json!(path), "File name too long"),
+        ("/linux/maskedPaths", json!([path]), "File name too long"),
+    ];
+    for (place, value, words) in cases {
+        let c = bundle!().set(place, value);
+        c.create().fails_naming(words);
+        c.assert_gone();
+    }
+}

@@ -412,3 +412,20 @@ fn no_process_and_no_file_stays_in_the_container() {
     c.delete(&["--force"]).ok();
     c.assert_gone();
 }
+
+/// fsconfig(2) takes strings of 255 bytes; mount(2) is never used where processes of the container run.
+#[test]
+fn an_overlay_with_long_paths_is_added() {
+    let folder = format!("/{}", "f".repeat(150));
+    let layers = [0, 1, 2].map(|index| format!("{folder}/{index}"));
+    let c = layers.iter().fold(bundle!(), |c, layer| c.folder(layer));
+    let c = up(c.file(&format!("{folder}/2/file"), "text"));
+    let lower = format!("lowerdir={}", layers.join(":"));
+    let add = |options: &str| mounts(&c, "add", &["/over", "-t", "overlay", "-o", options]);
+    add(&lower).ok();
+    assert_eq!(inside(&c, "read /over/file"), "text");
+    let long = "s".repeat(256);
+    mounts(&c, "add", &[&long, "/t", "-t", "tmpfs"])
+        .fails_naming("option source: has 256 bytes, fsconfig(2) takes 255");
+    c.kill("KILL");
+}

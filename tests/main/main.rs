@@ -45,6 +45,7 @@ mod kill; // signals by name and number, to one and to all
 mod killed; // before each system call: nothing is left behind
 mod lifecycle; // create, start, state, delete: states, ids, pid files, the log
 mod limits; // each limit of a container that lives, where the host has the controllers
+mod long_values; // sources and options of mounts that are longer than one call takes
 mod memory_policy; // on which nodes memory is taken
 mod mounts; // file systems, propagation, the order, and the targets that are refused
 mod namespaces; // new, joined, inherited; id maps and clock offsets

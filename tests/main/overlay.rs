@@ -322,3 +322,47 @@ fn a_dry_run_makes_no_upper_directory() {
     assert!(plan.contains("elsewhere.work"), "{plan}");
     assert!(!c.dir.join("elsewhere").exists());
 }
+
+/// A directory below `base` whose path, from the bundle, is longer than fsconfig(2) takes of a string (255 bytes).
+pub fn long_name(c: &Bundle, base: &str) -> String {
+    let name = format!("{}/{base}/{}", "d".repeat(200), "e".repeat(100));
+    fs::create_dir_all(c.dir.join(&name)).expect("mkdir");
+    name
+}
+
+#[test]
+fn long_paths_of_layers() {
+    let c = layers(bundle!());
+    let (lower, upper, work) = (
+        long_name(&c, "l"),
+        long_name(&c, "upper"),
+        long_name(&c, "work"),
+    );
+    fs::write(c.dir.join(&lower).join("in-long"), "text").expect("write");
+    let list = format!("{lower}:bottom");
+    let pairs = [
+        (LOWER, list.as_str()),
+        (UPPER, upper.as_str()),
+        (WORK, work.as_str()),
+    ];
+    let c = annotated(c, &pairs).asks(&["read /in-long", "write /new text"]);
+    let output = c.run().ok();
+    assert_eq!(output.answer("read /in-long"), "text");
+    assert_eq!(output.answer("write /new text"), "ok");
+    let written = fs::read_to_string(c.dir.join(&upper).join("new"));
+    assert_eq!(written.expect("written"), "text");
+}
+
+#[test]
+fn run_takes_long_paths_of_layers() {
+    let c = layers(bundle!());
+    let (bottom, lower, upper) = (c.path("bottom"), long_name(&c, "l"), long_name(&c, "u"));
+    let (lower, upper) = (c.path(&lower), c.path(&upper));
+    let args = [
+        "run", "--layer", &lower, "--layer", &bottom, "--upper", &upper, &c.id, "--", "/payload",
+        "write", "/new", "text",
+    ];
+    assert_eq!(c.call(&args).finish().ok().answer("write /new text"), "ok");
+    let written = fs::read_to_string(Path::new(&upper).join("new"));
+    assert_eq!(written.expect("written"), "text");
+}
