@@ -161,7 +161,8 @@ impl Options {
             // mount_setattr(2): to set any of them, the whole field must be cleared.
             Effect::AccessTime(flag) => change(attributes, ATIME, flag, ATIME),
             Effect::Superblock(name) => self.superblock.push(name.to_string()),
-            Effect::Bind => self.bind = Some(recursive),
+            // As flags of mount(2) they add up: "bind" does not undo the MS_REC of "rbind".
+            Effect::Bind => self.bind = Some(recursive || self.bind == Some(true)),
             Effect::Remount => self.remount = true,
             Effect::Propagation(kind) => self.propagation.push(Propagation { kind, recursive }),
             Effect::Idmap => self.idmap = Some(recursive),
@@ -316,6 +317,7 @@ mod tests {
             .map(|kind| propagation_name(*kind));
         assert_eq!(names.collect::<Vec<_>>(), ["rshared", "private"]);
         assert_eq!(parse("bind").bind, Some(false));
+        assert_eq!(parse("rbind bind").bind, Some(true));
         assert_eq!(parse("idmap").idmap, Some(false));
     }
 

@@ -54,6 +54,7 @@ mod notify; // NOTIFY_SOCKET: when the container is ready
 mod old_kernels; // and sandboxes that do not know the newer calls
 mod options; // every option of a mount, and the words that are none
 mod overlay; // a root file system from layers
+mod pairs; // two options of a mount that set one thing, in both orders
 mod paths; // masked, read-only, read-only root
 mod patience; // what is stopped, frozen or interrupted half-way
 mod process; // environment, directory, limits, files, signals
