@@ -221,7 +221,7 @@ pub fn parse(text: &[u8]) -> Result<(Box<Spec>, Vec<String>)> {
     // To keep track of the path takes as long again, for the sake of an error.
     let read = serde_json::from_slice(text).or_else(|_| typed(text));
     let (place, first) = match read {
-        Ok(spec) if absent::in_doubt(&spec) => return settled(text),
+        Ok(spec) if absent::in_doubt(&spec, text) => return settled(text),
         Ok(spec) => return Ok((spec, Vec::new())),
         Err(error) => error,
     };

@@ -105,8 +105,7 @@ pub fn check(text: &[u8]) -> Result<()> {
         return Ok(());
     };
     for object in OBJECTS {
-        let parts: Vec<&str> = object.split('.').collect();
-        let found = list_at(&value, &parts, String::new());
+        let found = find(&value, object, &Value::is_array);
         let place = found.as_deref().unwrap_or_default();
         ensure!(found.is_none(), "{place}: must be an object, not a list");
     }
@@ -124,20 +123,32 @@ fn is_known_list(before: &[u8]) -> bool {
     name().is_some_and(|name| LISTS.iter().any(|list| list.as_bytes() == name))
 }
 
-/// The place of the first list among the values that these names lead to.
-fn list_at(value: &Value, names: &[&str], place: String) -> Option<String> {
+/// Returns the place of the first of the values at `object` that is of this kind; `*` stands for each member.
+pub fn find(value: &Value, object: &str, is: &impl Fn(&Value) -> bool) -> Option<String> {
+    let parts: Vec<&str> = object.split('.').collect();
+    find_below(value, &parts, String::new(), is)
+}
+
+fn find_below(
+    value: &Value,
+    names: &[&str],
+    place: String,
+    is: &impl Fn(&Value) -> bool,
+) -> Option<String> {
     let Some((name, rest)) = names.split_first() else {
-        return value.is_array().then_some(place);
+        return is(value).then_some(place);
     };
     let dot = if place.is_empty() { "" } else { "." };
     match value {
         Value::Array(list) if *name == "*" => {
             let mut members = list.iter().enumerate();
-            members.find_map(|(index, value)| list_at(value, rest, format!("{place}[{index}]")))
+            members
+                .find_map(|(index, value)| find_below(value, rest, format!("{place}[{index}]"), is))
         }
         Value::Object(map) => {
             let mut members = map.iter().filter(|(key, _)| *name == "*" || key == name);
-            members.find_map(|(key, value)| list_at(value, rest, format!("{place}{dot}{key}")))
+            members
+                .find_map(|(key, value)| find_below(value, rest, format!("{place}{dot}{key}"), is))
         }
         _ => None,
     }

@@ -66,6 +66,7 @@ mod run; // run in the foreground and detached
 mod samples; // config-samples as their readers run them
 mod sandbox; // callers that may less, and that do not listen
 mod scheduling; // policies, classes, and which numbers they take
+mod schema; // each field of the JSON schema, absent and null
 mod seccomp; // filters as the payload feels them
 mod security; // attacks of the past
 mod shortages; // of memory, processes and second tries
