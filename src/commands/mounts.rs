@@ -175,17 +175,7 @@ fn entry(args: &flags::Mounts) -> Result<Value> {
             "mounts add: give SOURCE and DESTINATION after the ID; a new filesystem needs no SOURCE"
         ),
     };
-    let quoted = |word: String| {
-        if word.contains(',') {
-            format!("\"{word}\"")
-        } else {
-            word
-        }
-    };
-    let mut options: Vec<String> = mounts::split(&args.options)
-        .into_iter()
-        .map(quoted)
-        .collect();
+    let mut options = mounts::split(&args.options);
     let mut source = PathBuf::from(source);
     if is_bind {
         let here = sys::io(std::env::current_dir()).context("find the current directory")?;
@@ -421,7 +411,7 @@ mod tests {
         let label = "context=\"u:r:t:s0:c1,c2\",mode=755";
         let made = entry(&args(&["/d"], "tmpfs", label)).unwrap();
         assert_eq!(made["source"], "tmpfs");
-        let quoted = ["\"context=u:r:t:s0:c1,c2\"", "mode=755"];
+        let quoted = ["context=\"u:r:t:s0:c1,c2\"", "mode=755"];
         assert_eq!(made["options"], json!(quoted));
         for (paths, kind) in [
             (&["/d"][..], "bind"),

@@ -27,6 +27,23 @@ const PROC_FILES: [&str; 10] = [
     "uptime",
 ];
 
+/// Options of filesystems, and of mount(8), that set owners, access or limits.
+const DECISIVE: [&str; 13] = [
+    "dmask",
+    "fmask",
+    "gid",
+    "mode",
+    "nr_blocks",
+    "nr_inodes",
+    "size",
+    "uid",
+    "umask",
+    "x-mount.group",
+    "x-mount.mode",
+    "x-mount.owner",
+    "x-mount.subdir",
+];
+
 /// The steps of all entries in their order, and those that must wait until everything is in place.
 #[derive(Default)]
 pub struct Mounts {
@@ -76,14 +93,14 @@ impl Planner<'_> {
         self.check_proc(&target, &kind, &options)?;
         self.check_words(&kind, &options)?;
         if options.bind.is_some() {
-            plan.warnings.extend(self.idle_words(&options));
+            plan.warnings.extend(self.idle_words(&options)?);
         }
         if options.remount {
             plan.steps.push(self.remount(target, options));
             return Ok(());
         }
         if let Some(source) = self.stand_in(&kind, &options) {
-            plan.warnings.extend(self.idle_words(&options));
+            plan.warnings.extend(self.idle_words(&options)?);
             let user = self.in_user_namespace();
             options.bind = Some(user);
             if user {
@@ -188,15 +205,23 @@ impl Planner<'_> {
         }
     }
 
-    fn idle_words(&self, options: &Options) -> Vec<String> {
-        words(options)
-            .map(|word| {
-            format!(
-                "{}.options: {word}: has no effect on a bind, which has no filesystem of its own",
-                self.field
-            )
-        })
-        .collect()
+    /// Returns warnings of the words that a bind has no use for. Fails at one that sets owners, access or a limit.
+    fn idle_words(&self, options: &Options) -> Result<Vec<String>> {
+        const IDLE: &str = "has no effect on a bind, which has no filesystem of its own";
+        let field = &self.field;
+        let warning = |word: String| {
+            let key = word.split('=').next().unwrap_or_default().to_lowercase();
+            match key.as_str() {
+                "idmap" | "ridmap" | "x-mount.idmap" => bail!(
+                    "{field}.options: {word}: takes no value; give uidMappings and gidMappings in {field}, and {key:?} alone"
+                ),
+                key if DECISIVE.contains(&key) || key.ends_with("context") => bail!(
+                    "{field}.options: {word}: {IDLE}; set it where the source is made, or remove it"
+                ),
+                _ => Ok(format!("{field}.options: {word}: {IDLE}")),
+            }
+        };
+        words(options).map(warning).collect()
     }
 
     /// Whether the mounts belong to a user namespace. A caller that is confined itself owns no more than what it makes.
@@ -341,7 +366,7 @@ impl Planner<'_> {
             .as_ref()
             .map(|source| source.display().to_string());
         let attributes = options.of_new_mount();
-        let mut words = options.superblock;
+        let mut words = options.superblock.clone();
         // A filesystem on a device must itself be told; for the others the mount's own flag is enough.
         if attributes & RDONLY != 0
             && source
@@ -350,7 +375,7 @@ impl Planner<'_> {
         {
             words.push("ro".to_string());
         }
-        words.extend(options.data.iter().flat_map(|data| split(data)));
+        words.extend(self::words(&options));
         if let Some(label) = self.mount_label(&kind) {
             words.push(format!("{}={label}", self.context_option()?));
         }
@@ -404,23 +429,45 @@ fn late_seal(kind: &str, target: &Path, options: &mut Options) -> Option<Step> {
 
 /// The words that no option is made of.
 fn words(options: &Options) -> impl Iterator<Item = String> {
-    options.data.iter().flat_map(|data| split(data))
+    let words = options.data.iter().flat_map(|data| split(data));
+    words.map(unquoted)
 }
 
 fn is_idle(word: &str) -> bool {
     word.contains('=') || word.to_lowercase().starts_with("x-")
 }
 
-/// The options between the commas, but for those in quotes, as of an SELinux label's categories. Quotes
-/// belong to mount(2)'s list of options, not to their values.
+/// Splits options at their commas, but not at those in the quotes of an SELinux label (mount(8), "context="), nor at those
+/// with a backslash in a path of an overlay (overlayfs.rst). Quotes and backslashes stay.
 pub fn split(data: &str) -> Vec<String> {
-    let mut quoted = false;
-    let ends = |letter: char| {
-        quoted ^= letter == '"';
-        letter == ',' && !quoted
-    };
-    let words = data.split(ends).filter(|word| !word.is_empty());
-    words.map(|word| word.replace('"', "")).collect()
+    let mut words = vec![String::new()];
+    let (mut quoted, mut escaped) = (false, false);
+    for letter in data.chars() {
+        if letter == ',' && !quoted && !escaped {
+            words.push(String::new());
+            continue;
+        }
+        if let Some(word) = words.last_mut() {
+            quoted ^= letter == '"' && (quoted || word.ends_with("context="));
+            escaped = letter == '\\' && !escaped && is_overlay_path(word);
+            word.push(letter);
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+fn is_overlay_path(word: &str) -> bool {
+    const KEYS: [&str; 4] = ["lowerdir", "upperdir", "workdir", "datadir"];
+    KEYS.iter().any(|key| word.starts_with(key))
+}
+
+/// The quotes around a label belong to mount(2)'s list of options, not to its value.
+fn unquoted(word: String) -> String {
+    match word.split_once("context=") {
+        Some((_, value)) if value.starts_with('"') => word.replace('"', ""),
+        _ => word,
+    }
 }
 
 /// The path from the root, with `.`, `..` and doubled slashes resolved by their text alone.
@@ -467,7 +514,7 @@ mod tests {
             {"destination": "/a/./b//../c", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "size=1k,mode=755"]},
             {"destination": "data", "source": "in/bundle", "options": ["rbind", "ro", "rslave"]},
             {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"]},
-            {"destination": "/c", "type": "none", "options": ["remount", "bind", "ro", "size=1k"]},
+            {"destination": "/c", "type": "none", "options": ["remount", "bind", "ro", "a=1k"]},
         ]);
         let expected = [
             "mounts[0]: mount proc on /proc",
@@ -510,14 +557,19 @@ mod tests {
 
     #[test]
     fn data_is_split_at_commas_outside_of_quotes() {
-        let cases: [(&str, &[&str]); 5] = [
+        let cases: [(&str, &[&str]); 7] = [
             ("size=1k", &["size=1k"]),
             ("a,,b=c,", &["a", "b=c"]),
             (
-                "context=\"u:r:t:s0:c1,c2\",mode=755",
-                &["context=u:r:t:s0:c1,c2", "mode=755"],
+                "rootcontext=\"u:r:t:s0:c1,c2\",mode=755",
+                &["rootcontext=\"u:r:t:s0:c1,c2\"", "mode=755"],
             ),
-            ("\"a,b", &["a,b"]),
+            ("\"a,b", &["\"a", "b"]),
+            (
+                r"lowerdir=/a\,b:/c\\,upperdir=/d",
+                &[r"lowerdir=/a\,b:/c\\", "upperdir=/d"],
+            ),
+            (r"a=b\,c", &[r"a=b\", "c"]),
             ("", &[]),
         ];
         for (data, words) in cases {
@@ -672,10 +724,10 @@ mod tests {
 
     #[test]
     fn words_with_values_on_binds_are_only_warned_of() {
-        let options = ["bind", "size=1k,mode=755", "x-mount.mkdir", "ro"];
+        let options = ["bind", "a=1k,b=755", "x-mount.mkdir", "ro"];
         let entry = json!({"destination": "/a", "source": "/b", "options": options});
         let plan = plan(&[("/mounts", json!([entry]))]);
-        let words = ["size=1k", "mode=755", "x-mount.mkdir"];
+        let words = ["a=1k", "b=755", "x-mount.mkdir"];
         assert_eq!(plan.warnings.len(), words.len());
         for (warning, word) in plan.warnings.iter().zip(words) {
             let wanted = format!("mounts[0].options: {word}: has no effect on a bind");

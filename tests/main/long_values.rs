@@ -158,3 +158,25 @@ fn a_string_that_no_call_takes_is_named_with_the_limit() {
         .fails_naming("bytes together; mount(2) takes at most 4095");
     c.assert_gone();
 }
+
+/// overlayfs.rst: a backslash takes the meaning from the comma, the colon and the backslash in its paths.
+#[test]
+fn commas_colons_and_quotes_in_paths_of_layers() {
+    let c = bundle!();
+    let names = ["a,b", "c:d", "e\\f", "g\"h", "i\",j"];
+    let mut list = vec![];
+    for (index, name) in names.iter().enumerate() {
+        fs::create_dir(c.dir.join(name)).expect("mkdir");
+        fs::write(c.dir.join(name).join(format!("file-{index}")), "x").expect("write");
+        let name = name.replace('\\', "\\\\").replace(',', "\\,");
+        list.push(c.path(&name.replace(':', "\\:")));
+    }
+    let lower = format!("index=off,lowerdir={}", list.join(":"));
+    let questions = [0, 1, 2, 3, 4].map(|index| format!("read /over/file-{index}"));
+    let words = questions.each_ref().map(String::as_str);
+    let c = mounted(c, &[&lower]).asks(&words);
+    let output = c.run().ok();
+    for question in &questions {
+        assert_eq!(output.answer(question), "x", "{question}");
+    }
+}

@@ -277,11 +277,39 @@ fn a_misspelt_flag_of_a_bind_is_an_error() {
 fn words_with_a_value_are_warned_of() {
     let c = bundle!();
     fs::create_dir(c.path("source")).expect("mkdir");
-    let c = bound(c, "source", "/mnt", &["bind", "size=1k", "x-comment"]);
+    let c = bound(c, "source", "/mnt", &["bind", "a=1k", "x-comment"]);
     let c = c.asks(&["ls /mnt"]);
     let said = c.run().ok().stderr();
-    assert!(said.contains("size=1k: has no effect on a bind"), "{said}");
+    assert!(said.contains("a=1k: has no effect on a bind"), "{said}");
     assert!(said.contains("x-comment: has no effect"), "{said}");
+}
+
+/// A bind that ignored them would have the owners, the access or the size of its source.
+#[test]
+fn options_that_a_bind_must_not_ignore_are_refused() {
+    let mut c = bundle!();
+    fs::create_dir(c.path("source")).expect("mkdir");
+    let before = c.spec.clone();
+    let idmap = "takes no value; give uidMappings and gidMappings in mounts[7]";
+    for (word, hint) in [
+        ("idmap=uids=0-1000-10;gids=0-1000-10", idmap),
+        ("ridmap=uids=0-1000-10;gids=0-1000-10", idmap),
+        ("X-mount.idmap=b:0:1000:10", idmap),
+        ("uid=5", "has no effect on a bind"),
+        ("GID=5", "has no effect on a bind"),
+        ("mode=700", "has no effect on a bind"),
+        ("umask=077", "has no effect on a bind"),
+        ("size=1k", "has no effect on a bind"),
+        ("nr_inodes=5", "has no effect on a bind"),
+        ("rootcontext=u:r:t:s0", "has no effect on a bind"),
+        ("X-mount.owner=5", "has no effect on a bind"),
+    ] {
+        c.spec = before.clone();
+        c = bound(c, "source", "/mnt", &["bind", word]);
+        c.create()
+            .fails_naming(&format!("mounts[7].options: {word}: {hint}"));
+        c.assert_gone();
+    }
 }
 
 #[test]
