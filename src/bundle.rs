@@ -4,6 +4,7 @@
 //! capabilities are passed over, wrong values are errors that name their field.
 
 mod absent;
+mod misspelt;
 mod names;
 mod objects;
 pub mod values;
@@ -46,7 +47,7 @@ impl Bundle {
         let text = read(&file)?;
         let parsed = parse(&text).with_context(|| format!("{}", file.display()))?;
         Ok(Bundle {
-            warnings: names::warnings(&text),
+            warnings: misspelt::warnings(&text),
             ..Bundle::of_parsed(dir, parsed)?
         })
     }
@@ -121,7 +122,7 @@ impl Bundle {
             spec,
             overlay: None,
             unknown_capabilities,
-            warnings: names::warnings(&text),
+            warnings: misspelt::warnings(&text),
         };
         bundle.check_process()?;
         Ok(bundle)
@@ -221,11 +222,12 @@ pub fn parse(text: &[u8]) -> Result<(Box<Spec>, Vec<String>)> {
     // To keep track of the path takes as long again, for the sake of an error.
     let read = serde_json::from_slice(text).or_else(|_| typed(text));
     let (place, first) = match read {
-        Ok(spec) if absent::in_doubt(&spec, text) => return settled(text),
+        Ok(spec) if absent::in_doubt(&spec, text) || names::in_doubt(text) => return settled(text),
         Ok(spec) => return Ok((spec, Vec::new())),
         Err(error) => error,
     };
     let mut value = values::read(text)?;
+    names::settle(&mut value)?;
     let unknown = tolerate(&mut value);
     absent::settle(&mut value)?;
     let spec = typed(&serde_json::to_vec(&value)?).map_err(|(path, second)| {
@@ -245,6 +247,7 @@ pub fn parse(text: &[u8]) -> Result<(Box<Spec>, Vec<String>)> {
 
 fn settled(text: &[u8]) -> Result<(Box<Spec>, Vec<String>)> {
     let mut value: Value = serde_json::from_slice(text)?;
+    names::settle(&mut value)?;
     absent::settle(&mut value)?;
     let spec = typed(&serde_json::to_vec(&value)?);
     let spec = spec.map_err(|(path, error)| anyhow!("{path}: {}", without_position(&error)))?;

@@ -1,14 +1,14 @@
-//! Names of fields that are misspelt. Parent only; reads the text before it is given types.
+//! Names of fields in another case. Parent only.
 //!
-//! The spec has unknown fields ignored (config.md, "Extensibility"), so that a misspelt one has no effect. A name that is close to
-//! one of the spec is told; other names are extensions.
+//! runc reads `Limit` as `limit`, as Go does. The reader of types would pass it over as unknown, and the limit with it.
 
+use anyhow::{Result, ensure};
 use serde_json::Value;
 
-use crate::spelling;
+use super::objects::name_before;
 
-/// All names of fields of the spec, sorted.
-const NAMES: [&str; 155] = [
+/// The names of all fields of the spec that are read.
+pub const NAMES: [&str; 149] = [
     "access",
     "action",
     "additionalGids",
@@ -27,7 +27,6 @@ const NAMES: [&str; 155] = [
     "class",
     "classID",
     "closID",
-    "commandLine",
     "consoleSize",
     "containerID",
     "cpu",
@@ -134,7 +133,6 @@ const NAMES: [&str; 155] = [
     "shares",
     "size",
     "soft",
-    "solaris",
     "source",
     "startContainer",
     "swap",
@@ -155,124 +153,91 @@ const NAMES: [&str; 155] = [
     "unified",
     "useHierarchy",
     "user",
-    "username",
     "value",
     "valueTwo",
-    "vm",
     "weight",
     "weightDevice",
     "width",
-    "windows",
-    "zos",
 ];
 
-/// Objects whose names the config chooses, with values that are no objects.
-const FREE: [&str; 3] = ["annotations", "sysctl", "unified"];
-/// Objects whose names the config chooses.
-const MAPS: [&str; 3] = ["netDevices", "rdma", "timeOffsets"];
-/// Of other platforms, with names of their own.
-const OTHERS: [&str; 4] = ["solaris", "vm", "windows", "zos"];
+/// Maps whose keys the config may choose.
+const MAPS: [&str; 6] = [
+    "annotations",
+    "netDevices",
+    "rdma",
+    "sysctl",
+    "timeOffsets",
+    "unified",
+];
 
-/// Returns a warning for each misspelt name.
-pub fn warnings(text: &[u8]) -> Vec<String> {
+/// Whether a name in the text is one of the spec's but for its case.
+pub fn in_doubt(text: &[u8]) -> bool {
     let mut colons = text.iter().enumerate().filter(|(_, byte)| **byte == b':');
-    if colons.all(|(at, _)| is_plain(&text[..at])) {
-        return Vec::new();
-    }
-    // To read all once more is for the few that are suspicious.
-    let value = serde_json::from_slice(text).unwrap_or_default();
-    let mut found = Vec::new();
-    look(&value, "", false, &mut found);
-    found
+    colons.any(|(at, _)| {
+        let name = name_before(&text[..at]).and_then(|name| std::str::from_utf8(name).ok());
+        name.is_some_and(|name| proper(name).is_some_and(|proper| proper != name))
+    })
 }
 
-/// Whether this text ends with a name of the spec, with none of any kind, or with one that no spec has: with dots or slashes, as
-/// names of annotations and of sysctls have them.
-fn is_plain(before: &[u8]) -> bool {
-    let Some(before) = before.trim_ascii_end().strip_suffix(b"\"") else {
-        return true;
-    };
-    let start = before
-        .iter()
-        .rposition(|byte| *byte == b'"')
-        .map_or(0, |at| at + 1);
-    let name = &before[start..];
-    name.iter().any(|byte| b"./".contains(byte))
-        || NAMES
-            .binary_search_by(|known| known.as_bytes().cmp(name))
-            .is_ok()
+/// Gives the fields their proper names.
+pub fn settle(value: &mut Value) -> Result<()> {
+    settle_below(value, false)
 }
 
-fn look(value: &Value, place: &str, is_map: bool, found: &mut Vec<String>) {
+fn settle_below(value: &mut Value, is_map: bool) -> Result<()> {
     match value {
-        Value::Object(fields) => {
-            for (name, value) in fields {
-                let path = match place {
-                    "" => name.clone(),
-                    place => format!("{place}.{name}"),
-                };
-                if !is_map && NAMES.binary_search(&name.as_str()).is_err() {
-                    let near = spelling::nearest(name, NAMES.into_iter());
-                    found.extend(near.map(|near| {
-                        format!("{path}: is no field of the spec and has no effect; did you mean {near}?")
-                    }));
-                } else if !FREE.contains(&name.as_str()) && !OTHERS.contains(&name.as_str()) {
-                    look(value, &path, MAPS.contains(&name.as_str()), found);
+        Value::Array(list) => list
+            .iter_mut()
+            .try_for_each(|value| settle_below(value, false)),
+        Value::Object(map) => {
+            for (name, mut value) in std::mem::take(map) {
+                let proper = proper(&name).filter(|_| !is_map);
+                if is_map || proper.is_some() {
+                    settle_below(&mut value, proper.is_some_and(|name| MAPS.contains(&name)))?;
                 }
+                let twice = map.insert(proper.unwrap_or(&name).to_string(), value);
+                ensure!(
+                    twice.is_none(),
+                    "{name}: is there twice, in two cases; remove one"
+                );
             }
+            Ok(())
         }
-        Value::Array(items) => {
-            for (index, item) in items.iter().enumerate() {
-                look(item, &format!("{place}[{index}]"), false, found);
-            }
-        }
-        _ => {}
+        _ => Ok(()),
+    }
+}
+
+/// Returns the name of the spec that this is, but for its case. None for other names.
+pub fn proper(name: &str) -> Option<&'static str> {
+    match NAMES.binary_search(&name) {
+        Ok(at) => Some(NAMES[at]),
+        Err(_) => NAMES
+            .into_iter()
+            .find(|known| known.eq_ignore_ascii_case(name)),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
-    fn the_names_are_sorted() {
+    fn names_are_sorted() {
         assert!(NAMES.is_sorted());
     }
 
     #[test]
-    fn misspelt_names_are_told_with_their_place() {
-        let text = br#"{"proces": {}, "process": {"argS": [], "user": {"uidd": 1}},
-            "linux": {"resorces": {}, "resources": {"rdma": {"cpus0": {"hcaHandle": 1}}}}, "mounts": [{"option": []}]}"#;
-        let places = [
-            "linux.resorces",
-            "linux.resources.rdma.cpus0.hcaHandle",
-            "mounts[0].option",
-            "proces",
-        ];
-        let more = ["process.argS", "process.user.uidd"];
-        let expected: Vec<&str> = places.into_iter().chain(more).collect();
-        let warnings = warnings(text);
-        let found: Vec<&str> = warnings
-            .iter()
-            .filter_map(|text| text.split(": ").next())
-            .collect();
-        assert_eq!(found, expected);
-        assert!(
-            warnings[3].ends_with("did you mean process?"),
-            "{warnings:?}"
-        );
-    }
-
-    #[test]
-    fn extensions_and_free_names_are_passed_over() {
-        for text in [
-            r#"{"annotations": {"proces": "x"}, "linux": {"sysctl": {"rot": "1"}, "resources": {"unified": {"cpu": "1"}}}}"#,
-            r#"{"windows": {"layerFolder": 1}, "x-vendor": {"proces": 1}, "process": {"env": ["A=\"b\":c"]}}"#,
-            r#"{"linux": {"netDevices": {"eth": {"name": "e"}}, "timeOffsets": {"boottime": {"secs": 1}}}}"#,
-            "{",
-            "",
-        ] {
-            assert_eq!(warnings(text.as_bytes()), [""; 0], "{text}");
-        }
+    fn names_of_the_spec_are_found_in_any_case_and_others_stay() {
+        let mut value = json!({"Linux": {"RESOURCES": {"unified": {"Limit": "1"}}}, "x": {"Limit": 1}, "annotations": {"Root": "a"}});
+        let wanted = json!({"linux": {"resources": {"unified": {"Limit": "1"}}}, "x": {"Limit": 1}, "annotations": {"Root": "a"}});
+        assert!(in_doubt(value.to_string().as_bytes()));
+        settle(&mut value).unwrap();
+        assert_eq!(value, wanted);
+        assert!(!in_doubt(
+            br#"{"limit": "Limit", "env": ["\"Limit\": 1"], "other": 1}"#
+        ));
+        let error = settle(&mut json!({"a": 1, "Root": {}, "root": {}})).unwrap_err();
+        assert!(error.to_string().contains("is there twice"), "{error}");
     }
 }

@@ -114,13 +114,18 @@ pub fn check(text: &[u8]) -> Result<()> {
 
 /// Whether this text ends with the name of a list, and the colon. In a string it may, too: no harm is done.
 fn is_known_list(before: &[u8]) -> bool {
-    let name = || {
-        let before = before.trim_ascii_end().strip_suffix(b":")?;
-        let before = before.trim_ascii_end().strip_suffix(b"\"")?;
-        let start = before.iter().rposition(|byte| *byte == b'"')?;
-        Some(&before[start + 1..])
-    };
-    name().is_some_and(|name| LISTS.iter().any(|list| list.as_bytes() == name))
+    let name = before
+        .trim_ascii_end()
+        .strip_suffix(b":")
+        .and_then(name_before);
+    name.is_some_and(|name| LISTS.iter().any(|list| list.as_bytes() == name))
+}
+
+/// Returns the string at the end of the text, which is a name if a colon follows.
+pub fn name_before(text: &[u8]) -> Option<&[u8]> {
+    let text = text.trim_ascii_end().strip_suffix(b"\"")?;
+    let start = text.iter().rposition(|byte| *byte == b'"')?;
+    Some(&text[start + 1..])
 }
 
 /// Returns the place of the first of the values at `object` that is of this kind; `*` stands for each member.

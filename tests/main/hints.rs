@@ -109,8 +109,8 @@ fn a_misspelt_field_is_told_with_the_nearest_one() {
             "limit",
         ),
         (
-            "/process/user/additionalGIDs",
-            "process.user.additionalGIDs",
+            "/process/user/additionalGid",
+            "process.user.additionalGid",
             "additionalGids",
         ),
     ];

@@ -305,6 +305,44 @@ fn what_the_schema_requires_is_asked_for_by_name() {
     }
 }
 
+/// As runc reads them; to pass them over as unknown would be to lose a limit.
+#[test]
+fn names_of_fields_in_another_case_are_the_same() {
+    let c = bundle!();
+    needs!(runtime() == Runtime::Cofferdam, "has no dry run");
+    let plan = |config: &Value| {
+        fs::write(c.path("config.json"), config.to_string()).expect("write config.json");
+        let bundle = c.path("");
+        let flags = ["create", "--dry-run", "--bundle", &bundle, &c.id];
+        c.call(&flags).finish().ok().stdout()
+    };
+    let wanted = plan(&full());
+    assert!(wanted.contains("pids.max"), "{wanted}");
+    // The name of a clock is a key of a map, and any other key there is an error.
+    let fields = fields().into_iter();
+    for (place, _) in fields.filter(|(place, _)| place != "/linux/timeOffsets/boottime") {
+        let (parent, name) = place.rsplit_once('/').expect("a place");
+        let mut config = full();
+        let object = config.pointer_mut(parent).and_then(Value::as_object_mut);
+        let object = object.expect("an object");
+        let value = object.remove(name).expect("a field");
+        let (first, rest) = name.split_at(1);
+        object.insert(first.to_uppercase() + &rest.to_lowercase(), value);
+        assert_eq!(plan(&config), wanted, "{place}");
+    }
+}
+
+#[test]
+fn a_limit_in_another_case_is_set() {
+    let limits = json!([{"TYPE": "RLIMIT_NOFILE", "Soft": 100, "HARD": 200}]);
+    let mut c = bundle!();
+    let process = c.spec["process"].as_object_mut().expect("a process");
+    process.remove("rlimits");
+    process.insert("RLimits".into(), limits);
+    let report = c.run().ok().report();
+    assert_eq!(report["rlimits"]["NOFILE"], json!([100, 200]));
+}
+
 /// config.md, "User": each of its fields has a default.
 #[test]
 fn a_process_without_a_user_is_of_root() {

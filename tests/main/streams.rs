@@ -2,7 +2,9 @@
 //! The container gets what was meant for it, and the command ends.
 
 use crate::support::terminal::{Terminal, listen};
-use crate::support::{Bundle, Call, Output, PATIENCE, holds_within, in_time, mask, send, wait_until};
+use crate::support::{
+    Bundle, Call, Output, PATIENCE, holds_within, in_time, mask, send, wait_until,
+};
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
