@@ -23,7 +23,7 @@ const PATHS_OF_THE_CHILD: [(&str, usize, &str); 9] = [
     ),
     (
         "src/init/explain.rs",
-        5,
+        6,
         "looks at files below the new root",
     ),
     (

@@ -4,7 +4,7 @@
 //! read is left out of the words, so that an explanation never hides the error that it is for.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Error;
 use nix::errno::Errno;
@@ -73,7 +73,33 @@ pub fn refused(error: Error, path: &Path) -> Error {
             "cgroup-delegation",
             format!("cgroup {}: the tree is mounted read-only; remount it, or run where it can be written", path.display()),
         )),
+        // cgroups(7), "cgroup.max.depth" and "cgroup.max.descendants".
+        Some(Errno::EAGAIN) => error.context(format!("cgroup {}: {}", path.display(), crowded(path))),
         _ => error.context(format!("cgroup {}", path.display())),
+    }
+}
+
+/// Says which cgroup above takes no more cgroups below it.
+fn crowded(path: &Path) -> String {
+    let read = |file: PathBuf| std::fs::read_to_string(file).unwrap_or_default();
+    let is_full = |above: &&Path| {
+        let max = read(above.join("cgroup.max.descendants"))
+            .trim()
+            .parse()
+            .ok();
+        let stat = read(above.join("cgroup.stat"));
+        let count = stat
+            .lines()
+            .find_map(|line| line.strip_prefix("nr_descendants "));
+        let count = count.and_then(|count| count.parse::<u64>().ok());
+        max.is_some_and(|max| count >= Some(max))
+    };
+    match path.ancestors().find(is_full) {
+        Some(above) => format!(
+            "cgroup.max.descendants of {} is reached; remove cgroups below it, or raise it",
+            above.display()
+        ),
+        None => "cgroup.max.depth of a cgroup above is reached; choose a shorter linux.cgroupsPath, or raise it".to_string(),
     }
 }
 

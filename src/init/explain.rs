@@ -11,6 +11,7 @@ use std::path::Path;
 use anyhow::Error;
 use nix::errno::Errno;
 use nix::sys::stat::FileStat;
+use nix::sys::statvfs::{FsFlags, fstatvfs};
 
 use crate::fault::{Coded, coded};
 use crate::sys::{self, regular};
@@ -49,8 +50,22 @@ pub fn refused(errno: Errno, file: &Path) -> Error {
     let reason = errno.desc().to_lowercase();
     match errno {
         Errno::ENOENT => refusal(code, errno, file, &format!("{reason}{NOT_THERE}")),
+        Errno::EACCES if is_on_noexec(file) => refusal(
+            code,
+            errno,
+            file,
+            &format!(
+                "{reason}: it is on a mount with the option noexec; add \"exec\" to that mount, or name another program"
+            ),
+        ),
         _ => refusal(code, errno, file, &reason),
     }
+}
+
+/// mount(2), MS_NOEXEC.
+fn is_on_noexec(file: &Path) -> bool {
+    let flags = regular::find(file).map(|(found, _)| fstatvfs(&found).map(|found| found.flags()));
+    matches!(flags, Ok(Ok(flags)) if flags.contains(FsFlags::ST_NOEXEC))
 }
 
 pub fn refusal(code: &str, errno: Errno, file: &Path, reason: &str) -> Error {

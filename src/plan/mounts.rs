@@ -191,6 +191,12 @@ impl Planner<'_> {
                 "{field}.options: {word}: only of a bind; add \"bind\" or \"rbind\""
             );
         }
+        let several = words(options).find(|word| options::names().contains(&word.as_str()));
+        if let Some(word) = several.filter(|_| is_bind || kind == "bind") {
+            bail!(
+                "{field}.options: {word}: stands in one entry with others; give each option an entry of its own"
+            );
+        }
         let bare = words(options).find(|word| is_bind && !is_idle(word));
         let Some(word) = bare else {
             return Ok(());

@@ -686,3 +686,19 @@ fn every_controller_of_the_host_reaches_a_container_without_limits() {
     c.delete(&["--force"]).ok();
     c.assert_gone();
 }
+
+#[test]
+fn a_cgroup_that_takes_no_more_below_it_is_named() {
+    let c = bundle!();
+    let full = c.cgroup().with_extension("full");
+    fs::create_dir_all(&full).expect("mkdir");
+    fs::write(full.join("cgroup.max.descendants"), "0").expect("write");
+    let name = full.file_name().expect("a name").display();
+    let path = format!("/cofferdam-test/{name}/below");
+    let c = c.set("/linux/cgroupsPath", json!(path));
+    let place = full.display();
+    c.create()
+        .fails_naming(&format!("cgroup.max.descendants of {place} is reached"));
+    fs::remove_dir(&full).expect("rmdir");
+    c.assert_gone();
+}

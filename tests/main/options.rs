@@ -284,6 +284,20 @@ fn words_with_a_value_are_warned_of() {
     assert!(said.contains("x-comment: has no effect"), "{said}");
 }
 
+#[test]
+fn several_options_in_one_entry_are_told_apart() {
+    let mut c = bundle!();
+    fs::create_dir(c.path("source")).expect("mkdir");
+    let before = c.spec.clone();
+    for options in [&["rbind", "ro,nosuid"][..], &["rbind,ro"]] {
+        c.spec = before.clone();
+        c = bound(c, "source", "/mnt", options);
+        c.create()
+            .fails_naming("stands in one entry with others; give each option an entry of its own");
+        c.assert_gone();
+    }
+}
+
 /// A bind that ignored them would have the owners, the access or the size of its source.
 #[test]
 fn options_that_a_bind_must_not_ignore_are_refused() {

@@ -501,3 +501,19 @@ fn a_spec_without_a_process_can_be_created_but_not_started() {
     assert_eq!(c.status(), "created");
     c.start().fails();
 }
+
+#[test]
+fn a_program_on_a_mount_without_exec_is_told_with_the_option() {
+    let c = bundle!().folder("/programs");
+    fs::copy(c.rootfs().join("payload"), c.rootfs().join("programs/p")).expect("copy");
+    let source = c.path("rootfs/programs");
+    let wanted = "permission denied: it is on a mount with the option noexec";
+    for program in ["/m/p", "p"] {
+        let mut c = bundle!()
+            .mount("bind", &source, "/m", &["bind", "noexec"])
+            .set("/process/env", json!(["PATH=/m"]));
+        c.spec["process"]["args"] = json!([program]);
+        c.run().fails_naming(wanted);
+        c.assert_gone();
+    }
+}
