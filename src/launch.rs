@@ -21,7 +21,6 @@ use crate::init::{self, Materials};
 use crate::patience::{self, Debtor};
 use crate::plan::Plan;
 use crate::plan::hooks::Hook;
-use crate::plan::namespaces::Namespaces;
 use crate::plan::rdt::Groups;
 use crate::relay::{Target, relay, set_oom_score};
 use crate::report::report;
@@ -154,7 +153,7 @@ impl Born<'_> {
             set_oom_score(&init.pid.to_string(), score)?;
         }
         init.furnish(plan, host, self.state.rdt.as_ref())?;
-        init.give_streams(plan, host)?;
+        stdio::give_from_outside(init.pid, plan, host)?;
         netdev::move_to(init.pid, init.pidfd.as_fd(), &self.devices)?;
         if self.waits {
             init.channel.send(Down::Go)?;
@@ -270,21 +269,6 @@ impl Init {
             idmap::write(self.pid, host, &plan.namespaces.uids, &plan.namespaces.gids)?;
             raise_hard_limits(self.pid, plan);
         }
-        Ok(())
-    }
-
-    /// A process in a user namespace cannot give away what belongs to the host's root.
-    fn give_streams(&self, plan: &Plan, host: &Host) -> Result<()> {
-        let namespaces = &plan.namespaces;
-        if host.euid != 0 || !namespaces.has(clone::NEWUSER) || plan.process.terminal.is_some() {
-            return Ok(());
-        }
-        let uid = plan.process.identity.uid;
-        let mapped = match namespaces.uids.is_empty() {
-            true => Namespaces::maps_to_host(&idmap::read_map(self.pid, "uid_map")?, uid),
-            false => Namespaces::maps_to_host(&namespaces.uids, uid),
-        };
-        mapped.into_iter().for_each(stdio::give_all);
         Ok(())
     }
 

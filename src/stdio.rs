@@ -1,13 +1,17 @@
 //! Who owns the standard streams: the container's user, so that it can open /dev/stdout again (open(2) asks the inode, not the
 //! descriptor). Used by the parent, and by the child.
 
+use anyhow::Result;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::fstat;
 use nix::unistd::{Uid, fchown, geteuid};
 
-use crate::log;
-use crate::sys::process;
+use crate::host::Host;
+use crate::plan::Plan;
+use crate::plan::namespaces::Namespaces;
+use crate::sys::{clone, process};
+use crate::{idmap, log};
 
 /// Gives a standard stream to a user, if it is one to be given away: a pipe, a socket, or a regular file that belongs to this
 /// process's user and is open for writing.
@@ -32,9 +36,21 @@ pub fn give(stream: i32, uid: u32) -> nix::Result<()> {
     }
 }
 
-/// Gives all standard streams to a user, in the parent. A refusal is told in the log: a program that never opens a stream again
-/// does not notice it.
-pub fn give_all(uid: u32) {
+/// Gives all standard streams to the user of a process in a user namespace, which cannot give away what belongs to the host's root.
+/// PARENT. A refusal is told in the log: a program that never opens a stream again does not notice it.
+pub fn give_from_outside(pid: i32, plan: &Plan, host: &Host) -> Result<()> {
+    let namespaces = &plan.namespaces;
+    if host.euid != 0 || !namespaces.has(clone::NEWUSER) || plan.process.terminal.is_some() {
+        return Ok(());
+    }
+    let uid = plan.process.identity.uid;
+    let mapped = match namespaces.uids.is_empty() {
+        true => Namespaces::maps_to_host(&idmap::read_map(pid, "uid_map")?, uid),
+        false => Namespaces::maps_to_host(&namespaces.uids, uid),
+    };
+    let Some(uid) = mapped else {
+        return Ok(());
+    };
     for stream in 0..3 {
         if let Err(errno) = give(stream, uid) {
             log::debug(&format!(
@@ -43,6 +59,7 @@ pub fn give_all(uid: u32) {
             ));
         }
     }
+    Ok(())
 }
 
 /// Gives all standard streams to a user, in the child. A stream that it may not give stays, or its parent gives it.

@@ -105,27 +105,12 @@ fn join(args: &flags::Exec, container: &Container, init: OwnedFd) -> Result<i32>
     if saved.filter.is_some() {
         plan.process.seccomp = saved.filter.take();
     }
-    if target.flags & clone::NEWUSER != 0 {
-        plan.namespaces.uids = idmap::read_map(container.state.pid, "uid_map")?;
-        // Asked afterwards: then the number was that of init.
-        ensure!(!process::has_ended(&target.pidfd), stopped());
-    }
     timings::step(|| "plan".to_string());
     check_terminal(args, &plan)?;
     check_preserved(plan.process.preserve_fds)?;
     lsm::check(&plan.process.labels, None)?;
     let sockets = Sockets::connect(&args.console_socket, &args.pidfd_socket)?;
     let cgroup = cgroup(container, &host, &args.cgroup)?;
-    log::debug(&format!(
-        "join process {}, in cgroup {}",
-        container.state.pid,
-        cgroup
-            .as_ref()
-            .map_or("of the caller".into(), |cgroup| cgroup
-                .path
-                .display()
-                .to_string())
-    ));
     let initial = &plan.process.scheduling.affinity.initial;
     if !initial.is_empty() {
         // Inherited by the process, which is born in the container's cgroup.
@@ -250,6 +235,11 @@ fn plan(
     let bundle = Bundle::of_process(container.state.bundle.clone(), &config)?;
     let flags = exec::flags(&args.id, args.preserve_fds, listen_fds(), saved);
     let mut plan = Plan::exec(&bundle, host, &flags, target.flags)?;
+    if target.flags & clone::NEWUSER != 0 {
+        plan.namespaces.uids = idmap::read_map(container.state.pid, "uid_map")?;
+        // Asked afterwards: then the number was that of init.
+        ensure!(!process::has_ended(&target.pidfd), stopped());
+    }
     // Before the name of the keyring is known, which is a secret.
     tell_of(&plan);
     plan.process.keyring.clone_from(&saved.keyring);
@@ -360,6 +350,11 @@ fn cgroup(container: &Container, host: &Host, asked: &[String]) -> Result<Option
         [] => format!("the container's cgroup {}", path.display()),
         _ => format!("--cgroup: {}", path.display()),
     });
+    log::debug(&format!(
+        "join process {}, in cgroup {}",
+        container.state.pid,
+        path.display()
+    ));
     found.map(Some)
 }
 

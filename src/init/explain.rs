@@ -72,7 +72,8 @@ pub fn refusal(code: &str, errno: Errno, file: &Path, reason: &str) -> Error {
     let mut text = format!("exec: {file:?}: {reason}");
     if code == "exec-interpreter-missing" {
         // Scripts match the bare line, in which the file itself seems to be missing.
-        text += &format!(" (exec {}: no such file or directory)", file.display());
+        let seeming = Errno::ENOENT.desc().to_lowercase();
+        text += &format!(" (exec {}: {seeming})", file.display());
     }
     Error::new(Coded {
         errno: errno as i32,
