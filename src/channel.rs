@@ -47,6 +47,8 @@ pub enum Up {
     Console(OwnedFd),
     /// Between a process that opens trees of mounts and who has asked for them.
     Tree(OwnedFd),
+    /// In place of a tree that is opened when it is asked for.
+    Later,
     Ready,
     Waiting,
     Starting,
@@ -126,6 +128,7 @@ impl ParentEnd {
             (b'c', Some(fd)) => Up::Console(fd),
             (b't', Some(fd)) => Up::Tree(fd),
             (b'n', Some(socket)) => Up::NotifySocket(socket),
+            (b'd', None) => Up::Later,
             (b'r', None) => Up::Ready,
             (b'w', None) => Up::Waiting,
             (b's', None) => Up::Starting,
@@ -158,6 +161,7 @@ impl ChildEnd {
             Up::Console(terminal) => socket::send(&self.socket, b"c", Some(terminal.as_fd())),
             Up::Tree(tree) => socket::send(&self.socket, b"t", Some(tree.as_fd())),
             Up::NotifySocket(fd) => socket::send(&self.socket, b"n", Some(fd.as_fd())),
+            Up::Later => socket::send(&self.socket, b"d", None),
             Up::Hooks => socket::send(&self.socket, b"h", None),
             Up::Ready => socket::send(&self.socket, b"r", None),
             Up::Waiting => socket::send(&self.socket, b"w", None),
@@ -265,7 +269,7 @@ mod tests {
             parent.receive().unwrap(),
             Some(Up::NotifySocket(_))
         ));
-        for message in [Up::Hooks, Up::Ready, Up::Waiting, Up::Starting] {
+        for message in [Up::Later, Up::Hooks, Up::Ready, Up::Waiting, Up::Starting] {
             let sent = format!("{message:?}");
             child.send(message).unwrap();
             assert_eq!(format!("{:?}", parent.receive().unwrap().unwrap()), sent);

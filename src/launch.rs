@@ -145,8 +145,10 @@ impl Born<'_> {
     pub fn release(&mut self, cgroup: Option<&Cgroup>) -> Result<()> {
         let (plan, host, init) = (self.plan, self.host, &self.init);
         selfexe::let_go_of_mount();
-        let send = |to| trees::send(trees::of(plan), host, &init.pidfd, to);
-        self.opener = self.sender.take().map(send).transpose()?;
+        if let (Some(to), Some(rootfs)) = (self.sender.take(), &plan.rootfs) {
+            let process = (init.pid, &init.pidfd);
+            self.opener = Some(trees::send(&rootfs.trees, Some(rootfs), host, process, to)?);
+        }
         // A relay, or a process that joins a container, has set its own score.
         let is_scored = init.relay.is_some() || plan.rootfs.is_none();
         if let Some(score) = plan.process.oom_score_adj.filter(|_| !is_scored) {

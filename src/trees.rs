@@ -1,76 +1,177 @@
 //! PARENT: opens the trees of mounts that init may not open itself.
 //!
-//! For a user namespace they are opened in init's own mount namespace, by a process that keeps the
-//! host's privilege: what the kernel has copied there is locked, so that nobody inside can take off a
-//! read-only or nosuid of the host (mount_namespaces(7)). A tree opened in the host's mount namespace
-//! has no locks. Must not change the namespaces of the caller.
+//! They are opened in init's own mount namespace, by a process that keeps the host's privilege: what the kernel has copied there
+//! for a user namespace is locked, so that nobody inside can take off a read-only or nosuid of the host (mount_namespaces(7)). A
+//! tree that was opened in the host's mount namespace has no locks, and cannot be attached elsewhere if a mount namespace is kept
+//! in a file of it. Must not change the namespaces of the caller.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 
-use crate::channel::{self, ChildEnd, ParentEnd, Up};
+use crate::channel::{self, ChildEnd, Down, ParentEnd, Up};
 use crate::fault::Coded;
 use crate::host::Host;
 use crate::idmap;
 use crate::plan::Plan;
-use crate::plan::step::{Idmap, Tree};
+use crate::plan::rootfs::{Root, Rootfs};
+use crate::plan::step::{Idmap, Source, Tree};
 use crate::sys::clone::{self, Side};
-use crate::sys::{self, mount, process};
+use crate::sys::{self, mount, named, path, process};
 
-/// How init comes by its trees.
-pub enum Trees {
-    Opened(Vec<OwnedFd>),
-    /// So many will be sent.
-    Coming(usize, ParentEnd),
+/// The trees that another process opens for init, by their index in the plan. Each is used once.
+#[derive(Default)]
+pub struct Trees {
+    opened: Vec<Option<OwnedFd>>,
+    /// The process that opens the others, each when it is asked.
+    opener: Option<ParentEnd>,
 }
 
 impl Trees {
-    pub fn take(self) -> Result<Vec<OwnedFd>> {
-        match self {
-            Trees::Opened(trees) => Ok(trees),
-            Trees::Coming(count, from) => receive(count, &from),
+    pub fn opened(trees: Vec<OwnedFd>) -> Trees {
+        Trees {
+            opened: trees.into_iter().map(Some).collect(),
+            opener: None,
         }
+    }
+
+    fn coming(count: usize, opener: ParentEnd) -> Trees {
+        Trees {
+            opened: (0..count).map(|_| None).collect(),
+            opener: Some(opener),
+        }
+    }
+
+    /// Waits for the trees that are opened before anything is mounted. Returns the directory for the new root, if the opener
+    /// has found it.
+    pub fn wait(&mut self) -> Result<Option<OwnedFd>> {
+        let Some(opener) = &self.opener else {
+            return Ok(None);
+        };
+        let anchor = next(opener)?;
+        for tree in &mut self.opened {
+            *tree = next(opener)?;
+        }
+        Ok(anchor)
+    }
+
+    /// Returns a tree. One that shows earlier mounts is opened now: the steps ask for these in the order of the plan.
+    pub fn take(&mut self, slot: usize) -> Result<OwnedFd> {
+        if let Some(tree) = self.opened.get_mut(slot).and_then(Option::take) {
+            return Ok(tree);
+        }
+        let opener = self.opener.as_ref().context("nobody has opened it")?;
+        opener.send(Down::Go)?;
+        next(opener)?.context("it was not opened when asked for")
+    }
+
+    /// Returns all, where none waits for a mount.
+    pub fn all(mut self) -> Result<Vec<OwnedFd>> {
+        self.wait()?;
+        (0..self.opened.len()).map(|slot| self.take(slot)).collect()
+    }
+}
+
+/// None for a tree that is opened later.
+fn next(opener: &ParentEnd) -> Result<Option<OwnedFd>> {
+    match opener.receive()? {
+        Some(Up::Tree(tree)) => Ok(Some(tree)),
+        Some(Up::Later) => Ok(None),
+        Some(Up::Failed(text)) => bail!(text),
+        other => bail!("opening the sources of mounts ended early: {other:?}"),
     }
 }
 
 /// Trees for an init to be made, and where to send them to once it is there.
 pub fn prepare(plan: &Plan, host: &Host) -> Result<(Trees, Option<ChildEnd>)> {
-    let trees = of(plan);
-    let namespaces = &plan.namespaces;
-    let locked = namespaces.has(clone::NEWUSER) && namespaces.creates(clone::NEWNS);
-    if trees.is_empty() || !locked || host.euid != 0 {
-        return Ok((Trees::Opened(open(trees, host)?), None));
+    let trees = plan.rootfs.as_ref().map_or(&[][..], |rootfs| &rootfs.trees);
+    if trees.is_empty() || host.euid != 0 {
+        return Ok((Trees::opened(open(trees, host)?), None));
     }
+    let (trees, to) = coming(trees.len())?;
+    Ok((trees, Some(to)))
+}
+
+/// So many trees, and the end for the process that [`send`] starts.
+pub fn coming(count: usize) -> Result<(Trees, ChildEnd)> {
     let (from, to) = channel::pair()?;
-    Ok((Trees::Coming(trees.len(), from), Some(to)))
+    Ok((Trees::coming(count, from), to))
 }
 
-pub fn of(plan: &Plan) -> &[Tree] {
-    plan.rootfs.as_ref().map_or(&[], |rootfs| &rootfs.trees)
-}
-
-/// Starts a process that opens the trees in the mount namespace of another and sends them.
-pub fn send(trees: &[Tree], host: &Host, process: impl AsFd, to: ChildEnd) -> Result<OwnedFd> {
+/// Starts a process that opens the trees in the mount namespace of another and sends them. Those that lie in the new root, on
+/// which the container's mounts appear, it opens when it is asked. It ends with the last one, or with who asks.
+pub fn send(
+    trees: &[Tree],
+    rootfs: Option<&Rootfs>,
+    host: &Host,
+    (pid, pidfd): (i32, &OwnedFd),
+    to: ChildEnd,
+) -> Result<OwnedFd> {
     if let Side::Parent { pidfd, .. } = clone::clone3(0, None)? {
         return Ok(pidfd);
     }
-    let send = |tree| to.send(Up::Tree(open_one(tree, host)?));
-    let sent = clone::setns(process, clone::NEWNS).and_then(|()| trees.iter().try_for_each(send));
+    let sent = enter(pid, pidfd).and_then(|()| serve(trees, rootfs, host, &to));
     if let Err(error) = sent {
         to.send(Up::Failed(Coded::of(&error))).ok();
     }
     process::exit(0)
 }
 
-pub fn receive(count: usize, from: &ParentEnd) -> Result<Vec<OwnedFd>> {
-    let next = |_| match from.receive()? {
-        Some(Up::Tree(tree)) => Ok(tree),
-        Some(Up::Failed(text)) => bail!(text),
-        other => bail!("opening the sources of mounts ended early: {other:?}"),
-    };
-    (0..count).map(next).collect()
+/// Goes into the mount namespace of a process, and to the root that the process has there: it may be in a chroot.
+fn enter(pid: i32, pidfd: &OwnedFd) -> Result<()> {
+    let root = reference(Path::new(&format!("/proc/{pid}/root")));
+    clone::setns(pidfd, clone::NEWNS)?;
+    // Who may not look into that process has the root of the namespace.
+    let Ok(root) = root else { return Ok(()) };
+    named(nix::unistd::fchdir(&root), || "fchdir(root)".to_string())?;
+    named(nix::unistd::chroot("."), || "chroot(\".\")".to_string())
+}
+
+fn reference(path: &Path) -> Result<OwnedFd> {
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    let opened = File::options().read(true).custom_flags(flags).open(path);
+    Ok(sys::io(opened)?.into())
+}
+
+fn serve(trees: &[Tree], rootfs: Option<&Rootfs>, host: &Host, to: &ChildEnd) -> Result<()> {
+    // A root that is attached on `/` is not seen by paths.
+    let anchor = rootfs.map(|rootfs| rootfs.anchor.as_path());
+    let anchor = anchor.filter(|anchor| *anchor != Path::new("/"));
+    let place = anchor.and_then(|anchor| reference(anchor).ok());
+    let anchor = anchor.and_then(|anchor| path::real(anchor).ok());
+    to.send(place.map_or(Up::Later, Up::Tree))?;
+    let own = rootfs.and_then(|rootfs| match &rootfs.root {
+        Root::Tree(Source::Opened(slot, _)) => Some(*slot),
+        _ => None,
+    });
+    let mut later = Vec::new();
+    for (slot, tree) in trees.iter().enumerate() {
+        if Some(slot) != own && may_show_mounts(tree, anchor.as_deref()) {
+            later.push(tree);
+            to.send(Up::Later)?;
+        } else {
+            to.send(Up::Tree(open_one(tree, host)?))?;
+        }
+    }
+    for tree in later {
+        if to.receive()? != Some(Down::Go) {
+            break;
+        }
+        to.send(Up::Tree(open_one(tree, host)?))?;
+    }
+    Ok(())
+}
+
+/// Whether what the path leads to may be another thing once the mounts before it are made.
+fn may_show_mounts(tree: &Tree, anchor: Option<&Path>) -> bool {
+    let Some(anchor) = anchor else { return false };
+    let leads_in = |path: &PathBuf| path.starts_with(anchor);
+    // A link itself is where its parent is.
+    tree.nofollow || path::real(&tree.path).as_ref().map_or(true, leads_in)
 }
 
 /// In the mount namespace of the caller.

@@ -30,6 +30,7 @@ use crate::plan::step::{Step, Tree};
 use crate::relay::Target;
 use crate::sys::clone::{self, Side};
 use crate::sys::{self, again, named, process};
+use crate::trees::Trees;
 use crate::{caller_files, log, patience, selfexe, trees};
 
 /// The work of the process that joins the container, in messages.
@@ -77,17 +78,18 @@ fn add(args: &flags::Mounts, container: &Container) -> Result<()> {
     let mut opened = Vec::new();
     if has_user && !joins_first {
         opened = open_locked(&plan.trees, container, &host)?;
-    } else if !joins_first {
-        opened = trees::open(&plan.trees, &host)?;
     }
     inside(|| {
         if joins_first {
             target = target.in_its_user_namespace()?;
+        }
+        if opened.len() < plan.trees.len() {
+            // Not in the host's mount namespace: a mount namespace that is kept in a file there cannot be attached in an older one.
             clone::unshare(clone::NEWNS)?;
             opened = trees::open(&plan.trees, &host)?;
         }
         target.enter()?;
-        hotplug::add(&steps, opened, site)
+        hotplug::add(&steps, Trees::opened(opened), site)
     })
 }
 
@@ -108,9 +110,9 @@ fn open_locked(trees: &[Tree], container: &Container, host: &Host) -> Result<Vec
     };
     drop(child);
     understood(patience::answer_of(&parent, (pid, &holder), JOINING))?;
-    let (from, to) = channel::pair()?;
-    let opener = trees::send(trees, host, &holder, to)?;
-    let opened = trees::receive(trees.len(), &from);
+    let (coming, to) = trees::coming(trees.len())?;
+    let opener = trees::send(trees, None, host, (pid, &holder), to)?;
+    let opened = coming.all();
     drop(parent);
     patience::end(&opener);
     patience::end(&holder);

@@ -16,6 +16,7 @@ use super::rootfs::{Root, trusted_proc};
 use super::steps;
 use crate::plan::step::Step;
 use crate::sys::{again, mount, named, path};
+use crate::trees::Trees;
 
 /// What is opened before anything is joined.
 pub struct Site {
@@ -35,10 +36,10 @@ pub fn procfs() -> Result<OwnedFd> {
 }
 
 /// All steps, or none.
-pub fn add(steps: &[Step], trees: Vec<OwnedFd>, site: Site) -> Result<()> {
+pub fn add(steps: &[Step], trees: Trees, site: Site) -> Result<()> {
     let mut root = Root {
         directory: site.root,
-        trees: trees.into_iter().map(Some).collect(),
+        trees,
         mask: None,
         null: None,
         is_in_place: true,

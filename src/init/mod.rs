@@ -237,7 +237,7 @@ fn make_root(
         pid_namespace,
         ..
     } = materials;
-    let mut root = rootfs::enter(rootfs, trees.take()?, pid_namespace)?;
+    let mut root = rootfs::enter(rootfs, trees, pid_namespace)?;
     timings::step(|| "attach the root".to_string());
     let nothing_between = plan.hooks.are_none_of_create() && plan.process.terminal.is_none();
     let [before, after, last] = rootfs.in_turn(nothing_between);

@@ -16,12 +16,13 @@ use crate::plan::rootfs::{Overlay, Root as Plan, Rootfs};
 use crate::plan::step::{Propagation, Source};
 use crate::sys::mount::{self, Configuration};
 use crate::sys::{self, again, named};
+use crate::trees::Trees;
 
 /// The root being furnished, and what the steps share.
 pub struct Root {
     pub directory: OwnedFd,
-    /// Opened by the parent; each is used once.
-    pub trees: Vec<Option<OwnedFd>>,
+    /// Opened by another process.
+    pub trees: Trees,
     /// The empty read-only directory that masks others, once one was needed.
     pub mask: Option<OwnedFd>,
     /// The null device that masks others, once one was needed.
@@ -51,17 +52,17 @@ impl AsFd for Root {
 }
 
 /// Attaches the new root where the plan says. Paths of the host stay reachable until the old root is left.
-pub fn enter(plan: &Rootfs, trees: Vec<OwnedFd>, pid_namespace: Option<OwnedFd>) -> Result<Root> {
-    let mut trees: Vec<Option<OwnedFd>> = trees.into_iter().map(Some).collect();
+pub fn enter(plan: &Rootfs, mut trees: Trees, pid_namespace: Option<OwnedFd>) -> Result<Root> {
+    let found = trees.wait()?;
     let directory = match &plan.root {
         Plan::InPlace(path) => open(path)?,
         Plan::Tree(source) => {
-            let anchor = prepare_host_tree(plan)?;
-            attach(open_tree(source, &mut trees)?, anchor)?
+            let anchor = prepare_host_tree(plan, found)?;
+            attach(open_tree(source, &mut trees)?, &anchor, &plan.anchor)?
         }
         Plan::Overlay(overlay) => {
-            let anchor = prepare_host_tree(plan)?;
-            attach(assemble(overlay, anchor)?, anchor)?
+            let anchor = prepare_host_tree(plan, found)?;
+            attach(assemble(overlay, &anchor)?, &anchor, &plan.anchor)?
         }
     };
     let own = vec![mount::id(&directory)?];
@@ -137,14 +138,11 @@ fn to_root() -> Result<()> {
 }
 
 /// The tree of a bind: from the parent, or opened here.
-pub fn open_tree(source: &Source, trees: &mut [Option<OwnedFd>]) -> Result<OwnedFd> {
+pub fn open_tree(source: &Source, trees: &mut Trees) -> Result<OwnedFd> {
     match source {
         Source::Path(tree) if tree.nofollow => mount::clone_link(&tree.path, tree.recursive),
         Source::Path(tree) => mount::clone_tree(&tree.path, tree.recursive),
-        Source::Opened(slot, tree) => {
-            let opened = trees.get_mut(*slot).and_then(Option::take);
-            opened.with_context(|| format!("the parent has not opened {:?}", tree.path))
-        }
+        Source::Opened(slot, _) => trees.take(*slot),
     }
 }
 
@@ -164,20 +162,22 @@ pub fn trusted_proc() -> Result<OwnedFd> {
     Ok(proc)
 }
 
-/// The copied mounts of the host must not tell the host what happens to them. Gives the place for the new root.
-fn prepare_host_tree(plan: &Rootfs) -> Result<&Path> {
+/// The copied mounts of the host must not tell the host what happens to them. Gives the place for the new root: the one that was
+/// `found`, or `/` where the user of a user namespace may not reach the anchor, or an overlay names one that is not there.
+fn prepare_host_tree(plan: &Rootfs, found: Option<OwnedFd>) -> Result<OwnedFd> {
     propagate("/", plan.host_propagation)?;
-    // The user of a user namespace may not reach it, and an overlay may name one that is not there; `/`
-    // will do then.
-    let anchor = if open(&plan.anchor).is_ok() {
-        &plan.anchor
-    } else {
-        Path::new("/")
-    };
     if plan.host_propagation.kind == libc::MS_SHARED {
+        let reached = open(&plan.anchor).is_ok();
+        let anchor = if reached {
+            &plan.anchor
+        } else {
+            Path::new("/")
+        };
         make_private(anchor)?;
+        return open(anchor);
     }
-    Ok(anchor)
+    let found = found.map_or_else(|| open(&plan.anchor), Ok);
+    found.or_else(|_| open(Path::new("/")))
 }
 
 /// Makes the mount that holds `path` private: it is at `path` or at one of its parents.
@@ -192,9 +192,9 @@ fn make_private(path: &Path) -> Result<()> {
     last.with_context(|| format!("make the mount of {path:?} private"))
 }
 
-fn attach(tree: OwnedFd, anchor: &Path) -> Result<OwnedFd> {
-    mount::move_mount(&tree, open(anchor)?)
-        .with_context(|| format!("attach the root filesystem at {anchor:?}"))?;
+fn attach(tree: OwnedFd, anchor: &OwnedFd, path: &Path) -> Result<OwnedFd> {
+    mount::move_mount(&tree, anchor)
+        .with_context(|| format!("attach the root filesystem at {path:?}"))?;
     Ok(tree)
 }
 
@@ -215,7 +215,7 @@ fn open(path: &Path) -> Result<OwnedFd> {
 }
 
 /// overlayfs over the layers, detached.
-fn assemble(overlay: &Overlay, anchor: &Path) -> Result<OwnedFd> {
+fn assemble(overlay: &Overlay, anchor: &OwnedFd) -> Result<OwnedFd> {
     let layers: Vec<&Path> = overlay.lower.iter().map(|layer| layer.as_path()).collect();
     let mut options = vec![format!("lowerdir={}", mount::layer_list(&layers))];
     // Overlay takes directories by path only where their mount is attached in this namespace; a new
@@ -235,16 +235,16 @@ fn assemble(overlay: &Overlay, anchor: &Path) -> Result<OwnedFd> {
         options: &options,
         attributes: 0,
     };
-    let mounted = filesystem::make(&new, Some(&open(anchor)?));
+    let mounted = filesystem::make(&new, Some(anchor));
     drop(scratch);
     mounted.map_err(|error| explain(error, overlay))
 }
 
-fn scratch_upper(options: &mut Vec<String>, anchor: &Path) -> Result<OwnedFd> {
+fn scratch_upper(options: &mut Vec<String>, anchor: &OwnedFd) -> Result<OwnedFd> {
     let tmpfs = Configuration::open("tmpfs")?;
     tmpfs.string("mode", "0755")?;
     let scratch = tmpfs.mount(0)?;
-    mount::move_mount(&scratch, open(anchor)?).context("attach the tmpfs of the upper layer")?;
+    mount::move_mount(&scratch, anchor).context("attach the tmpfs of the upper layer")?;
     for (key, name) in [("upperdir", "upper"), ("workdir", "work")] {
         let made = mkdirat(&scratch, name, Mode::from_bits_truncate(0o755));
         named(made, || format!("mkdirat({name:?})"))?;

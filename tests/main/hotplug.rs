@@ -1,5 +1,6 @@
 //! `mounts`: added to a running container, listed, removed again; what is refused; nothing left half-way.
 
+use crate::sources::with_namespace_kept;
 use crate::support::{Bundle, Output, lines};
 use serde_json::{Value, json};
 use std::fs;
@@ -428,4 +429,20 @@ fn an_overlay_with_long_paths_is_added() {
     mounts(&c, "add", &[&long, "/t", "-t", "tmpfs"])
         .fails_naming("option source: has 256 bytes, fsconfig(2) takes 255");
     c.kill("KILL");
+}
+
+#[test]
+fn a_tree_in_which_a_mount_namespace_is_kept_can_be_added() {
+    for user in [false, true] {
+        let mut c = with_namespace_kept(bundle!());
+        if user {
+            c = c.in_user_namespace();
+        }
+        let c = up(c);
+        let tree = c.path("tree");
+        mounts(&c, "add", &[&tree, "/data"]).ok();
+        mounts(&c, "add", &[&tree, "/alone", "-o", "bind"]).ok();
+        assert_eq!(inside(&c, "read /data/file"), "text");
+        assert_eq!(inside(&c, "read /alone/file"), "text");
+    }
 }

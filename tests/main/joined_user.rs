@@ -11,14 +11,14 @@ fn of(pid: i32, file: &str) -> String {
 }
 
 /// A second bundle whose container runs and owns namespaces.
-fn owner(test: &str, spec: impl Fn(Bundle) -> Bundle) -> Bundle {
+pub fn owner(test: &str, spec: impl Fn(Bundle) -> Bundle) -> Bundle {
     let c = spec(Bundle::new(test)).asks(&["pause"]);
     c.up();
     c
 }
 
 /// With maps as the owner has them.
-fn joining(c: Bundle, owner: &Bundle) -> Bundle {
+pub fn joining(c: Bundle, owner: &Bundle) -> Bundle {
     let path = format!("/proc/{}/ns/user", owner.pid());
     c.in_user_namespace()
         .without("/linux/namespaces", "type", "user")

@@ -71,6 +71,7 @@ mod seccomp; // filters as the payload feels them
 mod security; // attacks of the past
 mod shortages; // of memory, processes and second tries
 mod soak; // for minutes or for a day, nothing grows
+mod sources; // of binds, in the root that other mounts have changed
 mod spec; // the config that spec writes from its flags
 mod stats; // the table, and the terminal that shows it
 mod streams; // what callers hand on: broken streams, signals, limits, sockets

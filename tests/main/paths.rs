@@ -259,12 +259,12 @@ fn read_only_paths_take_in_what_is_mounted_below() {
 }
 
 /// A mount namespace of the host's mounts, with this done in it; ends with this value.
-struct Elsewhere {
+pub struct Elsewhere {
     process: Child,
 }
 
 impl Elsewhere {
-    fn new(c: &Bundle, script: &str) -> Elsewhere {
+    pub fn new(c: &Bundle, script: &str) -> Elsewhere {
         let ready = c.path("ready");
         let script = format!("{script}; touch {ready}; exec sleep 60");
         let mut command = Command::new("unshare");
@@ -274,7 +274,7 @@ impl Elsewhere {
         Elsewhere { process }
     }
 
-    fn join(&self, c: Bundle) -> Bundle {
+    pub fn join(&self, c: Bundle) -> Bundle {
         let path = format!("/proc/{}/ns/mnt", self.process.id());
         c.without("/linux/namespaces", "type", "mount")
             .push("/linux/namespaces", json!({"type": "mount", "path": path}))
