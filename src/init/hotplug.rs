@@ -9,6 +9,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use nix::fcntl::readlinkat;
 use nix::mount::{MntFlags, umount2};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
@@ -86,7 +87,7 @@ impl Done {
             return steps::perform(step, root);
         };
         let before = top(root, target).map(|(id, _)| id);
-        let missing = missing(root, target);
+        let missing = missing(root, target, path::LINKS);
         let performed = steps::perform(step, root);
         self.made.extend(missing);
         if let Some((id, mounted)) = top(root, target)
@@ -138,14 +139,23 @@ fn top(root: &Root, target: &Path) -> Option<(u64, OwnedFd)> {
     mount::is_mount(&place).ok()?.then_some((id, place))
 }
 
-/// What of the path is not there, not even as a link; outermost first.
-fn missing(root: &Root, target: &Path) -> Vec<PathBuf> {
-    let absent = |path: &&Path| path::resolve_link(root, path).is_err();
-    let mut missing: Vec<PathBuf> = target
-        .ancestors()
-        .take_while(absent)
-        .map(Path::to_path_buf)
-        .collect();
+/// What is made for the path, outermost first: where a link leads nowhere, what it names.
+fn missing(root: &Root, target: &Path, links: usize) -> Vec<PathBuf> {
+    let mut missing = Vec::new();
+    for path in target.ancestors() {
+        if !matches!(path::find(root, path), Ok(None)) {
+            break;
+        }
+        let link = path::resolve_link(root, path).and_then(|link| Ok(readlinkat(link, "")?));
+        match (link, path.parent()) {
+            (Ok(text), Some(parent)) if links > 0 => {
+                let named = self::missing(root, &parent.join(text), links - 1);
+                missing.extend(named.into_iter().rev());
+                break;
+            }
+            _ => missing.push(path.to_path_buf()),
+        }
+    }
     missing.reverse();
     missing
 }

@@ -217,12 +217,13 @@ fn target(root: &Root, path: &Path, is_dir: bool) -> Result<(OwnedFd, bool)> {
         Ok(target) => Ok((target, true)),
         Err(Errno::ENOENT) => Ok((make_target(root, path, is_dir)?, false)),
         Err(Errno::ELOOP) => {
+            let existed = path::find(root, path)?.is_some();
             let target = make_target(root, path, is_dir)?;
             ensure!(
                 !leads_to_proc(root, &target)?,
                 "leads into /proc by a symbolic link"
             );
-            Ok((target, true))
+            Ok((target, existed))
         }
         Err(errno) => named(Err(errno), || format!("openat2({path:?})")),
     }

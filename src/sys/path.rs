@@ -24,7 +24,7 @@ const STRICT: u64 = libc::RESOLVE_BENEATH
 /// Below the directory, through no link, but into what is mounted there.
 const BELOW: u64 = STRICT & !libc::RESOLVE_NO_XDEV;
 /// As many symbolic links as the kernel follows in one path (path_resolution(7)).
-const LINKS: usize = 40;
+pub const LINKS: usize = 40;
 /// The kernel gives EAGAIN when a rename or mount raced with `..`; more than this is an attack.
 const RETRIES: usize = 64;
 

@@ -446,3 +446,19 @@ fn a_tree_in_which_a_mount_namespace_is_kept_can_be_added() {
         assert_eq!(inside(&c, "read /alone/file"), "text");
     }
 }
+
+/// What a link that leads nowhere names is made, and removed again.
+#[test]
+fn what_was_made_behind_a_link_is_removed_after_a_failure() {
+    let c = up(bundle!()
+        .link("/data", "elsewhere/deep")
+        .link("/self", "/self"));
+    let entries = json!([
+        {"destination": "/data/below", "type": "tmpfs", "source": "tmpfs"},
+        {"destination": "/data/below/more", "type": "nonesuch", "source": "none"},
+    ]);
+    let file = file(&c, entries);
+    mounts(&c, "add", &["--config", &file]).fails_naming("nonesuch");
+    assert!(!c.rootfs().join("elsewhere").exists());
+    mounts(&c, "add", &["-t", "tmpfs", "/self/below"]).fails();
+}

@@ -7,6 +7,7 @@ use crate::support::{Bundle, Output, Runtime, runtime};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 /// A word, what mountinfo shows of it, and the word that undoes it.
 const FLAGS: [(&str, &str, &str); 9] = [
@@ -446,4 +447,28 @@ fn what_the_source_forbids_cannot_be_lifted_from_inside() {
         "{}",
         output.answer("mountinfo /mnt")
     );
+}
+
+/// Below a link of the image, a place may be new as well.
+#[test]
+fn a_tmpfs_in_a_new_place_has_its_own_mode() {
+    let c = bundle!().folder("/run/old").folder("/var");
+    fs::set_permissions(c.rootfs().join("run/old"), PermissionsExt::from_mode(0o710))
+        .expect("chmod");
+    let places = [
+        "/var/run/app",
+        "/run/app2",
+        "/var/run/deep/er",
+        "/var/run/old",
+        "/dangling",
+    ];
+    let c = c.link("/var/run", "/run").link("/dangling", "/run/named");
+    let mount = |c: Bundle, place: &&str| c.mount("tmpfs", "tmpfs", place, &[]);
+    let c = places.iter().fold(c, mount);
+    let questions = places.map(|place| format!("stat {place}"));
+    let c = c.asks(&questions.each_ref().map(String::as_str));
+    let output = c.run().ok();
+    let modes = questions.map(|question| output.answer(&question));
+    let (new, old) = ("dir 1777 0:0", "dir 0710 0:0");
+    assert_eq!(modes, [new, new, new, old, new]);
 }
