@@ -45,7 +45,7 @@ fn act(step: &Step, root: &mut Root) -> Result<()> {
         }
         Step::Symlink { target, path } => symlink(target, path, root),
         Step::BindSocket { path } => bind_socket(path, root),
-        Step::ReadOnly { path } => read_only(path, root),
+        Step::ReadOnly { path, recursive } => read_only(path, *recursive, root),
         Step::Mask { path } => masks::mask(path, root),
         Step::Seal { path } => seal(path, root),
     }
@@ -105,8 +105,14 @@ fn bind(step: &Bind, root: &mut Root) -> Result<()> {
     };
     let changes = [step.attributes, step.recursive_attributes];
     locks::change(&tree, changes, step.locked)?;
+    root.prepare_for(&tree, &step.target)?;
     mount::move_mount(&tree, &target).map_err(|error| explain_mismatch(error, is_dir, &target))?;
-    set_propagation(&tree, &step.propagation)
+    set_propagation(&tree, &step.propagation)?;
+    if step.target == Path::new("/") {
+        root.own = vec![mount::id(&tree)?];
+    }
+    root.take(tree, &step.target);
+    Ok(())
 }
 
 /// The link of the host is made again inside the root, whatever it points to.
@@ -382,7 +388,7 @@ fn symlink(target: &str, path: &Path, root: &Root) -> Result<()> {
     }
 }
 
-fn read_only(path: &Path, root: &Root) -> Result<()> {
+fn read_only(path: &Path, recursive: bool, root: &Root) -> Result<()> {
     let Some(place) = path::find(root, path)? else {
         return Ok(());
     };
@@ -392,7 +398,7 @@ fn read_only(path: &Path, root: &Root) -> Result<()> {
         Attributes {
             set: libc::MOUNT_ATTR_RDONLY,
             clear: 0,
-            recursive: true,
+            recursive,
         },
     )?;
     mount::move_mount(&tree, &place)

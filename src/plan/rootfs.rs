@@ -139,7 +139,10 @@ pub fn rootfs(
     let mut seal = plan.seals;
     let read_only = paths(linux.readonly_paths(), "linux.readonlyPaths")?;
     let masked = paths(linux.masked_paths(), "linux.maskedPaths")?;
-    seal.extend(read_only.into_iter().map(|path| Step::ReadOnly { path }));
+    seal.extend(read_only.into_iter().map(|path| Step::ReadOnly {
+        recursive: !has_mount_below(&furnish, &path),
+        path,
+    }));
     seal.extend(masked.into_iter().map(|path| Step::Mask { path }));
     if is_read_only(bundle) {
         seal.push(Step::Seal {
@@ -374,6 +377,13 @@ fn working_directory(bundle: &Bundle) -> Option<Step> {
         path: cwd,
         mode: 0o755,
     })
+}
+
+/// Whether the config mounts something below a path. That is as writable as its own options say.
+fn has_mount_below(steps: &[Step], path: &Path) -> bool {
+    let is_mount = |step: &&Step| matches!(step, Step::Mount(_) | Step::Bind(_));
+    let mut places = steps.iter().filter(is_mount).map(Step::place);
+    places.any(|place| place != path && place.starts_with(path))
 }
 
 fn is_read_only(bundle: &Bundle) -> bool {

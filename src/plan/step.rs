@@ -32,6 +32,8 @@ pub enum Step {
     },
     ReadOnly {
         path: PathBuf,
+        /// With all that is mounted below.
+        recursive: bool,
     },
     Mask {
         path: PathBuf,
@@ -146,7 +148,7 @@ impl Step {
             Step::MakeDir { path, .. }
             | Step::Symlink { path, .. }
             | Step::BindSocket { path }
-            | Step::ReadOnly { path }
+            | Step::ReadOnly { path, .. }
             | Step::Mask { path }
             | Step::Seal { path } => path,
         }
@@ -206,8 +208,9 @@ impl fmt::Display for Step {
             }
             Step::Symlink { target, path } => write!(f, "link {} -> {target}", path.display()),
             Step::BindSocket { path } => write!(f, "make socket {}", path.display()),
-            Step::ReadOnly { path } => {
-                write!(f, "make {} and all below it read-only", path.display())
+            Step::ReadOnly { path, recursive } => {
+                let below = if *recursive { " and all below it" } else { "" };
+                write!(f, "make {}{below} read-only", path.display())
             }
             Step::Mask { path } => write!(f, "mask {}", path.display()),
             Step::Seal { path } => write!(f, "make the mount at {} read-only", path.display()),
@@ -508,8 +511,18 @@ mod tests {
                 "link /p -> t",
             ),
             (
-                Step::ReadOnly { path: path() },
+                Step::ReadOnly {
+                    path: path(),
+                    recursive: true,
+                },
                 "make /p and all below it read-only",
+            ),
+            (
+                Step::ReadOnly {
+                    path: path(),
+                    recursive: false,
+                },
+                "make /p read-only",
             ),
             (Step::Mask { path: path() }, "mask /p"),
             (

@@ -3,6 +3,8 @@
 use crate::support::{Bundle, exchange, lines, wait_until};
 use serde_json::json;
 use std::ffi::CString;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -240,11 +242,15 @@ fn masked_directories_share_one_file_system() {
     assert_eq!(device("/m0"), device("/sys/firmware"));
 }
 
+/// The volume came with its own filesystem below, of which the config says nothing.
 #[test]
-fn read_only_paths_take_in_what_is_mounted_below() {
-    let c = bundle!()
-        .mount("tmpfs", "tmpfs", "/data", &[])
-        .mount("tmpfs", "tmpfs", "/data/sub", &["noexec"])
+fn read_only_paths_take_in_what_came_with_a_mount() {
+    let c = bundle!();
+    fs::create_dir(c.path("data")).expect("mkdir");
+    let c = c.with_tmpfs("data/sub", libc::MS_NOEXEC);
+    let data = c.path("data");
+    let c = c
+        .mount("bind", &data, "/data", &["rbind"])
         .set("/linux/readonlyPaths", json!(["/data"]))
         .asks(&[
             "write /data/x y",
@@ -256,6 +262,41 @@ fn read_only_paths_take_in_what_is_mounted_below() {
     assert_eq!(output.answer("write /data/sub/x y"), "EROFS");
     let line = output.answer("mountinfo /data/sub");
     assert!(line.contains("noexec"), "{line}");
+}
+
+#[test]
+fn a_mount_below_a_read_only_path_is_as_its_options_say() {
+    for user in [false, true] {
+        let mut c = bundle!();
+        if user {
+            c = c.owned_in_user_namespace();
+        }
+        fs::create_dir(c.path("volume")).expect("mkdir");
+        fs::set_permissions(c.path("volume"), PermissionsExt::from_mode(0o777)).expect("chmod");
+        let volume = c.path("volume");
+        let c = c
+            .folder("/data/rootfs")
+            .mount("bind", &volume, "/data/volume", &["rbind", "rw"])
+            .mount("bind", &volume, "/data/ro", &["bind", "ro"])
+            .mount("tmpfs", "tmpfs", "/data/new/deep", &[])
+            .set("/linux/readonlyPaths", json!(["/data", "/data/rootfs"]))
+            .asks(&[
+                "write /data/volume/x y",
+                "write /data/new/deep/x y",
+                "write /data/ro/x y",
+                "write /data/x y",
+                "write /data/new/x y",
+                "write /data/rootfs/x y",
+            ]);
+        let output = c.run().ok();
+        for written in ["/data/volume/x", "/data/new/deep/x"] {
+            assert_eq!(output.answer(&format!("write {written} y")), "ok", "{user}");
+        }
+        for kept in ["/data/ro/x", "/data/x", "/data/new/x", "/data/rootfs/x"] {
+            let answer = output.answer(&format!("write {kept} y"));
+            assert_eq!(answer, "EROFS", "{user}: {kept}");
+        }
+    }
 }
 
 /// A mount namespace of the host's mounts, with this done in it; ends with this value.
