@@ -378,9 +378,11 @@ fn symlink(target: &str, path: &Path, root: &Root) -> Result<()> {
     match link() {
         Err(Errno::EEXIST) if name == "ptmx" && root.owns(&parent)? => {
             let flags = nix::unistd::UnlinkatFlags::NoRemoveDir;
-            named(nix::unistd::unlinkat(&parent, name, flags), || {
-                format!("unlinkat({name:?})")
-            })?;
+            match nix::unistd::unlinkat(&parent, name, flags) {
+                // The config has mounted something there.
+                Err(Errno::EBUSY) => return Ok(()),
+                done => named(done, || format!("unlinkat({name:?})"))?,
+            }
             named(link(), || format!("symlinkat({name:?})"))
         }
         Err(Errno::EEXIST) => Ok(()),

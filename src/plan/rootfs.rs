@@ -126,7 +126,13 @@ pub fn rootfs(
 
     let mut furnish = plan.steps;
     if !dev_is_bound(&furnish) {
-        furnish.extend(devices(linux, namespaces)?);
+        let mut nodes = devices(linux, namespaces)?;
+        // What the config mounts there stays.
+        nodes.retain(|node| {
+            let path = node.place();
+            last_mount(&furnish, path).is_none_or(|mount| mount.place() != path)
+        });
+        furnish.extend(nodes);
         furnish.extend(LINKS.map(|(path, target)| Step::Symlink {
             target,
             path: PathBuf::from(path),
@@ -254,17 +260,17 @@ fn check_in_place(bundle: &Bundle, linux: &Linux, joined: bool) -> Result<()> {
     Ok(())
 }
 
+/// The last mount at a path or above it.
+fn last_mount<'a>(steps: &'a [Step], path: &Path) -> Option<&'a Step> {
+    let is_mount = |step: &&Step| matches!(step, Step::Mount(_) | Step::Bind(_));
+    let mut mounts = steps.iter().filter(is_mount).rev();
+    mounts.find(|step| path.starts_with(step.place()))
+}
+
 /// A /dev that comes from the host has its nodes already, and they are the host's.
 fn dev_is_bound(steps: &[Step]) -> bool {
-    let on_dev = |step: &&Step| match step {
-        Step::Mount(mount) => mount.target == Path::new("/dev"),
-        Step::Bind(bind) => bind.target == Path::new("/dev"),
-        _ => false,
-    };
-    steps
-        .iter()
-        .rfind(on_dev)
-        .is_some_and(|step| matches!(step, Step::Bind(_)))
+    let dev = Path::new("/dev");
+    matches!(last_mount(steps, dev), Some(Step::Bind(bind)) if bind.target == dev)
 }
 
 /// Returns the steps for the socket of sd_notify(3). The socket is in a filesystem of the container's own.
@@ -308,6 +314,8 @@ fn devices(linux: &Linux, namespaces: &Namespaces) -> Result<Vec<Step>> {
     for (index, device) in linux.devices().iter().flatten().enumerate() {
         nodes.push(node(device, &format!("linux.devices[{index}]"))?);
     }
+    // It is always the link to the multiplexer of the container's own devpts.
+    nodes.retain(|node| node.path != Path::new("/dev/ptmx"));
     for (path, major, minor) in DEVICES {
         let path = PathBuf::from(path);
         if nodes.iter().all(|node: &Node| node.path != path) {
@@ -627,6 +635,41 @@ mod tests {
                 "/tmp/a"
             ]
         );
+    }
+
+    /// What was mounted before is no part of the new root, whose own links may lead anywhere.
+    #[test]
+    fn in_a_root_that_was_mounted_nothing_overtakes() {
+        let mount =
+            |kind: &str, target: &str| json!({"type": kind, "source": kind, "destination": target});
+        let root = json!({"destination": "/", "source": "/s", "options": ["bind"]});
+        let mounts = [mount("proc", "/proc"), mount("tmpfs", "/dev"), root];
+        let rootfs = rootfs_of(&[
+            (
+                "/mounts",
+                json!([&mounts[..], &[mount("sysfs", "/sys")]].concat()),
+            ),
+            ("/linux/maskedPaths", json!(["/proc/keys"])),
+        ]);
+        let [before, after, last] = rootfs.in_turn(true);
+        assert_eq!((before.len(), last.len()), (mounts.len(), 0));
+        let mask = after.last().map(|step| step.to_string());
+        assert_eq!(mask.as_deref(), Some("mask /proc/keys"));
+    }
+
+    #[test]
+    fn a_mount_takes_the_place_of_a_node() {
+        let bind = json!({"destination": "/dev/zero", "source": "/s", "options": ["bind"]});
+        let tmpfs = json!({"destination": "/dev", "type": "tmpfs"});
+        for (mounts, made) in [
+            (json!([bind]), false),
+            (json!([tmpfs, bind]), false),
+            (json!([bind, tmpfs]), true),
+        ] {
+            let furnish = texts(&rootfs_of(&[("/mounts", mounts.clone())]).furnish);
+            let found = furnish.iter().any(|step| step.contains("node /dev/zero"));
+            assert_eq!(found, made, "{mounts}");
+        }
     }
 
     #[test]

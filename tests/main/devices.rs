@@ -1,6 +1,7 @@
 //! Device nodes and links in /dev, `linux.devices`, and the device rules of the cgroup.
 
-use crate::support::node;
+use crate::support::terminal::create;
+use crate::support::{Bundle, node};
 use serde_json::{Value, json};
 use std::fs;
 
@@ -200,6 +201,100 @@ fn a_user_namespace_gets_its_devices_too() {
     assert_eq!(output.answer("write /dev/null x"), "ok");
     assert_eq!(output.answer("lstat /dev/ptmx"), "link -> pts/ptmx");
     assert_eq!(output.answer("lstat /dev/fd"), "link -> /proc/self/fd");
+}
+
+/// As in a config that is made from all nodes of the host's /dev.
+#[test]
+fn the_multiplexer_and_the_console_may_be_listed() {
+    for user in [false, true] {
+        let mut c = bundle!().set("/process/terminal", json!(true));
+        if user {
+            c = c.in_user_namespace();
+        }
+        let c = c
+            .push("/linux/devices", device("c", "/dev/ptmx", 5, 2))
+            .push("/linux/devices", device("c", "/dev/tty", 5, 0))
+            .push("/linux/devices", device("c", "/dev/full", 1, 7))
+            .asks(&[
+                "lstat /dev/ptmx",
+                "open /dev/ptmx rw",
+                "stat /dev/full",
+                "mountinfo /dev/console",
+                "pause",
+            ]);
+        let c = match user {
+            // The console of the host cannot be bound where there is none.
+            true => c,
+            false => c.push("/linux/devices", device("c", "/dev/console", 5, 1)),
+        };
+        let mut terminal = create(&c);
+        c.start().ok();
+        for (question, answer) in [
+            ("lstat /dev/ptmx", "link -> pts/ptmx"),
+            ("open /dev/ptmx rw", "ok"),
+            ("stat /dev/full", "char 1:7"),
+        ] {
+            let said = terminal.answer(question);
+            assert!(said.starts_with(answer), "{user}: {question}: {said}");
+        }
+        let console = terminal.answer("mountinfo /dev/console");
+        assert!(console.contains(" - devpts "), "{console}");
+        c.delete(&["--force"]).ok();
+    }
+}
+
+/// What the config mounts on the path of a default node, link or listed device is what the container has there.
+#[test]
+fn a_mount_on_the_path_of_a_device_stays() {
+    for user in [false, true] {
+        let mut c = bundle!();
+        if user {
+            c = c.in_user_namespace();
+        }
+        let file = c.path("file");
+        fs::write(&file, "of the config").expect("write");
+        let paths = [
+            "/dev/random",
+            "/dev/tty",
+            "/dev/fd",
+            "/dev/stdin",
+            "/dev/core",
+            "/dev/ptmx",
+            "/dev/listed",
+        ];
+        let mount = |c: Bundle, path: &&str| c.mount("bind", &file, path, &["bind"]);
+        let questions = paths.map(|path| format!("read {path}"));
+        let c = paths
+            .iter()
+            .fold(c, mount)
+            .push("/linux/devices", device("c", "/dev/listed", 1, 5))
+            .asks(&questions.each_ref().map(String::as_str));
+        let output = c.run().ok();
+        for question in questions {
+            assert_eq!(
+                output.answer(&question),
+                "of the config",
+                "{user}: {question}"
+            );
+        }
+    }
+}
+
+/// A mount on a place above covers what was mounted there.
+#[test]
+fn a_covered_mount_on_a_device_does_not_count() {
+    let c = bundle!();
+    let file = c.path("file");
+    fs::write(&file, "of the config").expect("write");
+    let mut c = c.asks(&["stat /dev/random"]);
+    let entry =
+        json!({"destination": "/dev/random", "type": "bind", "source": file, "options": ["bind"]});
+    c.spec["mounts"]
+        .as_array_mut()
+        .expect("a list")
+        .insert(1, entry);
+    let answer = c.run().ok().answer("stat /dev/random");
+    assert!(answer.starts_with("char 1:8"), "{answer}");
 }
 
 #[test]
