@@ -43,6 +43,22 @@ impl Root {
     pub fn owns(&self, file: impl AsFd) -> Result<bool> {
         Ok(self.own.contains(&mount::id(file)?))
     }
+
+    /// Prepares for a mount on `/`, which nobody else is to see. pivot_root(2) takes no shared mount, nor one that lies on a shared one.
+    pub fn prepare_for(&self, mounted: &OwnedFd, target: &Path) -> Result<()> {
+        if target != Path::new("/") || self.is_in_place {
+            return Ok(());
+        }
+        mount::set_propagation(&self.directory, libc::MS_PRIVATE, false)?;
+        mount::set_propagation(mounted, libc::MS_SLAVE, false)
+    }
+
+    /// Makes a mount on `/` the root from now on.
+    pub fn take(&mut self, mounted: OwnedFd, target: &Path) {
+        if target == Path::new("/") {
+            self.directory = mounted;
+        }
+    }
 }
 
 impl AsFd for Root {

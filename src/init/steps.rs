@@ -61,6 +61,7 @@ fn make_mount(step: &Mount, root: &mut Root) -> Result<()> {
     if step.copy_up {
         copyup::copy(&target, &mounted).context("copy up what the tmpfs covers")?;
     }
+    root.prepare_for(&mounted, &step.target)?;
     mount::move_mount(&mounted, &target).map_err(|error| match kind_name(&target) {
         "directory" => error,
         kind => mismatch(format!(
@@ -68,7 +69,9 @@ fn make_mount(step: &Mount, root: &mut Root) -> Result<()> {
         )),
     })?;
     root.own.push(mount::id(&mounted)?);
-    set_propagation(&mounted, &step.propagation)
+    set_propagation(&mounted, &step.propagation)?;
+    root.take(mounted, &step.target);
+    Ok(())
 }
 
 /// Makes a detached filesystem. `covered` is the directory that was there before.

@@ -36,8 +36,11 @@ pub struct NewFilesystems<'a> {
 }
 
 impl<'a> NewFilesystems<'a> {
-    /// Adds the place of a step that mounts a new filesystem.
+    /// Adds the place of a step that mounts a new filesystem. A new root covers all of them.
     pub fn add(&mut self, step: &'a Step) {
+        if matches!(step, Step::Mount(_) | Step::Bind(_)) && step.place() == Path::new("/") {
+            *self = NewFilesystems::default();
+        }
         match step {
             Step::Mount(mount) if mount.kind == "proc" => self.sure.add(&mount.target),
             Step::Mount(mount) if !mount.copy_up => self.others.add(&mount.target),

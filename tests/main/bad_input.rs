@@ -296,12 +296,6 @@ fn mounts_without_a_destination() {
 }
 
 #[test]
-fn a_mount_over_the_root_is_refused() {
-    let c = bundle!().mount("tmpfs", "tmpfs", "/", &[]);
-    refused(&c, "mounts");
-}
-
-#[test]
 fn bad_schedulers_are_refused() {
     let mut c = bundle!();
     let cases = [

@@ -48,6 +48,7 @@ mod limits; // each limit of a container that lives, where the host has the cont
 mod long_values; // sources and options of mounts that are longer than one call takes
 mod memory_policy; // on which nodes memory is taken
 mod mounts; // file systems, propagation, the order, and the targets that are refused
+mod mounts_on_root; // the root that a mount on / makes
 mod namespaces; // new, joined, inherited; id maps and clock offsets
 mod netdev; // devices of the host that move into the container
 mod notify; // NOTIFY_SOCKET: when the container is ready

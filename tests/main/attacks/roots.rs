@@ -1,6 +1,7 @@
 //! T22: the way out of the root by chroot(2), with pivot_root(2) and with `--no-pivot`, and what is left of the host's mounts.
 
 use super::ways::each_way;
+use crate::mounts_on_root::{entry, first, tree};
 use crate::support::{Bundle, copy_program};
 use serde_json::json;
 use std::fs;
@@ -34,6 +35,40 @@ fn t22_no_nested_chroot_leads_out_of_the_root() {
             }
             assert_eq!(output.answer(&secret), "ENOENT", "{flags:?}");
             assert_eq!(output.answer("read /own"), "own", "{flags:?}");
+        }
+    }
+}
+
+/// The root that is covered by a mount on `/` is none of the container's, and neither is the host's.
+#[test]
+fn t22_nothing_is_left_below_a_mount_on_the_root() {
+    for flags in WAYS {
+        for c in each_way!() {
+            let of_root = c.spec["linux"]["uidMappings"].is_null();
+            let (c, secret) = with_secret(c.caps(&["CAP_SYS_CHROOT", "CAP_SYS_ADMIN"]), flags);
+            let tree = tree(&c);
+            fs::write(c.path("tree/own"), "own").expect("write");
+            let (chroot, last) = ("syscall 161 s:/d", "syscall 161 s:.");
+            let mut questions = vec!["mkdir /d", chroot];
+            questions.extend(["syscall 80 s:.."; 64]);
+            questions.extend([last, &secret, "read /covered", "read /own"]);
+            let c = first(c, entry("bind", &tree, "/", &["rbind"]));
+            let c = c.file("/covered", "rootfs").asks(&questions);
+            if !of_root {
+                c.give("tree", 100000);
+            }
+            let output = c.run().ok();
+            assert_eq!(output.answer(last), "0", "{flags:?}");
+            for (question, answer) in [(&*secret, "ENOENT"), ("read /covered", "ENOENT")] {
+                assert_eq!(output.answer(question), answer, "{flags:?}");
+            }
+            assert_eq!(output.answer("read /own"), "own", "{flags:?}");
+            if flags.is_empty() {
+                let c = c.asks(&["umount /", "read /covered", &secret]);
+                let output = c.run().ok();
+                assert_eq!(output.answer("read /covered"), "ENOENT");
+                assert_eq!(output.answer(&secret), "ENOENT");
+            }
         }
     }
 }

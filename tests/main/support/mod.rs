@@ -19,7 +19,7 @@ pub use call::{Call, Output, Running, private_mounts};
 pub use chance::{Chance, SEED, seed};
 pub use host::{
     PATIENCE, cgroup_root, connect_to_packets, copy_program, exchange, has_controller,
-    holds_within, in_time, node, send, wait_until,
+    holds_within, in_time, mounts_below, node, send, wait_until,
 };
 pub use refused::answer;
 pub use skip::{Runtime, binary, expected_skips, runtime, skips};
