@@ -5,8 +5,8 @@
 //!        <--- Up::Born + pidfd -----------  by a process that has made init and ends: see `relay` and `init`
 //!   scope, maps ---------- Down::Go ------>  only if the child waits for them
 //!        ------ namespace of the network ->  only if it is made meanwhile
-//!        <--------------- Up::Hooks -------  only if there are hooks of the runtime's side
-//!   hooks done ---------- Down::Go ------->
+//!        <--------------- Up::Hooks -------  only if there are hooks of the runtime's side, or a device is mounted
+//!   rules, hooks -------- Down::Go ------->
 //!        <--- Up::Console + terminal ------  only with a terminal
 //!        <------ Up::Timings{text} ------  only with --timings
 //!        <--------------- Up::Ready -------  all is set up, the executable is found

@@ -9,7 +9,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::errno::Errno;
 
 use crate::cgroup::Cgroup;
@@ -285,6 +285,7 @@ impl Init {
         // A process that joins a container may wait with it for its thaw, if it was told to.
         let not_frozen = cgroup.filter(|_| plan.rootfs.is_some());
         let (mut is_ready, mut is_inside) = (false, false);
+        let mut is_open = plan.mounts_a_device();
         while !is_ready || self.awaits_birth {
             match self.next_word("set up the container", not_frozen, limited)? {
                 // A tracer in the pid namespace may have a process there say anything. What the setting up takes was said before.
@@ -293,6 +294,9 @@ impl Init {
                 }
                 Some(Up::Hooks) => {
                     timings::step(|| "wait for the root filesystem".to_string());
+                    if std::mem::take(&mut is_open) {
+                        restrict(plan, cgroup)?;
+                    }
                     run_runtime_hooks(plan, state)?;
                     timings::step(|| "prestart and createRuntime hooks".to_string());
                     self.channel.send(Down::Go)?;
@@ -306,6 +310,7 @@ impl Init {
                 Some(Up::Console(master)) => self.console = Some(master),
                 Some(Up::Timings(piece)) => timings::add(&piece),
                 Some(word @ (Up::Ready | Up::Starting)) => {
+                    ensure!(!is_open, "init is ready before the device rules hold");
                     self.starting = matches!(word, Up::Starting);
                     is_ready = true;
                 }
@@ -385,6 +390,15 @@ impl Init {
             _ => error.context(coded("killed", format!("container init was killed by signal {signal}"))),
         }
     }
+}
+
+/// The device rules of a container that has mounted a device.
+fn restrict(plan: &Plan, cgroup: Option<&Cgroup>) -> Result<()> {
+    if let Some((cgroup, plan)) = cgroup.zip(plan.cgroup.as_ref()) {
+        cgroup.restrict(plan)?;
+        timings::step(|| "device rules".to_string());
+    }
+    Ok(())
 }
 
 impl Drop for Init {

@@ -20,7 +20,6 @@ use crate::host::Host;
 use crate::launch::{Born, Init, Launch};
 use crate::pid_file::{self, PidFile};
 use crate::plan::cgroup::CgroupPlan;
-use crate::plan::rootfs::Rootfs;
 use crate::plan::systemd::{self, Property};
 use crate::plan::{Flags, Plan};
 use crate::removal;
@@ -105,11 +104,11 @@ impl Resources {
     }
 }
 
-/// Hooks of create meet the device rules of the container, under which some run, and which some amend; and devices are mounted under
-/// them. Without any, the kernel checks and compiles the rules while init is at work, which is told to start after that.
+/// Hooks of create meet the device rules of the container, under which some run, and which some amend. Without any, the kernel
+/// checks and compiles the rules while init is at work, which is told to start after that. See [`Plan::mounts_a_device`] for those
+/// that init waits for.
 fn restricts_first(plan: &Plan) -> bool {
-    let mut rootfs = plan.rootfs.iter();
-    !plan.hooks.are_none_of_create() || rootfs.any(Rootfs::may_open_a_device)
+    !plan.hooks.are_none_of_create() && !plan.mounts_a_device()
 }
 
 impl Request<'_> {
@@ -169,7 +168,7 @@ impl Request<'_> {
             slot.save_config(&self.bundle, &plan)?;
             if let Some(manager) = &mut manager {
                 resources.cgroup = enter_scope(&plan, manager, &slot, &mut born)?;
-            } else if !restricts_first(&plan) {
+            } else if !restricts_first(&plan) && !plan.mounts_a_device() {
                 resources.restrict(&plan)?;
             }
             born.release(resources.cgroup.as_ref())?;
@@ -231,7 +230,7 @@ impl Request<'_> {
     fn starts_at_once(&self, plan: &Plan) -> bool {
         let told = self.flags.pid_file.is_some() || self.pidfd_receiver().is_some();
         let hooks = !plan.hooks.are_none_of_create() || !plan.hooks.start_container.is_empty();
-        let asked = plan.process.terminal.is_some() || hooks;
+        let asked = plan.process.terminal.is_some() || hooks || plan.mounts_a_device();
         // Its number is known last where it is born into a pid namespace of others.
         let joins_pids = plan.namespaces.joins(clone::NEWPID);
         !(self.waits || told || asked || joins_pids)
@@ -381,19 +380,21 @@ fn reach_systemd(plan: &Plan) -> Result<Option<Manager>> {
 
 /// While init waits: its cgroup, with the limits that others are born with.
 fn enter_scope(
-    plan: &Plan,
+    whole: &Plan,
     manager: &mut Manager,
     slot: &Slot,
     born: &mut Born,
 ) -> Result<Option<Cgroup>> {
-    let Some(plan) = &plan.cgroup else {
+    let Some(plan) = &whole.cgroup else {
         return Ok(None);
     };
     let cgroup = Cgroup::create_scope(plan, manager, born.init.pid)?;
     slot.claim_cgroup(&cgroup)?;
     born.state.cgroup = Some(cgroup.path.clone());
     cgroup.limit(plan)?;
-    cgroup.restrict(plan)?;
+    if !whole.mounts_a_device() {
+        cgroup.restrict(plan)?;
+    }
     correct_properties(&cgroup, plan, manager)?;
     cgroup.lead_below(plan, born.init.pid)?;
     timings::step(|| "have systemd make the scope, with limits".to_string());

@@ -244,7 +244,7 @@ fn make_root(
     steps::perform_all(&before, &mut root)?;
     enter_network(&mut network, channel)?;
     steps::perform_all(&after, &mut root)?;
-    if !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty() {
+    if plan.waits_after_mounts() {
         channel.send(Up::Hooks)?;
         channel.expect(Down::Go)?;
     }

@@ -76,6 +76,17 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether a filesystem may be on a block device. It is mounted before the device rules hold.
+    pub fn mounts_a_device(&self) -> bool {
+        self.rootfs.iter().any(rootfs::Rootfs::may_open_a_device)
+    }
+
+    /// Whether init waits for its parent between the mounts and the hooks of createContainer.
+    pub fn waits_after_mounts(&self) -> bool {
+        let hooks = &self.hooks;
+        !hooks.prestart.is_empty() || !hooks.create_runtime.is_empty() || self.mounts_a_device()
+    }
+
     pub fn create(bundle: &Bundle, host: &Host, flags: &Flags) -> Result<Plan> {
         let default = Linux::default();
         let linux = bundle.spec.linux().as_ref().unwrap_or(&default);

@@ -4,6 +4,7 @@ use crate::support::terminal::create;
 use crate::support::{Bundle, node};
 use serde_json::{Value, json};
 use std::fs;
+use std::process::Command;
 
 const EVERY_CAPABILITY: &[&str] = &[
     "CAP_MKNOD",
@@ -425,4 +426,72 @@ fn a_hook_inside_the_container_is_under_its_rules() {
     c.run();
     let said = fs::read_to_string(out).expect("read");
     assert!(said.contains("Operation not permitted"), "{said:?}");
+}
+
+/// A loop device with an ext4; detached on drop.
+struct Disk {
+    device: String,
+}
+
+impl Disk {
+    fn new(image: &str) -> Option<Disk> {
+        let said = |words: &[&str]| Command::new(words[0]).args(&words[1..]).output().ok();
+        said(&["truncate", "-s", "4M", image])?;
+        said(&["mkfs.ext4", "-q", image]).filter(|output| output.status.success())?;
+        let output = said(&["losetup", "--find", "--show", image])?;
+        let device = String::from_utf8_lossy(&output.stdout).trim().to_string();
+        output.status.success().then_some(Disk { device })
+    }
+
+    fn minor(&self) -> u32 {
+        let number = self.device.trim_start_matches("/dev/loop");
+        number.parse().expect("a number")
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").args(["-d", &self.device]).status();
+    }
+}
+
+/// The mounts are made before the rules hold; hooks that run in the container, and its program, come after.
+#[test]
+fn a_filesystem_on_a_denied_device_is_mounted() {
+    let mut c = bundle!();
+    let disk = Disk::new(&c.path("image"));
+    needs!(disk.is_some(), "no loop device, or no mkfs.ext4");
+    let disk = disk.expect("a disk");
+    let (own, out) = (c.path("own"), c.path("out"));
+    node(&own, libc::S_IFBLK, 7, disk.minor());
+    let script = format!("(: <{own}) 2>{out} || true");
+    let hook = json!({"path": "/bin/sh", "args": ["sh", "-c", script]});
+    c = c
+        .mount("ext4", &own, "/disk", &[])
+        .push("/linux/devices", device("b", "/dev/disk", 7, disk.minor()))
+        .caps(EVERY_CAPABILITY)
+        .asks(&[
+            "mountinfo /disk",
+            "open /dev/disk r",
+            "write /disk/x y",
+            "open /dev/null r",
+        ]);
+    for hooks in [
+        json!({}),
+        json!({"createContainer": [hook]}),
+        json!({"createRuntime": [{"path": "/bin/true"}]}),
+    ] {
+        let _ = fs::remove_file(&out);
+        c = c.set("/hooks", hooks);
+        let output = c.run().ok();
+        let line = output.answer("mountinfo /disk");
+        assert!(line.contains(" - ext4 "), "{line}");
+        assert_eq!(output.answer("open /dev/disk r"), "EPERM");
+        assert_eq!(output.answer("write /disk/x y"), "ok");
+        assert_eq!(output.answer("open /dev/null r"), "ok");
+        if c.spec["hooks"]["createContainer"].is_array() {
+            let said = fs::read_to_string(&out).expect("read");
+            assert!(said.contains("Operation not permitted"), "{said:?}");
+        }
+    }
 }
