@@ -114,11 +114,34 @@ pub fn send(
     if let Side::Parent { pidfd, .. } = clone::clone3(0, None)? {
         return Ok(pidfd);
     }
-    let sent = enter(pid, pidfd).and_then(|()| serve(trees, rootfs, host, &to));
+    let user = user_namespace(pid, trees);
+    let sent = user.and_then(|user| {
+        let owners = Owners { host, user };
+        enter(pid, pidfd)?;
+        serve(trees, rootfs, &owners, &to)
+    });
     if let Err(error) = sent {
         to.send(Up::Failed(Coded::of(&error))).ok();
     }
     process::exit(0)
+}
+
+/// Where the owners of idmapped mounts come from.
+struct Owners<'a> {
+    host: &'a Host,
+    /// The user namespace of init, for mounts without maps.
+    user: Option<OwnedFd>,
+}
+
+/// Returns the user namespace of a process, if the owners of a tree come from there.
+fn user_namespace(pid: i32, trees: &[Tree]) -> Result<Option<OwnedFd>> {
+    let mut idmaps = trees.iter().filter_map(|tree| tree.idmap.as_ref());
+    if !idmaps.any(|idmap| idmap.uids.is_empty()) {
+        return Ok(None);
+    }
+    let path = format!("/proc/{pid}/ns/user");
+    let opened = sys::io(File::open(&path)).with_context(|| format!("open {path}"))?;
+    Ok(Some(opened.into()))
 }
 
 /// Goes into the mount namespace of a process, and to the root that the process has there: it may be in a chroot.
@@ -137,7 +160,7 @@ fn reference(path: &Path) -> Result<OwnedFd> {
     Ok(sys::io(opened)?.into())
 }
 
-fn serve(trees: &[Tree], rootfs: Option<&Rootfs>, host: &Host, to: &ChildEnd) -> Result<()> {
+fn serve(trees: &[Tree], rootfs: Option<&Rootfs>, owners: &Owners, to: &ChildEnd) -> Result<()> {
     // A root that is attached on `/` is not seen by paths.
     let anchor = rootfs.map(|rootfs| rootfs.anchor.as_path());
     let anchor = anchor.filter(|anchor| *anchor != Path::new("/"));
@@ -154,14 +177,14 @@ fn serve(trees: &[Tree], rootfs: Option<&Rootfs>, host: &Host, to: &ChildEnd) ->
             later.push(tree);
             to.send(Up::Later)?;
         } else {
-            to.send(Up::Tree(open_one(tree, host)?))?;
+            to.send(Up::Tree(open_one(tree, owners)?))?;
         }
     }
     for tree in later {
         if to.receive()? != Some(Down::Go) {
             break;
         }
-        to.send(Up::Tree(open_one(tree, host)?))?;
+        to.send(Up::Tree(open_one(tree, owners)?))?;
     }
     Ok(())
 }
@@ -176,11 +199,12 @@ fn may_show_mounts(tree: &Tree, anchor: Option<&Path>) -> bool {
 
 /// In the mount namespace of the caller.
 pub fn open(trees: &[Tree], host: &Host) -> Result<Vec<OwnedFd>> {
-    trees.iter().map(|tree| open_one(tree, host)).collect()
+    let owners = Owners { host, user: None };
+    trees.iter().map(|tree| open_one(tree, &owners)).collect()
 }
 
 /// It receives what is mounted on the host later, and gives nothing back.
-fn open_one(tree: &Tree, host: &Host) -> Result<OwnedFd> {
+fn open_one(tree: &Tree, owners: &Owners) -> Result<OwnedFd> {
     let open = || -> Result<OwnedFd> {
         let opened = match tree.nofollow {
             true => mount::clone_link(&tree.path, tree.recursive),
@@ -189,7 +213,7 @@ fn open_one(tree: &Tree, host: &Host) -> Result<OwnedFd> {
         let opened = opened.map_err(|error| explain(error, tree))?;
         mount::set_propagation(&opened, libc::MS_SLAVE, true)?;
         if let Some(idmap) = &tree.idmap {
-            map_owners(&opened, idmap, host)?;
+            map_owners(&opened, idmap, owners)?;
         }
         Ok(opened)
     };
@@ -218,8 +242,13 @@ fn explain(error: anyhow::Error, tree: &Tree) -> anyhow::Error {
     }
 }
 
-fn map_owners(tree: &OwnedFd, idmap: &Idmap, host: &Host) -> Result<()> {
-    let namespace = idmap::namespace(host, &idmap.uids, &idmap.gids)?;
-    mount::set_idmap(tree, namespace, idmap.recursive)
-        .context("map its owners (does its filesystem support idmapped mounts on this kernel?)")
+fn map_owners(tree: &OwnedFd, idmap: &Idmap, owners: &Owners) -> Result<()> {
+    let mapped = match &owners.user {
+        Some(user) if idmap.uids.is_empty() => mount::set_idmap(tree, user, idmap.recursive),
+        _ => {
+            let namespace = idmap::namespace(owners.host, &idmap.uids, &idmap.gids)?;
+            mount::set_idmap(tree, namespace, idmap.recursive)
+        }
+    };
+    mapped.context("map its owners (does its filesystem support idmapped mounts on this kernel?)")
 }

@@ -328,9 +328,10 @@ impl Planner<'_> {
             }));
         }
         let (uids, gids) = (self.namespaces.uids.clone(), self.namespaces.gids.clone());
+        let joined = self.namespaces.joins(clone::NEWUSER) && self.host.euid == 0;
         ensure!(
-            !uids.is_empty(),
-            "{}.options: idmap: give uidMappings and gidMappings, or make a user namespace whose maps serve",
+            !uids.is_empty() || joined,
+            "{}.options: idmap: give uidMappings and gidMappings, or make or join a user namespace whose maps serve",
             self.field
         );
         Ok(Some(Idmap {

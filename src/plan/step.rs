@@ -94,7 +94,7 @@ pub struct Tree {
     pub idmap: Option<Idmap>,
 }
 
-/// The owners that an idmapped mount shows.
+/// The owners that an idmapped mount shows. Without any map: those of the user namespace that the container joins.
 #[derive(Clone, Debug)]
 pub struct Idmap {
     pub uids: Vec<IdMap>,
@@ -288,6 +288,9 @@ impl fmt::Display for Idmap {
                 .join(" ")
         };
         let name = if self.recursive { "ridmap" } else { "idmap" };
+        if self.uids.is_empty() {
+            return write!(f, "{name} of the joined user namespace");
+        }
         write!(
             f,
             "{name} uids {} gids {}",

@@ -130,3 +130,39 @@ fn a_user_namespace_that_cannot_be_joined_is_refused_with_maps_too() {
     c.create().fails_naming("].path: setns(");
     c.assert_gone();
 }
+
+/// Neither the mount nor the container has maps of its own: those of the namespace serve.
+#[test]
+fn an_idmapped_mount_takes_the_maps_of_a_joined_user_namespace() {
+    let c = bundle!();
+    let owner = owner("owner", Bundle::in_user_namespace);
+    fs::create_dir_all(c.path("source/sub")).expect("mkdir");
+    let c = joining(c.with_tmpfs("source/sub", 0), &owner)
+        .remove("/linux/uidMappings")
+        .remove("/linux/gidMappings");
+    for (name, id) in [("source/file", 0), ("source/sub/file", 7)] {
+        fs::write(c.path(name), "x").expect("write");
+        std::os::unix::fs::chown(c.path(name), Some(id), Some(id)).expect("chown");
+    }
+    let (source, later) = (c.path("source"), c.path("rootfs/top/file"));
+    let c = c
+        .mount("bind", &source, "/top", &["rbind", "idmap"])
+        .mount("bind", &source, "/all", &["rbind", "ridmap"])
+        .mount("bind", &later, "/later", &["bind"])
+        .asks(&[
+            "stat /top/file",
+            "stat /all/file",
+            "stat /all/sub/file",
+            "stat /later",
+        ]);
+    let output = c.run().ok();
+    for (question, id) in [
+        ("/top/file", 0),
+        ("/all/file", 0),
+        ("/all/sub/file", 7),
+        ("/later", 0),
+    ] {
+        let answer = output.answer(&format!("stat {question}"));
+        assert_eq!(answer, format!("file 0644 {id}:{id}"), "{question}");
+    }
+}
