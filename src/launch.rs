@@ -145,10 +145,8 @@ impl Born<'_> {
     pub fn release(&mut self, cgroup: Option<&Cgroup>) -> Result<()> {
         let (plan, host, init) = (self.plan, self.host, &self.init);
         selfexe::let_go_of_mount();
-        if let (Some(to), Some(rootfs)) = (self.sender.take(), &plan.rootfs) {
-            let process = (init.pid, &init.pidfd);
-            self.opener = Some(trees::send(&rootfs.trees, Some(rootfs), host, process, to)?);
-        }
+        let send = |to| trees::send_of(plan, host, (init.pid, &init.pidfd), to);
+        self.opener = self.sender.take().map(send).transpose()?;
         // A relay, or a process that joins a container, has set its own score.
         let is_scored = init.relay.is_some() || plan.rootfs.is_none();
         if let Some(score) = plan.process.oom_score_adj.filter(|_| !is_scored) {
@@ -284,8 +282,7 @@ impl Init {
         let limited = plan.hooks.create_container.iter().all(Hook::is_limited);
         // A process that joins a container may wait with it for its thaw, if it was told to.
         let not_frozen = cgroup.filter(|_| plan.rootfs.is_some());
-        let (mut is_ready, mut is_inside) = (false, false);
-        let mut is_open = plan.mounts_a_device();
+        let (mut is_ready, mut is_inside, mut rules) = (false, false, plan.rules_after_mounts());
         while !is_ready || self.awaits_birth {
             match self.next_word("set up the container", not_frozen, limited)? {
                 // A tracer in the pid namespace may have a process there say anything. What the setting up takes was said before.
@@ -294,9 +291,8 @@ impl Init {
                 }
                 Some(Up::Hooks) => {
                     timings::step(|| "wait for the root filesystem".to_string());
-                    if std::mem::take(&mut is_open) {
-                        restrict(plan, cgroup)?;
-                    }
+                    let rules = cgroup.zip(rules.take());
+                    rules.map_or(Ok(()), |(cgroup, rules)| cgroup.restrict(rules))?;
                     run_runtime_hooks(plan, state)?;
                     timings::step(|| "prestart and createRuntime hooks".to_string());
                     self.channel.send(Down::Go)?;
@@ -310,7 +306,10 @@ impl Init {
                 Some(Up::Console(master)) => self.console = Some(master),
                 Some(Up::Timings(piece)) => timings::add(&piece),
                 Some(word @ (Up::Ready | Up::Starting)) => {
-                    ensure!(!is_open, "init is ready before the device rules hold");
+                    ensure!(
+                        rules.is_none(),
+                        "init is ready before the device rules hold"
+                    );
                     self.starting = matches!(word, Up::Starting);
                     is_ready = true;
                 }
@@ -390,15 +389,6 @@ impl Init {
             _ => error.context(coded("killed", format!("container init was killed by signal {signal}"))),
         }
     }
-}
-
-/// The device rules of a container that has mounted a device.
-fn restrict(plan: &Plan, cgroup: Option<&Cgroup>) -> Result<()> {
-    if let Some((cgroup, plan)) = cgroup.zip(plan.cgroup.as_ref()) {
-        cgroup.restrict(plan)?;
-        timings::step(|| "device rules".to_string());
-    }
-    Ok(())
 }
 
 impl Drop for Init {

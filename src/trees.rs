@@ -88,7 +88,7 @@ fn next(opener: &ParentEnd) -> Result<Option<OwnedFd>> {
 
 /// Trees for an init to be made, and where to send them to once it is there.
 pub fn prepare(plan: &Plan, host: &Host) -> Result<(Trees, Option<ChildEnd>)> {
-    let trees = plan.rootfs.as_ref().map_or(&[][..], |rootfs| &rootfs.trees);
+    let trees = of(plan);
     if trees.is_empty() || host.euid != 0 {
         return Ok((Trees::opened(open(trees, host)?), None));
     }
@@ -96,10 +96,19 @@ pub fn prepare(plan: &Plan, host: &Host) -> Result<(Trees, Option<ChildEnd>)> {
     Ok((trees, Some(to)))
 }
 
+fn of(plan: &Plan) -> &[Tree] {
+    plan.rootfs.as_ref().map_or(&[], |rootfs| &rootfs.trees)
+}
+
 /// So many trees, and the end for the process that [`send`] starts.
 pub fn coming(count: usize) -> Result<(Trees, ChildEnd)> {
     let (from, to) = channel::pair()?;
     Ok((Trees::coming(count, from), to))
+}
+
+/// Starts a process that opens the trees of a plan for an init and sends them: see [`send`].
+pub fn send_of(plan: &Plan, host: &Host, init: (i32, &OwnedFd), to: ChildEnd) -> Result<OwnedFd> {
+    send(of(plan), plan.rootfs.as_ref(), host, init, to)
 }
 
 /// Starts a process that opens the trees in the mount namespace of another and sends them. Those that lie in the new root, on

@@ -81,6 +81,11 @@ impl Plan {
         self.rootfs.iter().any(rootfs::Rootfs::may_open_a_device)
     }
 
+    /// Returns the cgroup whose device rules are attached only after that.
+    pub fn rules_after_mounts(&self) -> Option<&cgroup::CgroupPlan> {
+        self.cgroup.as_ref().filter(|_| self.mounts_a_device())
+    }
+
     /// Whether init waits for its parent between the mounts and the hooks of createContainer.
     pub fn waits_after_mounts(&self) -> bool {
         let hooks = &self.hooks;

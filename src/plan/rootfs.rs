@@ -126,17 +126,7 @@ pub fn rootfs(
 
     let mut furnish = plan.steps;
     if !dev_is_bound(&furnish) {
-        let mut nodes = devices(linux, namespaces)?;
-        // What the config mounts there stays.
-        nodes.retain(|node| {
-            let path = node.place();
-            last_mount(&furnish, path).is_none_or(|mount| mount.place() != path)
-        });
-        furnish.extend(nodes);
-        furnish.extend(LINKS.map(|(path, target)| Step::Symlink {
-            target,
-            path: PathBuf::from(path),
-        }));
+        furnish_dev(&mut furnish, linux, namespaces)?;
     }
     furnish.extend(working_directory(bundle));
     if flags.has_notify_socket {
@@ -308,6 +298,21 @@ const DEVICES: [(&str, u32, u32); 6] = [
     ("/dev/urandom", 1, 9),
     ("/dev/tty", 5, 0),
 ];
+
+/// Adds nodes and links. What the config mounts on the path of a node stays.
+fn furnish_dev(furnish: &mut Vec<Step>, linux: &Linux, namespaces: &Namespaces) -> Result<()> {
+    let mut nodes = devices(linux, namespaces)?;
+    nodes.retain(|node| {
+        let path = node.place();
+        last_mount(furnish, path).is_none_or(|mount| mount.place() != path)
+    });
+    furnish.extend(nodes);
+    furnish.extend(LINKS.map(|(path, target)| Step::Symlink {
+        target,
+        path: PathBuf::from(path),
+    }));
+    Ok(())
+}
 
 fn devices(linux: &Linux, namespaces: &Namespaces) -> Result<Vec<Step>> {
     let mut nodes = Vec::new();
