@@ -57,7 +57,7 @@ fn find(id: &str, store: &Store) -> Result<Container> {
     loop {
         let container = store.find(id)?;
         let creator = match container.state.pid {
-            0 => container.creator()?,
+            0 if !container.damaged => container.creator()?,
             _ => None,
         };
         if creator.is_none_or(is_above) || Instant::now() >= deadline {
