@@ -55,7 +55,8 @@ fn signal_others(container: &Container, signal: i32, all: bool) -> Result<()> {
     let cgroup = container.cgroup()?;
     let others = cgroup.map_or(Ok(Vec::new()), |cgroup| cgroup.all_processes())?;
     let is_kill = signal == libc::SIGKILL;
-    ensure!(all || is_kill && !others.is_empty(), not_running());
+    let have_outlived = !container.state.private_pids && !others.is_empty();
+    ensure!(all || is_kill && have_outlived, not_running());
     match is_kill {
         true => delete::kill_all(container),
         false => signal_each(&others, signal),
