@@ -1,7 +1,7 @@
 //! The new root: attached, and in the end made `/`. What furnishes it lies between (see `steps`).
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
@@ -15,7 +15,7 @@ use super::moving;
 use crate::plan::rootfs::{Overlay, Root as Plan, Rootfs};
 use crate::plan::step::{Propagation, Source};
 use crate::sys::mount::{self, Configuration};
-use crate::sys::{self, again, named};
+use crate::sys::{self, again, named, path};
 use crate::trees::Trees;
 
 /// The root being furnished, and what the steps share.
@@ -78,7 +78,11 @@ pub fn enter(plan: &Rootfs, mut trees: Trees, pid_namespace: Option<OwnedFd>) ->
         }
         Plan::Overlay(overlay) => {
             let anchor = prepare_host_tree(plan, found)?;
-            attach(assemble(overlay, &anchor)?, &anchor, &plan.anchor)?
+            attach(
+                assemble(overlay, &anchor, &plan.anchor)?,
+                &anchor,
+                &plan.anchor,
+            )?
         }
     };
     let own = vec![mount::id(&directory)?];
@@ -231,8 +235,13 @@ fn open(path: &Path) -> Result<OwnedFd> {
 }
 
 /// overlayfs over the layers, detached.
-fn assemble(overlay: &Overlay, anchor: &OwnedFd) -> Result<OwnedFd> {
-    let layers: Vec<&Path> = overlay.lower.iter().map(|layer| layer.as_path()).collect();
+fn assemble(overlay: &Overlay, anchor: &OwnedFd, path: &Path) -> Result<OwnedFd> {
+    let mut held = Vec::new();
+    let mut layers = overlay.lower.clone();
+    if overlay.upper.is_none() {
+        hold_what_is_covered(&mut layers, path, &mut held)?;
+    }
+    let layers: Vec<&Path> = layers.iter().map(|layer| layer.as_path()).collect();
     let mut options = vec![format!("lowerdir={}", mount::layer_list(&layers))];
     // Overlay takes directories by path only where their mount is attached in this namespace; a new
     // tmpfs lies at the anchor until the old root is left.
@@ -254,6 +263,25 @@ fn assemble(overlay: &Overlay, anchor: &OwnedFd) -> Result<OwnedFd> {
     let mounted = filesystem::make(&new, Some(anchor));
     drop(scratch);
     mounted.map_err(|error| explain(error, overlay))
+}
+
+/// Names the layers below the anchor, or on it, by open descriptors: the tmpfs of the upper layer covers their paths.
+fn hold_what_is_covered(
+    layers: &mut [PathBuf],
+    anchor: &Path,
+    held: &mut Vec<OwnedFd>,
+) -> Result<()> {
+    let Ok(anchor) = path::real(anchor) else {
+        return Ok(());
+    };
+    for layer in layers.iter_mut().filter(|_| anchor != Path::new("/")) {
+        if path::real(layer).is_ok_and(|layer| layer.starts_with(&anchor)) {
+            let directory = open(layer)?;
+            *layer = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
+            held.push(directory);
+        }
+    }
+    Ok(())
 }
 
 fn scratch_upper(options: &mut Vec<String>, anchor: &OwnedFd) -> Result<OwnedFd> {
