@@ -1,0 +1,141 @@
+//! What makes a difference: cofferdam sees something else than both rivals, or than the only one that ran the config,
+//! or than each of two that differ.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::observe::Seen;
+
+#[derive(Clone, Debug)]
+pub struct Difference {
+    /// The name of what was seen.
+    pub key: String,
+    /// `both`: the rivals agree. `each`: all three differ. `runc`, `crun`: only this one could be compared.
+    pub who: &'static str,
+    pub cofferdam: String,
+    pub runc: String,
+    pub crun: String,
+}
+
+const ABSENT: &str = "absent";
+
+/// Compares three observations; None is a runtime that cannot run this config here.
+pub fn compare(cofferdam: &Seen, runc: Option<&Seen>, crun: Option<&Seen>) -> Vec<Difference> {
+    let own = cofferdam.iter().filter(|(key, _)| key.starts_with("left/"));
+    let mut found: Vec<_> = own.map(|(key, value)| difference(key, "both", Some(value), None, None)).collect();
+    let outcome = |seen: Option<&Seen>| seen.map(|seen| seen["outcome"].clone());
+    let mine = cofferdam["outcome"].clone();
+    let (r, c) = (outcome(runc), outcome(crun));
+    if r.as_ref() != Some(&mine) && c.as_ref() != Some(&mine) {
+        found.extend(judged("outcome", Some(&mine), runc.map(|_| r.as_ref()), crun.map(|_| c.as_ref())));
+        return found;
+    }
+    if mine != "ran" {
+        return found;
+    }
+    // Only those that ran it have seen something.
+    let ran = |seen: Option<&Seen>| seen.is_some_and(|seen| seen["outcome"] == "ran");
+    let (runc, crun) = (runc.filter(|seen| ran(Some(seen))), crun.filter(|seen| ran(Some(seen))));
+    let all = [Some(cofferdam), runc, crun];
+    let keys: BTreeSet<&String> = all.iter().flatten().flat_map(|seen| seen.keys()).collect();
+    for key in keys.into_iter().filter(|key| !key.starts_with("left/")) {
+        let (r, c) = (runc.map(|seen| seen.get(key)), crun.map(|seen| seen.get(key)));
+        found.extend(judged(key, cofferdam.get(key), r, c));
+    }
+    found
+}
+
+fn judged(key: &str, mine: Option<&String>, runc: Option<Option<&String>>, crun: Option<Option<&String>>) -> Option<Difference> {
+    let who = match (runc, crun) {
+        (None, None) => return None,
+        (Some(r), _) if r == mine => return None,
+        (_, Some(c)) if c == mine => return None,
+        (Some(r), Some(c)) if r == c => "both",
+        (Some(_), Some(_)) => "each",
+        (Some(_), None) => "runc",
+        (None, Some(_)) => "crun",
+    };
+    Some(difference(key, who, mine, runc.flatten(), crun.flatten()))
+}
+
+fn difference(key: &str, who: &'static str, mine: Option<&String>, runc: Option<&String>, crun: Option<&String>) -> Difference {
+    let text = |value: Option<&String>| value.cloned().unwrap_or(ABSENT.into());
+    Difference { key: key.into(), who, cofferdam: text(mine), runc: text(runc), crun: text(crun) }
+}
+
+/// One line of `differences`: the key, who, conditions, and behind a colon the reason.
+pub struct Known {
+    pub key: String,
+    pub who: String,
+    conditions: Vec<(String, String)>,
+    pub reason: String,
+}
+
+pub fn table() -> Vec<Known> {
+    let lines = include_str!("../../differences").lines();
+    let lines = lines.filter(|line| !line.starts_with('#') && !line.trim().is_empty());
+    lines.map(|line| Known::parse(line).unwrap_or_else(|| panic!("differences: {line}"))).collect()
+}
+
+impl Known {
+    fn parse(line: &str) -> Option<Known> {
+        let (pattern, reason) = line.split_once(" : ")?;
+        let mut words = pattern.split_whitespace();
+        let (key, who) = (words.next()?.to_string(), words.next()?.to_string());
+        let condition = |word: &str| {
+            let (name, value) = word.split_once('=')?;
+            Some((name.to_string(), value.to_string()))
+        };
+        let conditions = words.map(condition).collect::<Option<Vec<_>>>()?;
+        Some(Known { key, who, conditions, reason: reason.trim().into() })
+    }
+
+    pub fn explains(&self, difference: &Difference, config: &Value) -> bool {
+        let who = self.who == "any" || self.who.split(',').any(|who| who == difference.who);
+        who && matches(&self.key, &difference.key)
+            && self.conditions.iter().all(|(name, value)| holds(name, value, difference, config))
+    }
+}
+
+/// A condition on what a runtime saw, or on the config: some value below a pattern of pointers; with `!` none.
+fn holds(name: &str, value: &str, difference: &Difference, config: &Value) -> bool {
+    if let Some(name) = name.strip_prefix('!') {
+        return !holds(name, value, difference, config);
+    }
+    match name {
+        "cofferdam" => matches(value, &difference.cofferdam),
+        "runc" => matches(value, &difference.runc),
+        "crun" => matches(value, &difference.crun),
+        _ => {
+            let mut leaves = Vec::new();
+            collect(config, String::new(), &mut leaves);
+            leaves.iter().any(|(pointer, leaf)| matches(name, pointer) && matches(value, leaf))
+        }
+    }
+}
+
+fn collect(value: &Value, pointer: String, leaves: &mut Vec<(String, String)>) {
+    match value {
+        Value::Object(fields) if !fields.is_empty() => {
+            fields.iter().for_each(|(key, value)| collect(value, format!("{pointer}/{key}"), leaves));
+        }
+        Value::Array(items) if !items.is_empty() => {
+            items.iter().enumerate().for_each(|(n, value)| collect(value, format!("{pointer}/{n}"), leaves));
+        }
+        Value::String(text) => leaves.push((pointer, text.clone())),
+        other => leaves.push((pointer, other.to_string())),
+    }
+}
+
+/// `*` stands for any text, `_` for a space too, `|` separates alternatives.
+pub fn matches(pattern: &str, text: &str) -> bool {
+    let text = text.replace([' ', '\n'], "_");
+    pattern.split('|').any(|pattern| glob(pattern, &text))
+}
+
+fn glob(pattern: &str, text: &str) -> bool {
+    let Some((head, tail)) = pattern.split_once('*') else { return pattern == text };
+    let Some(rest) = text.strip_prefix(head) else { return false };
+    (0..=rest.len()).filter(|at| rest.is_char_boundary(*at)).any(|at| glob(tail, &rest[at..]))
+}

@@ -1,0 +1,132 @@
+//! One worker: every config whose number is its own, one after the other. What it finds is one JSON line on stdout.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use crate::Arguments;
+use crate::compare::{self, Difference, Known};
+use crate::generate;
+use crate::observe::{Observed, Observer};
+use crate::shrink;
+use crate::world::{self, Program};
+
+/// How many trials shrinking may take.
+const TRIALS: usize = 300;
+
+struct Worker {
+    programs: Vec<Program>,
+    observer: Observer,
+    table: Vec<Known>,
+    /// crun raises a limit before it loads device rules, and needs CAP_SYS_RESOURCE for that.
+    device_rules: bool,
+    /// What has been told already.
+    told: BTreeSet<(String, &'static str)>,
+}
+
+/// One config on all runtimes.
+struct Trial {
+    observed: Vec<Option<Observed>>,
+    differences: Vec<Difference>,
+}
+
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    differential_sys::die_with_the_parent();
+    let path = |name: &'static str| arguments.text(name).map(|path| (name, PathBuf::from(path)));
+    let programs = [path("cofferdam")?, path("runc")?, path("crun")?];
+    let programs = world::make(&programs, Path::new(arguments.text("probe")?))?;
+    let mut worker = Worker {
+        programs,
+        observer: Observer::new()?,
+        table: compare::table(),
+        device_rules: may_raise_limits(),
+        told: BTreeSet::new(),
+    };
+    let (seed, step) = (arguments.number("seed")?, arguments.number("step")?);
+    let (mut number, end) = (arguments.number("first")?, arguments.number("end")?);
+    let deadline = Instant::now() + Duration::from_secs(arguments.number("seconds")?);
+    let verbose = arguments.text("verbose")? == "1";
+    while number < end && Instant::now() < deadline {
+        println!("{}", worker.config(seed, number, verbose)?);
+        number += step;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn may_raise_limits() -> bool {
+    const SYS_RESOURCE: u64 = 1 << 24;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:\t"));
+    let mask = line.and_then(|mask| u64::from_str_radix(mask, 16).ok());
+    mask.unwrap_or(0) & SYS_RESOURCE != 0
+}
+
+impl Worker {
+    /// Returns what became of one config.
+    fn config(&mut self, seed: u64, number: u64, verbose: bool) -> Result<Value> {
+        let config = generate::config(seed, number);
+        let trial = self.compare(&config)?;
+        let (mut known, mut found) = (Vec::new(), Vec::new());
+        let mut new = Vec::new();
+        for difference in trial.differences {
+            match self.table.iter().position(|line| line.explains(&difference, &config)) {
+                Some(line) => known.push(line),
+                None => new.push(difference),
+            }
+        }
+        let first: Vec<Difference> = new.iter().filter(|d| self.told.insert((d.key.clone(), d.who))).cloned().collect();
+        // What belongs together is told once: the config is shrunk for the first difference.
+        if let Some(difference) = first.first() {
+            let small = shrink::shrink(&config, TRIALS, |small| self.shows(small, difference).unwrap_or(false));
+            let again = self.compare(&small)?;
+            found.push(told(difference, &first[1..], &small, &again));
+        }
+        let outcome = |at: usize| trial.observed[at].as_ref().map(|observed| observed.seen["outcome"].clone());
+        let mut line = json!({"number": number, "outcome": [outcome(0), outcome(1), outcome(2)], "known": known, "new": new.len(), "found": found});
+        if verbose {
+            line["config"] = config;
+            line["seen"] = json!(trial.observed.iter().flatten().map(|o| json!([o.seen, o.words])).collect::<Vec<_>>());
+        }
+        Ok(line)
+    }
+
+    fn compare(&self, config: &Value) -> Result<Trial> {
+        let mut observed = Vec::new();
+        for program in &self.programs {
+            let left_out = program.name == "crun" && !self.device_rules && has_device_rules(config);
+            observed.push(if left_out { None } else { Some(self.observer.observe(program, config)?) });
+        }
+        let seen = |at: usize| observed[at].as_ref().map(|observed: &Observed| &observed.seen);
+        let differences = seen(0).map(|own| compare::compare(own, seen(1), seen(2)));
+        Ok(Trial { differences: differences.unwrap_or_default(), observed })
+    }
+
+    /// The same difference, which no line of the table explains.
+    fn shows(&self, config: &Value, difference: &Difference) -> Result<bool> {
+        let same = |d: &Difference| {
+            let values = d.key == "outcome" && (d.cofferdam != difference.cofferdam || d.runc != difference.runc || d.crun != difference.crun);
+            d.key == difference.key && d.who == difference.who && !values
+        };
+        let trial = self.compare(config)?;
+        Ok(trial.differences.iter().any(|d| same(d) && !self.table.iter().any(|line| line.explains(d, config))))
+    }
+}
+
+fn has_device_rules(config: &Value) -> bool {
+    config["linux"]["resources"]["devices"].as_array().is_some_and(|rules| !rules.is_empty())
+}
+
+fn told(difference: &Difference, others: &[Difference], config: &Value, trial: &Trial) -> Value {
+    let words: Vec<String> = trial.observed.iter().map(|o| o.as_ref().map_or("not run".into(), |o| o.words.clone())).collect();
+    let here = trial.differences.iter().find(|d| d.key == difference.key).unwrap_or(difference);
+    json!({
+        "key": difference.key, "who": difference.who,
+        "cofferdam": here.cofferdam, "runc": here.runc, "crun": here.crun,
+        "others": others.iter().map(|d| d.key.clone()).collect::<Vec<_>>(),
+        "words": words, "config": config,
+    })
+}

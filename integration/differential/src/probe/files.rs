@@ -1,0 +1,127 @@
+//! What files look like from inside.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+const MOST: usize = 400;
+
+/// All files but those of /proc and /sys: kind, mode, owner, device, and what small files contain.
+pub fn tree(top: &str) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    walk(Path::new(top), &mut found);
+    found
+}
+
+fn walk(path: &Path, found: &mut BTreeMap<String, String>) {
+    let name = path.display().to_string();
+    if found.len() >= MOST {
+        return;
+    }
+    found.insert(name.clone(), described(path));
+    let is_dir = fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir());
+    if !is_dir || shows_the_kernel(path) {
+        return;
+    }
+    let mut entries: Vec<_> = fs::read_dir(path).into_iter().flatten().flatten().map(|e| e.path()).collect();
+    entries.sort();
+    for entry in entries {
+        walk(&entry, found);
+    }
+}
+
+fn shows_the_kernel(path: &Path) -> bool {
+    use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, PROC_SUPER_MAGIC, SYSFS_MAGIC, statfs};
+    let kinds = [PROC_SUPER_MAGIC, SYSFS_MAGIC, CGROUP2_SUPER_MAGIC, CGROUP_SUPER_MAGIC];
+    statfs(path).is_ok_and(|fs| kinds.contains(&fs.filesystem_type()))
+}
+
+pub fn described(path: &Path) -> String {
+    let meta = match fs::symlink_metadata(path) {
+        Ok(meta) => meta,
+        Err(e) => return error(&e),
+    };
+    let kind = kind(&meta);
+    let (mode, uid, gid) = (meta.mode() & 0o7777, meta.uid(), meta.gid());
+    let more = match kind {
+        "link" => fs::read_link(path).map_or_else(|e| error(&e), |to| format!("-> {}", to.display())),
+        "char" | "block" => device(meta.rdev()),
+        "file" if meta.len() < 64 => format!("{:?}", fs::read_to_string(path).map_err(|e| error(&e))),
+        _ => String::new(),
+    };
+    format!("{kind} {mode:o} {uid}:{gid} {more}").trim_end().to_string()
+}
+
+fn kind(meta: &Metadata) -> &'static str {
+    let kind = meta.file_type();
+    match () {
+        () if kind.is_dir() => "dir",
+        () if kind.is_symlink() => "link",
+        () if kind.is_char_device() => "char",
+        () if kind.is_block_device() => "block",
+        () if kind.is_fifo() => "fifo",
+        () if kind.is_socket() => "socket",
+        () => "file",
+    }
+}
+
+fn device(number: u64) -> String {
+    format!("{}:{}", nix::sys::stat::major(number), nix::sys::stat::minor(number))
+}
+
+/// Whether a path can be read and written, what it is, and the flags of its filesystem. Nothing is written.
+pub fn closely(path: &str) -> Value {
+    let Ok(meta) = fs::metadata(path) else {
+        return json!({"is": described(Path::new(path))});
+    };
+    let flags = nix::sys::statvfs::statvfs(path).map(|fs| format!("{:?}", fs.flags())).unwrap_or_default();
+    if meta.is_dir() {
+        let count = fs::read_dir(path).map_or_else(|e| error(&e), |all| if all.count() == 0 { "empty" } else { "full" }.into());
+        return json!({"is": described(Path::new(path)), "entries": count, "flags": flags});
+    }
+    json!({
+        "is": described(Path::new(path)),
+        "read": open(path, false).and_then(beginning).unwrap_or_else(|e| error(&e)),
+        "write": open(path, true).map_or_else(|e| error(&e), |_| "yes".into()),
+        "flags": flags,
+    })
+}
+
+fn open(path: &str, write: bool) -> io::Result<File> {
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    OpenOptions::new().read(!write).write(write).custom_flags(flags).open(path)
+}
+
+fn beginning(mut file: File) -> io::Result<String> {
+    let mut bytes = [0; 64];
+    let length = file.read(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes[..length]).into_owned())
+}
+
+/// Which device nodes below /dev can be opened.
+pub fn devices() -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir("/dev").into_iter().flatten().flatten() {
+        let path = entry.path();
+        let Ok(kind) = entry.file_type() else { continue };
+        if kind.is_char_device() || kind.is_block_device() {
+            let name = path.display().to_string();
+            let result = open(&name, false).map_or_else(|e| error(&e), |_| "opens".into());
+            found.insert(name, result);
+        }
+    }
+    for name in ["/dev/stdin", "/dev/stdout", "/dev/stderr"] {
+        let result = open(name, name != "/dev/stdin").map_or_else(|e| error(&e), |_| "opens".into());
+        found.insert(name.into(), result);
+    }
+    found
+}
+
+pub fn error(error: &io::Error) -> String {
+    let number = error.raw_os_error().map(nix::errno::Errno::from_raw);
+    number.map_or_else(|| error.kind().to_string(), |number| format!("{number:?}"))
+}

@@ -1,0 +1,44 @@
+//! What the mount table of this process says, by mount point. Numbers that differ from run to run are left out.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+/// The second mount on one place is named `PLACE#2`.
+pub fn all() -> BTreeMap<String, Value> {
+    let mut all = BTreeMap::new();
+    for line in super::text("/proc/self/mountinfo").lines() {
+        let Some((point, mount)) = mount(line) else { continue };
+        let free = (1..).map(|n| if n == 1 { point.clone() } else { format!("{point}#{n}") });
+        for name in free {
+            if !all.contains_key(&name) {
+                all.insert(name, mount);
+                break;
+            }
+        }
+    }
+    all
+}
+
+/// See proc_pid_mountinfo(5) for the fields.
+fn mount(line: &str) -> Option<(String, Value)> {
+    let words: Vec<&str> = line.split(' ').collect();
+    let dash = words.iter().position(|word| *word == "-")?;
+    let propagation = words[6..dash].iter().map(|word| word.split(':').next());
+    let propagation: Vec<&str> = propagation.flatten().collect();
+    let mount = json!({
+        "root": words[3],
+        "flags": sorted(words[5]),
+        "propagation": propagation.join(" "),
+        "type": words[dash + 1],
+        "source": words.get(dash + 2)?,
+        "data": sorted(words.get(dash + 3)?),
+    });
+    Some((words[4].to_string(), mount))
+}
+
+fn sorted(options: &str) -> String {
+    let mut words: Vec<&str> = options.split(',').collect();
+    words.sort();
+    words.join(",")
+}
