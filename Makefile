@@ -39,7 +39,7 @@ export RUSTUP_HOME ?= $(USER_HOME)/.rustup
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test test-cli torture stress soak oracle control integration integration-nightly conformance fuzz lint-deps bench order install uninstall clean
+.PHONY: help setup build run test test-cli torture stress soak oracle control integration integration-nightly conformance fuzz lint-deps bench order differential install uninstall clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -129,6 +129,10 @@ bench: build ## measure it, crun, runc and what the kernel needs; QUICK=1 tries 
 
 order: setup ## find out anew which functions short commands call, for first.ld
 	@ORDER=1 integration/bench/run.sh
+
+differential: build ## compare it with runc and crun on made configs for SECONDS (60) or COUNT of them; SEED= and CONFIG= repeat
+	@$(call install_packages,$(ORACLES))
+	@SEED=$(SEED) COUNT=$(COUNT) CONFIG=$(CONFIG) integration/differential/run.sh $(or $(SECONDS),60)
 
 install: $(BINARY) ## install program, completions, man pages, files for engines below $(DESTDIR)$(PREFIX), by default /usr/local
 	install -D -m 755 $(BINARY) $(BIN)/cofferdam

@@ -11,13 +11,13 @@ seed=${SEED:-$((RANDOM * 32768 + RANDOM))}
 
 main() {
     [ "$(id -u)" = 0 ] || { echo "differential: must be root" >&2; exit 1; }
-    (cd "$here" && cargo build --release --locked --offline --target "$triple" --target-dir "$target/differential")
+    (cd "$here" && cargo build --release --locked --target "$triple" --target-dir "$target/differential")
     local programs=$target/differential/$triple/release
     cgroup=$(awk '$3 == "cgroup2" { print $2; exit }' /proc/self/mounts)/cofferdam-differential-$$
     mkdir "$cgroup"
     trap clean EXIT
     trap 'exit 130' INT TERM
-    local first=0 end=18446744073709551615 verbose=0 workers=${WORKERS:-2} seconds=${1:-60}
+    local first=0 end=18446744073709551615 verbose=${VERBOSE:-0} workers=${WORKERS:-2} seconds=${1:-60}
     if [ -n "${CONFIG-}" ]; then first=$CONFIG end=$((CONFIG + 1)) verbose=1 workers=1; fi
     if [ -n "${COUNT-}" ]; then end=$COUNT seconds=1000000; fi
     echo "differential: SEED=$seed, $workers workers"

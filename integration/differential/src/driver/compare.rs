@@ -16,6 +16,8 @@ pub struct Difference {
     pub cofferdam: String,
     pub runc: String,
     pub crun: String,
+    /// The last lines that cofferdam, runc and crun have printed.
+    pub words: [String; 3],
 }
 
 const ABSENT: &str = "absent";
@@ -61,7 +63,7 @@ fn judged(key: &str, mine: Option<&String>, runc: Option<Option<&String>>, crun:
 
 fn difference(key: &str, who: &'static str, mine: Option<&String>, runc: Option<&String>, crun: Option<&String>) -> Difference {
     let text = |value: Option<&String>| value.cloned().unwrap_or(ABSENT.into());
-    Difference { key: key.into(), who, cofferdam: text(mine), runc: text(runc), crun: text(crun) }
+    Difference { key: key.into(), who, cofferdam: text(mine), runc: text(runc), crun: text(crun), words: Default::default() }
 }
 
 /// One line of `differences`: the key, who, conditions, and behind a colon the reason.
@@ -91,10 +93,13 @@ impl Known {
         Some(Known { key, who, conditions, reason: reason.trim().into() })
     }
 
+    /// `$` in a condition is the text that the first `*` of the key stands for.
     pub fn explains(&self, difference: &Difference, config: &Value) -> bool {
         let who = self.who == "any" || self.who.split(',').any(|who| who == difference.who);
-        who && matches(&self.key, &difference.key)
-            && self.conditions.iter().all(|(name, value)| holds(name, value, difference, config))
+        let Some(place) = captured(&self.key, &difference.key).filter(|_| who) else { return false };
+        let place = place.split('#').next().unwrap_or_default();
+        let holds = |(name, value): &(String, String)| holds(&name.replace('$', place), &value.replace('$', place), difference, config);
+        self.conditions.iter().all(holds)
     }
 }
 
@@ -107,6 +112,9 @@ fn holds(name: &str, value: &str, difference: &Difference, config: &Value) -> bo
         "cofferdam" => matches(value, &difference.cofferdam),
         "runc" => matches(value, &difference.runc),
         "crun" => matches(value, &difference.crun),
+        "cofferdam-says" => matches(value, &difference.words[0]),
+        "runc-says" => matches(value, &difference.words[1]),
+        "crun-says" => matches(value, &difference.words[2]),
         _ => {
             let mut leaves = Vec::new();
             collect(config, String::new(), &mut leaves);
@@ -129,13 +137,19 @@ fn collect(value: &Value, pointer: String, leaves: &mut Vec<(String, String)>) {
 }
 
 /// `*` stands for any text, `_` for a space too, `|` separates alternatives.
-pub fn matches(pattern: &str, text: &str) -> bool {
-    let text = text.replace([' ', '\n'], "_");
-    pattern.split('|').any(|pattern| glob(pattern, &text))
+fn matches(pattern: &str, text: &str) -> bool {
+    captured(pattern, text).is_some()
 }
 
-fn glob(pattern: &str, text: &str) -> bool {
-    let Some((head, tail)) = pattern.split_once('*') else { return pattern == text };
-    let Some(rest) = text.strip_prefix(head) else { return false };
-    (0..=rest.len()).filter(|at| rest.is_char_boundary(*at)).any(|at| glob(tail, &rest[at..]))
+/// Returns what the first `*` stands for, or nothing where there is none; None if the text does not match.
+fn captured(pattern: &str, text: &str) -> Option<String> {
+    let text = text.replace([' ', '\n'], "_");
+    pattern.split('|').find_map(|pattern| glob(pattern, &text).map(String::from))
+}
+
+fn glob<'a>(pattern: &str, text: &'a str) -> Option<&'a str> {
+    let Some((head, tail)) = pattern.split_once('*') else { return (pattern == text).then_some("") };
+    let rest = text.strip_prefix(head)?;
+    let mut ends = (0..=rest.len()).filter(|at| rest.is_char_boundary(*at));
+    ends.find(|at| glob(tail, &rest[*at..]).is_some()).map(|at| &rest[..at])
 }

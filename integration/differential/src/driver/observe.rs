@@ -26,6 +26,7 @@ pub struct Observed {
     pub seen: Seen,
     /// The last line that the runtime has printed.
     pub words: String,
+    pub took: Duration,
 }
 
 pub struct Observer {
@@ -52,7 +53,9 @@ impl Observer {
         world::reset_bundle(config)?;
         let state = format!("{WORK}/state-{}", program.name);
         let mut child = start(program, &state)?;
+        let begin = Instant::now();
         let status = wait(&mut child)?;
+        let took = begin.elapsed();
         let mut seen = Seen::new();
         let read = |name: &str| fs::read(Path::new(BUNDLE).join(name)).unwrap_or_default();
         let stdout = String::from_utf8_lossy(&read("stdout")).into_owned();
@@ -67,7 +70,7 @@ impl Observer {
         self.leftovers(&mut seen, &state)?;
         let stderr = String::from_utf8_lossy(&read("stderr")).into_owned();
         let words = stderr.lines().last().unwrap_or_default().to_string();
-        Ok(Observed { seen, words })
+        Ok(Observed { seen, words, took })
     }
 
     /// Names each leaf of a JSON value by the way to it. Numbers of the kernel become words.
@@ -95,6 +98,7 @@ impl Observer {
         let number: Option<i64> = text.parse().ok();
         let numbered = ["process/pid", "process/parent", "process/session", "process/group", "state/pid"];
         match number {
+            _ if name.ends_with("state/created") => "a time".into(),
             Some(number) if number > 1 && numbered.iter().any(|end| name.ends_with(end)) => "a number".into(),
             _ => text.to_string(),
         }

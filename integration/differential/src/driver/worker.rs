@@ -78,7 +78,7 @@ impl Worker {
                 None => new.push(difference),
             }
         }
-        let first: Vec<Difference> = new.iter().filter(|d| self.told.insert((d.key.clone(), d.who))).cloned().collect();
+        let first: Vec<Difference> = new.iter().filter(|d| self.told.insert((class(&d.key), d.who))).cloned().collect();
         // What belongs together is told once: the config is shrunk for the first difference.
         if let Some(difference) = first.first() {
             let small = shrink::shrink(&config, TRIALS, |small| self.shows(small, difference).unwrap_or(false));
@@ -89,7 +89,7 @@ impl Worker {
         let mut line = json!({"number": number, "outcome": [outcome(0), outcome(1), outcome(2)], "known": known, "new": new.len(), "found": found});
         if verbose {
             line["config"] = config;
-            line["seen"] = json!(trial.observed.iter().flatten().map(|o| json!([o.seen, o.words])).collect::<Vec<_>>());
+            line["seen"] = json!(trial.observed.iter().flatten().map(|o| json!([o.seen, o.words, o.took.as_micros()])).collect::<Vec<_>>());
         }
         Ok(line)
     }
@@ -100,9 +100,22 @@ impl Worker {
             let left_out = program.name == "crun" && !self.device_rules && has_device_rules(config);
             observed.push(if left_out { None } else { Some(self.observer.observe(program, config)?) });
         }
-        let seen = |at: usize| observed[at].as_ref().map(|observed: &Observed| &observed.seen);
+        let compared = |at: usize| observed[at].as_ref().filter(|observed| !self.is_excused(at, observed, config));
+        let seen = |at: usize| compared(at).map(|observed: &Observed| &observed.seen);
         let differences = seen(0).map(|own| compare::compare(own, seen(1), seen(2)));
-        Ok(Trial { differences: differences.unwrap_or_default(), observed })
+        let mut differences = differences.unwrap_or_default();
+        let words = [0, 1, 2].map(|at| observed[at].as_ref().map(|observed| observed.words.clone()).unwrap_or_default());
+        differences.iter_mut().for_each(|difference| difference.words = words.clone());
+        Ok(Trial { differences, observed })
+    }
+
+    /// Tells whether a line `refuses` of the table knows why this rival does not run the config.
+    fn is_excused(&self, at: usize, observed: &Observed, config: &Value) -> bool {
+        let who = ["cofferdam", "runc", "crun"][at];
+        let words = [0, 1, 2].map(|n| if n == at { observed.words.clone() } else { String::new() });
+        let outcome = observed.seen["outcome"].clone();
+        let difference = Difference { key: "refuses".into(), who, cofferdam: String::new(), runc: outcome.clone(), crun: outcome, words };
+        at > 0 && observed.seen["outcome"] != "ran" && self.table.iter().any(|line| line.explains(&difference, config))
     }
 
     /// The same difference, which no line of the table explains.
@@ -118,6 +131,14 @@ impl Worker {
 
 fn has_device_rules(config: &Value) -> bool {
     config["linux"]["resources"]["devices"].as_array().is_some_and(|rules| !rules.is_empty())
+}
+
+/// A key without the place: `mounts/*/flags`.
+fn class(key: &str) -> String {
+    match (key.split_once('/'), key.rsplit_once('/')) {
+        (Some((head, rest)), Some((_, tail))) if rest.contains('/') => format!("{head}/*/{tail}"),
+        _ => key.to_string(),
+    }
 }
 
 fn told(difference: &Difference, others: &[Difference], config: &Value, trial: &Trial) -> Value {

@@ -78,14 +78,16 @@ pub fn closely(path: &str) -> Value {
     let Ok(meta) = fs::metadata(path) else {
         return json!({"is": described(Path::new(path))});
     };
-    let flags = nix::sys::statvfs::statvfs(path).map(|fs| format!("{:?}", fs.flags())).unwrap_or_default();
+    // Where there is a mount table, the flags are in it.
+    let statvfs = || nix::sys::statvfs::statvfs(path).ok().map(|fs| format!("{:?}", fs.flags()));
+    let flags = if Path::new("/proc/self/mountinfo").exists() { None } else { statvfs() };
     if meta.is_dir() {
         let count = fs::read_dir(path).map_or_else(|e| error(&e), |all| if all.count() == 0 { "empty" } else { "full" }.into());
         return json!({"is": described(Path::new(path)), "entries": count, "flags": flags});
     }
     json!({
         "is": described(Path::new(path)),
-        "read": open(path, false).and_then(beginning).unwrap_or_else(|e| error(&e)),
+        "read": open(path, false).and_then(|file| beginning(file, meta.file_type().is_file())).unwrap_or_else(|e| error(&e)),
         "write": open(path, true).map_or_else(|e| error(&e), |_| "yes".into()),
         "flags": flags,
     })
@@ -96,10 +98,16 @@ fn open(path: &str, write: bool) -> io::Result<File> {
     OpenOptions::new().read(!write).write(write).custom_flags(flags).open(path)
 }
 
-fn beginning(mut file: File) -> io::Result<String> {
+/// Devices have another content each time, so their length is what counts.
+fn beginning(mut file: File, is_file: bool) -> io::Result<String> {
     let mut bytes = [0; 64];
     let length = file.read(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes[..length]).into_owned())
+    if !is_file {
+        return Ok(format!("{length} bytes"));
+    }
+    let text = String::from_utf8_lossy(&bytes[..length]).into_owned();
+    let number = text.split_whitespace().next().is_some_and(|word| word.contains('.') && word.parse::<f64>().is_ok());
+    Ok(if number { "a time".into() } else { text })
 }
 
 /// Which device nodes below /dev can be opened.

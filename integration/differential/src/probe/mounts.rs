@@ -26,13 +26,15 @@ fn mount(line: &str) -> Option<(String, Value)> {
     let dash = words.iter().position(|word| *word == "-")?;
     let propagation = words[6..dash].iter().map(|word| word.split(':').next());
     let propagation: Vec<&str> = propagation.flatten().collect();
+    // The mode is seen at the directory itself.
+    let is_tmpfs = words[dash + 1] == "tmpfs";
     let mount = json!({
         "root": words[3],
         "flags": sorted(words[5]),
         "propagation": propagation.join(" "),
         "type": words[dash + 1],
         "source": words.get(dash + 2)?,
-        "data": sorted(words.get(dash + 3)?),
+        "data": sorted(words.get(dash + 3)?).split(',').filter(|word| !(is_tmpfs && word.starts_with("mode="))).collect::<Vec<_>>().join(","),
     });
     Some((words[4].to_string(), mount))
 }
