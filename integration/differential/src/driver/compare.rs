@@ -25,7 +25,12 @@ const ABSENT: &str = "absent";
 /// Compares three observations; None is a runtime that cannot run this config here.
 pub fn compare(cofferdam: &Seen, runc: Option<&Seen>, crun: Option<&Seen>) -> Vec<Difference> {
     let own = cofferdam.iter().filter(|(key, _)| key.starts_with("left/"));
-    let mut found: Vec<_> = own.map(|(key, value)| difference(key, "both", Some(value), None, None)).collect();
+    let other = |seen: Option<&Seen>, key| seen.map(|seen| seen.get(key).cloned());
+    let left = own.filter_map(|(key, value)| {
+        let (r, c) = (other(runc, key), other(crun, key));
+        judged(key, Some(value), r.as_ref().map(Option::as_ref), c.as_ref().map(Option::as_ref))
+    });
+    let mut found: Vec<_> = left.collect();
     let outcome = |seen: Option<&Seen>| seen.map(|seen| seen["outcome"].clone());
     let mine = cofferdam["outcome"].clone();
     let (r, c) = (outcome(runc), outcome(crun));

@@ -16,7 +16,7 @@ use crate::shrink;
 use crate::world::{self, Program};
 
 /// How many trials shrinking may take.
-const TRIALS: usize = 300;
+const TRIALS: usize = 150;
 
 struct Worker {
     programs: Vec<Program>,

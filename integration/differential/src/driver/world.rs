@@ -101,7 +101,8 @@ fn sources() -> Result<()> {
     fs::create_dir(dir("tree/sub"))?;
     mount_on(&dir("tree/sub"), "tmpfs", MsFlags::MS_NOSUID, "mode=755")?;
     reset_sources()?;
-    let ro = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+    // The whole filesystem: runc and crun make the mount writable again.
+    let ro = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
     mount(None::<&str>, dir("ro").as_str(), None::<&str>, ro, None::<&str>)?;
     namespaces_to_join()
 }
@@ -231,10 +232,11 @@ impl State {
     /// Names what has changed since, one line each.
     pub fn changes(&self, now: &State) -> Vec<String> {
         let mut all = Vec::new();
+        let place = |line: &str| line.split(' ').nth(4).unwrap_or_default().to_string();
         let new = now.mounts.lines().filter(|line| !self.mounts.contains(line));
-        all.extend(new.map(|line| format!("mount {line}")));
+        all.extend(new.map(|line| format!("mount {}", place(line))));
         let gone = self.mounts.lines().filter(|line| !now.mounts.contains(line));
-        all.extend(gone.map(|line| format!("without mount {line}")));
+        all.extend(gone.map(|line| format!("without mount {}", place(line))));
         all.extend(now.nodes.iter().filter(|node| !self.nodes.contains(node)).map(|(name, is)| format!("node {name} {is}")));
         all.extend(self.nodes.iter().filter(|(name, _)| !now.nodes.iter().any(|(n, _)| n == name)).map(|(name, _)| format!("without node {name}")));
         all.extend(now.cgroups.iter().filter(|name| !self.cgroups.contains(name)).map(|name| format!("cgroup {name}")));

@@ -50,10 +50,25 @@ pub fn described(path: &Path) -> String {
     let more = match kind {
         "link" => fs::read_link(path).map_or_else(|e| error(&e), |to| format!("-> {}", to.display())),
         "char" | "block" => device(meta.rdev()),
-        "file" if meta.len() < 64 => format!("{:?}", fs::read_to_string(path).map_err(|e| error(&e))),
+        "file" if meta.len() < 64 => content(path),
         _ => String::new(),
     };
     format!("{kind} {mode:o} {uid}:{gid} {more}").trim_end().to_string()
+}
+
+fn content(path: &Path) -> String {
+    let text = fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    text.map_or_else(|e| error(&e), |text| format!("{:?}", steady(text)))
+}
+
+/// What /proc/uptime and /proc/keys say is something else each time.
+fn steady(text: String) -> String {
+    let mut words = text.split_whitespace();
+    match words.next() {
+        Some(word) if word.contains('.') && word.parse::<f64>().is_ok() => "a time".into(),
+        _ if text.contains(" perm ") => "keys".into(),
+        _ => text,
+    }
 }
 
 fn kind(meta: &Metadata) -> &'static str {
@@ -105,9 +120,7 @@ fn beginning(mut file: File, is_file: bool) -> io::Result<String> {
     if !is_file {
         return Ok(format!("{length} bytes"));
     }
-    let text = String::from_utf8_lossy(&bytes[..length]).into_owned();
-    let number = text.split_whitespace().next().is_some_and(|word| word.contains('.') && word.parse::<f64>().is_ok());
-    Ok(if number { "a time".into() } else { text })
+    Ok(steady(String::from_utf8_lossy(&bytes[..length]).into_owned()))
 }
 
 /// Which device nodes below /dev can be opened.

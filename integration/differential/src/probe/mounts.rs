@@ -36,7 +36,7 @@ fn mount(line: &str) -> Option<(String, Value)> {
         "source": words.get(dash + 2)?,
         "data": sorted(words.get(dash + 3)?).split(',').filter(|word| !(is_tmpfs && word.starts_with("mode="))).collect::<Vec<_>>().join(","),
     });
-    Some((words[4].to_string(), mount))
+    Some((words[4].replace("\\040", " "), mount))
 }
 
 fn sorted(options: &str) -> String {

@@ -125,7 +125,8 @@ pub fn seccomp(chance: &mut Chance, config: &mut Value) {
     let actions = ["SCMP_ACT_ERRNO", "SCMP_ACT_ALLOW", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_LOG", "SCMP_ACT_KILL_THREAD", "SCMP_ACT_TRAP"];
     let rules: Vec<Value> = (0..1 + chance.below(2))
         .map(|_| {
-            let names = chance.some(&["getppid", "chdir", "mkdir", "unshare", "setpriority", "personality", "no_such_call"], 3);
+            let mut names = chance.some(&["getppid", "chdir", "mkdir", "unshare", "personality", "no_such_call"], 2);
+            names.push("setpriority");
             let mut rule = json!({"names": names, "action": chance.of(&actions)});
             if chance.one_in(3) {
                 rule["errnoRet"] = json!(chance.of(&[1, 2, 38, 0, 133]));

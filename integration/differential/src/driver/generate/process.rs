@@ -81,7 +81,12 @@ pub fn limits(chance: &mut Chance, config: &mut Value) {
         .map(|kind| {
             let small = ["NICE", "RTPRIO", "CORE"].contains(&kind);
             let hard: u64 = if small { chance.of(&[0, 0, 5]) } else { chance.of(&[1 << 33, 1 << 33, 4096, 4000, u64::MAX]) };
-            let hard = if kind == "NOFILE" { hard.min(10000) } else { hard };
+            // A small FSIZE would cut the report of the probe.
+            let hard = match kind {
+                "NOFILE" => hard.min(10000),
+                "FSIZE" => 1 << 33,
+                _ => hard,
+            };
             let soft = if chance.one_in(2) { hard } else { hard / 2 };
             json!({"type": format!("RLIMIT_{kind}"), "soft": soft, "hard": hard})
         })
