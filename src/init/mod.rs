@@ -195,9 +195,9 @@ fn take_on_namespaces(plan: &Plan) -> Result<()> {
     named(nix::unistd::setsid(), || "setsid()".to_string())?;
     process::set_umask(0)?;
     set_affinity(plan)?;
-    if plan.namespaces.creates(clone::NEWCGROUP) {
-        // Not at the clone: the namespace is rooted at the cgroup that its maker is in.
-        clone::unshare(clone::NEWCGROUP)?;
+    match plan.namespaces.made_by_init() {
+        0 => {}
+        flags => clone::unshare(flags)?,
     }
     set_names(plan)?;
     join_keyring(plan)?;

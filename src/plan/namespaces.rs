@@ -142,15 +142,25 @@ impl Namespaces {
         self.create & flag != 0
     }
 
-    /// Those that init is born in. The cgroup namespace is not: it is rooted at the cgroup that its maker is in. Nor is one
-    /// for time with offsets, which nobody may be in when they are set.
+    /// Those that init is born in: not those that it makes, and none for time with offsets, which nobody may be in when they
+    /// are set.
     pub fn at_the_clone(&self) -> u64 {
         let time = if self.time_offsets.is_empty() {
             0
         } else {
             clone::NEWTIME
         };
-        self.create & !clone::NEWCGROUP & !time
+        self.create & !self.made_by_init() & !time
+    }
+
+    /// Those that init makes when it is root of its user namespace. The cgroup namespace is rooted at the cgroup that its maker
+    /// is in. The kernel makes the root directory of mqueue with the IPC namespace, for the user who makes that.
+    pub fn made_by_init(&self) -> u64 {
+        let ipc = match self.creates(clone::NEWUSER) {
+            true => clone::NEWIPC,
+            false => 0,
+        };
+        self.create & (clone::NEWCGROUP | ipc)
     }
 
     /// Whether the network namespace can be made beside init's first steps: not if it has to belong to a new user namespace.

@@ -238,6 +238,16 @@ fn several_ranges_of_ids() {
 }
 
 #[test]
+fn message_queues_belong_to_the_root_of_the_user_namespace() {
+    let c = bundle!()
+        .in_user_namespace()
+        .asks(&["stat /dev/mqueue", "stat /dev/shm"]);
+    let output = c.run().ok();
+    assert_eq!(output.answer("stat /dev/mqueue"), "dir 1777 0:0");
+    assert_eq!(output.answer("stat /dev/shm"), "dir 1777 0:0");
+}
+
+#[test]
 fn an_id_without_a_map_is_refused() {
     let c = bundle!()
         .in_user_namespace()
