@@ -79,7 +79,7 @@ fn start(begun: Instant) -> i32 {
     // A backtrace costs milliseconds. The variable is meant for a program that the caller debugs.
     sys::process::remove_variable("RUST_BACKTRACE");
     // What is made must be usable whatever the caller's is; hooks get this one too.
-    sys::process::set_umask(0o022).ok();
+    sys::process::set_umask(plan::process::UMASK).ok();
     std::panic::set_hook(Box::new(|panic| {
         log::error(&format!("internal error: {panic}"))
     }));

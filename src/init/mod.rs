@@ -33,6 +33,7 @@ use crate::hooks;
 use crate::lsm;
 use crate::plan::Plan;
 use crate::plan::hooks::Hook;
+use crate::plan::process::UMASK;
 use crate::plan::rootfs::Rootfs;
 use crate::plan::scheduling::Affinity;
 use crate::relay::{Target, set_own_oom_score};
@@ -248,7 +249,7 @@ fn make_root(
         channel.send(Up::Hooks)?;
         channel.expect(Down::Go)?;
     }
-    run_create_hooks(plan, &hooks, &root, state)?;
+    run_create_hooks(&hooks, &root, state)?;
     timings::step(|| "hooks of create".to_string());
     let terminal = console::open(&root, plan, channel, None)?;
     if let Some(terminal) = &terminal {
@@ -343,14 +344,15 @@ fn run_start_hooks(plan: &Plan, ready: &exec::Ready, state: &State) -> Result<()
     )
 }
 
-/// Their programs are the host's. Their working directory is the new root, which is not `/` yet.
-fn run_create_hooks(plan: &Plan, list: &[Hook], root: impl AsFd, state: &State) -> Result<()> {
+/// Their programs are the host's, so they have the umask of the runtime. Their working directory is the new root, which is not
+/// `/` yet.
+fn run_create_hooks(list: &[Hook], root: impl AsFd, state: &State) -> Result<()> {
     if list.is_empty() {
         return Ok(());
     }
     named(nix::unistd::fchdir(root), || "fchdir(new root)".to_string())?;
     let confinement = Confinement {
-        umask: Some(plan.process.umask),
+        umask: Some(UMASK),
         ..Confinement::default()
     };
     let state = line(state, Status::Creating)?;

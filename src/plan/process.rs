@@ -26,8 +26,8 @@ use crate::sys::cred::Sets;
 /// Set for a process that keeps the supplementary groups of the caller.
 const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
 
-/// Of a process whose config names none.
-const UMASK: u32 = 0o022;
+/// Of a process whose config names none, and of the runtime.
+pub const UMASK: u32 = 0o022;
 
 #[derive(Debug, Default)]
 pub struct Process {

@@ -218,10 +218,10 @@ fn t25_a_start_hook_has_the_credentials_limits_and_home_of_the_program() {
 }
 
 /// A line for each kind of hook: whether it is in the container's namespaces and cgroup, its working directory, whether it has
-/// the program's capabilities and limits, its umask, the owner of its environment.
+/// the program's capabilities and limits, the umask, the owner of its environment.
 fn expected(c: &Bundle, kind: &str) -> Value {
     let (inside, cwd, confined, umask, env) = match kind {
-        "createContainer" => (true, c.path("rootfs"), false, 0o27, "create"),
+        "createContainer" => (true, c.path("rootfs"), false, 0o22, "create"),
         "startContainer" => (true, "/".to_string(), true, 0o27, "process"),
         "poststart" => (false, c.path(""), false, 0o22, "start"),
         "poststop" => (false, c.path(""), false, 0o22, "delete"),
