@@ -125,10 +125,11 @@ pub fn rootfs(
     }
 
     let mut furnish = plan.steps;
-    if !dev_is_bound(&furnish) {
+    let has_own_dev = !dev_is_bound(&furnish);
+    if has_own_dev {
         furnish_dev(&mut furnish, linux, namespaces)?;
     }
-    furnish.extend(working_directory(bundle));
+    furnish.extend(working_directory(bundle, has_own_dev));
     if flags.has_notify_socket {
         furnish.extend(notify_socket());
     }
@@ -383,10 +384,13 @@ fn node(device: &LinuxDevice, field: &str) -> Result<Node> {
 }
 
 /// As the engines expect, a working directory that the image lacks is made.
-fn working_directory(bundle: &Bundle) -> Option<Step> {
+/// Makes the working directory, but not in what belongs to the kernel or to the host.
+fn working_directory(bundle: &Bundle, has_own_dev: bool) -> Option<Step> {
     let cwd = clean(bundle.spec.process().as_ref()?.cwd());
-    let below_proc = cwd.starts_with("/proc") || cwd.starts_with("/sys") || cwd.starts_with("/dev");
-    (cwd != Path::new("/") && !below_proc).then_some(Step::MakeDir {
+    let is_foreign = cwd.starts_with("/proc")
+        || cwd.starts_with("/sys")
+        || cwd.starts_with("/dev") && !has_own_dev;
+    (cwd != Path::new("/") && !is_foreign).then_some(Step::MakeDir {
         path: cwd,
         mode: 0o755,
     })
@@ -740,7 +744,7 @@ mod tests {
             ("/proc/self/fd/7", None),
             ("/x/../proc/self", None),
             ("/sys/a", None),
-            ("/dev/a", None),
+            ("/dev/a", Some("make directory /dev/a (0755)")),
             ("/devel", Some("make directory /devel (0755)")),
         ];
         for (cwd, step) in cases {

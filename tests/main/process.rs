@@ -49,6 +49,16 @@ fn a_missing_working_directory_is_made() {
 }
 
 #[test]
+fn a_missing_working_directory_is_made_below_dev_too() {
+    let c = bundle!()
+        .without("/mounts", "destination", "/dev/shm")
+        .set("/process/cwd", json!("/dev/shm"))
+        .asks(&["stat /dev/shm"]);
+    let output = c.run().ok();
+    assert_eq!(output.answer("stat /dev/shm"), "dir 0755 0:0");
+}
+
+#[test]
 fn a_working_directory_that_only_the_user_may_enter() {
     let c = bundle!()
         .folder("/home/me")
