@@ -23,12 +23,15 @@ main() {
     echo "differential: SEED=$seed, $workers workers"
     "$programs/differential" all "cgroup=$cgroup" "workers=$workers" "first=$first" "end=$end" "seconds=$seconds" "seed=$seed" \
         "verbose=$verbose" "probe=$programs/probe" "cofferdam=${RUNTIME:-$target/$triple/release/cofferdam}" \
-        "runc=${RUNC:-$(PATH=$PATH:/usr/sbin command -v runc)}" "crun=${CRUN:-$(command -v crun)}"
+        "runc=${RUNC:-$(PATH=$PATH:/usr/sbin command -v runc)}" "crun=${CRUN:-$(command -v crun)}" &
+    # A signal interrupts `wait`, but no program in the foreground.
+    wait $!
 }
 
 # What a run that was broken off has left: its processes are in its cgroup.
 clean() {
     [ ! -e "$cgroup" ] || echo 1 >"$cgroup/cgroup.kill"
+    wait
     while [ -e "$cgroup" ] && grep -q populated.1 "$cgroup/cgroup.events"; do sleep 0.05; done
     find "$cgroup" -depth -type d -exec rmdir {} + 2>/dev/null || true
 }

@@ -121,8 +121,9 @@ impl Worker {
     /// The same difference, which no line of the table explains.
     fn shows(&self, config: &Value, difference: &Difference) -> Result<bool> {
         let same = |d: &Difference| {
-            let values = d.key == "outcome" && (d.cofferdam != difference.cofferdam || d.runc != difference.runc || d.crun != difference.crun);
-            d.key == difference.key && d.who == difference.who && !values
+            let reason = |d: &Difference| d.words[0].split(['[', ':']).next().map(String::from);
+            let values = |d: &Difference| (d.cofferdam.clone(), d.runc.clone(), d.crun.clone(), reason(d));
+            d.key == difference.key && d.who == difference.who && (d.key != "outcome" || values(d) == values(difference))
         };
         let trial = self.compare(config)?;
         Ok(trial.differences.iter().any(|d| same(d) && !self.table.iter().any(|line| line.explains(d, config))))

@@ -63,7 +63,7 @@ fn bind(chance: &mut Chance, place: &str) -> Value {
 }
 
 fn tmpfs(chance: &mut Chance, place: &str) -> Value {
-    let data = ["size=64k", "mode=711", "mode=1777", "uid=1000", "gid=44", "nr_inodes=100", "size=10%", "mode=0750"];
+    let data = ["size=64k", "mode=755", "mode=1777", "uid=1000", "gid=44", "nr_inodes=100", "size=10%", "mode=0775"];
     let data = chance.some(&data, 3);
     let flags = chance.some(&FLAGS, 3);
     let mut options = mixed(chance, &data, &flags);
