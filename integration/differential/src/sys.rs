@@ -61,7 +61,14 @@ pub fn make_read_only(path: &Path) -> io::Result<()> {
     let result = unsafe {
         let (path, attributes) = (path.as_ptr(), attributes.as_ptr());
         let flags = libc::AT_RECURSIVE;
-        libc::syscall(libc::SYS_mount_setattr, libc::AT_FDCWD, path, flags, attributes, size)
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            path,
+            flags,
+            attributes,
+            size,
+        )
     };
     if result < 0 {
         return Err(io::Error::last_os_error());
@@ -97,7 +104,12 @@ pub fn device_programs(cgroup: BorrowedFd) -> io::Result<Vec<u32>> {
     };
     // SAFETY: the kernel writes into the query and at most `count` ids; both outlive the call.
     let result = unsafe {
-        libc::syscall(libc::SYS_bpf, BPF_PROG_QUERY, &raw mut query, size_of::<Query>())
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_PROG_QUERY,
+            &raw mut query,
+            size_of::<Query>(),
+        )
     };
     if result < 0 {
         return Err(io::Error::last_os_error());
@@ -111,4 +123,12 @@ pub fn die_with_the_parent() {
         libc::SYS_prctl,
         [libc::PR_SET_PDEATHSIG as u64, libc::SIGKILL as u64, 0, 0],
     );
+}
+
+/// Gives those signals their default action that shells ignore in what they start in the background.
+pub fn heed_signals() {
+    for number in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
+        // SAFETY: no handler is installed.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
+    }
 }

@@ -44,6 +44,8 @@ impl Chance {
     pub fn some<T: Copy>(&mut self, list: &[T], most: usize) -> Vec<T> {
         let mut left = list.to_vec();
         let count = self.below(most + 1).min(left.len());
-        (0..count).map(|_| left.remove(self.below(left.len()))).collect()
+        (0..count)
+            .map(|_| left.remove(self.below(left.len())))
+            .collect()
     }
 }

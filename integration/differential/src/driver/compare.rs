@@ -28,14 +28,24 @@ pub fn compare(cofferdam: &Seen, runc: Option<&Seen>, crun: Option<&Seen>) -> Ve
     let other = |seen: Option<&Seen>, key| seen.map(|seen| seen.get(key).cloned());
     let left = own.filter_map(|(key, value)| {
         let (r, c) = (other(runc, key), other(crun, key));
-        judged(key, Some(value), r.as_ref().map(Option::as_ref), c.as_ref().map(Option::as_ref))
+        judged(
+            key,
+            Some(value),
+            r.as_ref().map(Option::as_ref),
+            c.as_ref().map(Option::as_ref),
+        )
     });
     let mut found: Vec<_> = left.collect();
     let outcome = |seen: Option<&Seen>| seen.map(|seen| seen["outcome"].clone());
     let mine = cofferdam["outcome"].clone();
     let (r, c) = (outcome(runc), outcome(crun));
     if r.as_ref() != Some(&mine) && c.as_ref() != Some(&mine) {
-        found.extend(judged("outcome", Some(&mine), runc.map(|_| r.as_ref()), crun.map(|_| c.as_ref())));
+        found.extend(judged(
+            "outcome",
+            Some(&mine),
+            runc.map(|_| r.as_ref()),
+            crun.map(|_| c.as_ref()),
+        ));
         return found;
     }
     if mine != "ran" {
@@ -43,17 +53,28 @@ pub fn compare(cofferdam: &Seen, runc: Option<&Seen>, crun: Option<&Seen>) -> Ve
     }
     // Only those that ran it have seen something.
     let ran = |seen: Option<&Seen>| seen.is_some_and(|seen| seen["outcome"] == "ran");
-    let (runc, crun) = (runc.filter(|seen| ran(Some(seen))), crun.filter(|seen| ran(Some(seen))));
+    let (runc, crun) = (
+        runc.filter(|seen| ran(Some(seen))),
+        crun.filter(|seen| ran(Some(seen))),
+    );
     let all = [Some(cofferdam), runc, crun];
     let keys: BTreeSet<&String> = all.iter().flatten().flat_map(|seen| seen.keys()).collect();
     for key in keys.into_iter().filter(|key| !key.starts_with("left/")) {
-        let (r, c) = (runc.map(|seen| seen.get(key)), crun.map(|seen| seen.get(key)));
+        let (r, c) = (
+            runc.map(|seen| seen.get(key)),
+            crun.map(|seen| seen.get(key)),
+        );
         found.extend(judged(key, cofferdam.get(key), r, c));
     }
     found
 }
 
-fn judged(key: &str, mine: Option<&String>, runc: Option<Option<&String>>, crun: Option<Option<&String>>) -> Option<Difference> {
+fn judged(
+    key: &str,
+    mine: Option<&String>,
+    runc: Option<Option<&String>>,
+    crun: Option<Option<&String>>,
+) -> Option<Difference> {
     let who = match (runc, crun) {
         (None, None) => return None,
         (Some(r), _) if r == mine => return None,
@@ -66,9 +87,22 @@ fn judged(key: &str, mine: Option<&String>, runc: Option<Option<&String>>, crun:
     Some(difference(key, who, mine, runc.flatten(), crun.flatten()))
 }
 
-fn difference(key: &str, who: &'static str, mine: Option<&String>, runc: Option<&String>, crun: Option<&String>) -> Difference {
+fn difference(
+    key: &str,
+    who: &'static str,
+    mine: Option<&String>,
+    runc: Option<&String>,
+    crun: Option<&String>,
+) -> Difference {
     let text = |value: Option<&String>| value.cloned().unwrap_or(ABSENT.into());
-    Difference { key: key.into(), who, cofferdam: text(mine), runc: text(runc), crun: text(crun), words: Default::default() }
+    Difference {
+        key: key.into(),
+        who,
+        cofferdam: text(mine),
+        runc: text(runc),
+        crun: text(crun),
+        words: Default::default(),
+    }
 }
 
 /// One line of `differences`: the key, who, conditions, and behind a colon the reason.
@@ -82,7 +116,9 @@ pub struct Known {
 pub fn table() -> Vec<Known> {
     let lines = include_str!("../../differences").lines();
     let lines = lines.filter(|line| !line.starts_with('#') && !line.trim().is_empty());
-    lines.map(|line| Known::parse(line).unwrap_or_else(|| panic!("differences: {line}"))).collect()
+    lines
+        .map(|line| Known::parse(line).unwrap_or_else(|| panic!("differences: {line}")))
+        .collect()
 }
 
 impl Known {
@@ -95,15 +131,29 @@ impl Known {
             Some((name.to_string(), value.to_string()))
         };
         let conditions = words.map(condition).collect::<Option<Vec<_>>>()?;
-        Some(Known { key, who, conditions, reason: reason.trim().into() })
+        Some(Known {
+            key,
+            who,
+            conditions,
+            reason: reason.trim().into(),
+        })
     }
 
     /// `$` in a condition is the text that the first `*` of the key stands for.
     pub fn explains(&self, difference: &Difference, config: &Value) -> bool {
         let who = self.who == "any" || self.who.split(',').any(|who| who == difference.who);
-        let Some(place) = captured(&self.key, &difference.key).filter(|_| who) else { return false };
+        let Some(place) = captured(&self.key, &difference.key).filter(|_| who) else {
+            return false;
+        };
         let place = place.split('#').next().unwrap_or_default();
-        let holds = |(name, value): &(String, String)| holds(&name.replace('$', place), &value.replace('$', place), difference, config);
+        let holds = |(name, value): &(String, String)| {
+            holds(
+                &name.replace('$', place),
+                &value.replace('$', place),
+                difference,
+                config,
+            )
+        };
         self.conditions.iter().all(holds)
     }
 }
@@ -123,7 +173,9 @@ fn holds(name: &str, value: &str, difference: &Difference, config: &Value) -> bo
         _ => {
             let mut leaves = Vec::new();
             collect(config, String::new(), &mut leaves);
-            leaves.iter().any(|(pointer, leaf)| matches(name, pointer) && matches(value, leaf))
+            leaves
+                .iter()
+                .any(|(pointer, leaf)| matches(name, pointer) && matches(value, leaf))
         }
     }
 }
@@ -131,10 +183,15 @@ fn holds(name: &str, value: &str, difference: &Difference, config: &Value) -> bo
 fn collect(value: &Value, pointer: String, leaves: &mut Vec<(String, String)>) {
     match value {
         Value::Object(fields) if !fields.is_empty() => {
-            fields.iter().for_each(|(key, value)| collect(value, format!("{pointer}/{key}"), leaves));
+            fields
+                .iter()
+                .for_each(|(key, value)| collect(value, format!("{pointer}/{key}"), leaves));
         }
         Value::Array(items) if !items.is_empty() => {
-            items.iter().enumerate().for_each(|(n, value)| collect(value, format!("{pointer}/{n}"), leaves));
+            items
+                .iter()
+                .enumerate()
+                .for_each(|(n, value)| collect(value, format!("{pointer}/{n}"), leaves));
         }
         Value::String(text) => leaves.push((pointer, text.clone())),
         other => leaves.push((pointer, other.to_string())),
@@ -149,12 +206,17 @@ fn matches(pattern: &str, text: &str) -> bool {
 /// Returns what the first `*` stands for, or nothing where there is none; None if the text does not match.
 fn captured(pattern: &str, text: &str) -> Option<String> {
     let text = text.replace([' ', '\n'], "_");
-    pattern.split('|').find_map(|pattern| glob(pattern, &text).map(String::from))
+    pattern
+        .split('|')
+        .find_map(|pattern| glob(pattern, &text).map(String::from))
 }
 
 fn glob<'a>(pattern: &str, text: &'a str) -> Option<&'a str> {
-    let Some((head, tail)) = pattern.split_once('*') else { return (pattern == text).then_some("") };
+    let Some((head, tail)) = pattern.split_once('*') else {
+        return (pattern == text).then_some("");
+    };
     let rest = text.strip_prefix(head)?;
     let mut ends = (0..=rest.len()).filter(|at| rest.is_char_boundary(*at));
-    ends.find(|at| glob(tail, &rest[*at..]).is_some()).map(|at| &rest[..at])
+    ends.find(|at| glob(tail, &rest[*at..]).is_some())
+        .map(|at| &rest[..at])
 }

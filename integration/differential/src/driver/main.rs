@@ -21,12 +21,16 @@ pub struct Arguments(BTreeMap<String, String>);
 
 impl Arguments {
     pub fn text(&self, name: &str) -> Result<&str> {
-        self.0.get(name).map(String::as_str).with_context(|| format!("{name}= is missing"))
+        self.0
+            .get(name)
+            .map(String::as_str)
+            .with_context(|| format!("{name}= is missing"))
     }
 
     pub fn number(&self, name: &str) -> Result<u64> {
         let text = self.text(name)?;
-        text.parse().with_context(|| format!("{name}={text} is no number"))
+        text.parse()
+            .with_context(|| format!("{name}={text} is no number"))
     }
 }
 
@@ -44,7 +48,9 @@ fn dispatch() -> Result<ExitCode> {
     let mut words = std::env::args().skip(1);
     let verb = words.next().unwrap_or_default();
     let pairs = words.map(|word| {
-        let (name, value) = word.split_once('=').with_context(|| format!("{word}: expected NAME=VALUE"))?;
+        let (name, value) = word
+            .split_once('=')
+            .with_context(|| format!("{word}: expected NAME=VALUE"))?;
         Ok((name.to_string(), value.to_string()))
     });
     let arguments = Arguments(pairs.collect::<Result<_>>()?);

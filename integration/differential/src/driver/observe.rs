@@ -38,15 +38,23 @@ pub struct Observer {
 impl Observer {
     pub fn new() -> Result<Observer> {
         let names = ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"];
-        let link = |name: &str| fs::read_link(format!("/proc/self/ns/{name}")).map(|to| to.display().to_string());
-        let own = names.iter().filter_map(|name| Some((link(name).ok()?, name.to_string())));
+        let link = |name: &str| {
+            fs::read_link(format!("/proc/self/ns/{name}")).map(|to| to.display().to_string())
+        };
+        let own = names
+            .iter()
+            .filter_map(|name| Some((link(name).ok()?, name.to_string())));
         let mut joined = BTreeMap::new();
         for name in ["net", "ipc", "uts", "cgroup"] {
             use std::os::unix::fs::MetadataExt;
             let meta = fs::metadata(format!("{WORK}/s/ns/{name}"))?;
             joined.insert(format!("{name}:[{}]", meta.ino()), name.to_string());
         }
-        Ok(Observer { first: State::take()?, own_namespaces: own.collect(), joined })
+        Ok(Observer {
+            first: State::take()?,
+            own_namespaces: own.collect(),
+            joined,
+        })
     }
 
     pub fn observe(&self, program: &Program, config: &Value) -> Result<Observed> {
@@ -75,9 +83,17 @@ impl Observer {
 
     /// Names each leaf of a JSON value by the way to it. Numbers of the kernel become words.
     fn flatten(&self, name: &str, value: &Value, seen: &mut Seen) {
-        let below = |key: &str| if name.is_empty() { key.to_string() } else { format!("{name}/{key}") };
+        let below = |key: &str| {
+            if name.is_empty() {
+                key.to_string()
+            } else {
+                format!("{name}/{key}")
+            }
+        };
         match value {
-            Value::Object(fields) => fields.iter().for_each(|(key, value)| self.flatten(&below(key), value, seen)),
+            Value::Object(fields) => fields
+                .iter()
+                .for_each(|(key, value)| self.flatten(&below(key), value, seen)),
             Value::Array(items) if items.iter().any(Value::is_object) => {
                 let items = items.iter().enumerate();
                 items.for_each(|(n, value)| self.flatten(&below(&n.to_string()), value, seen));
@@ -91,15 +107,31 @@ impl Observer {
     fn word(&self, name: &str, text: &str) -> String {
         if name.contains("namespaces/") {
             let known = |map: &BTreeMap<String, String>| map.contains_key(text);
-            let words = [(known(&self.own_namespaces), "of the host"), (known(&self.joined), "the joined one")];
-            let found = words.iter().find(|(known, _)| *known).map(|(_, word)| *word);
-            return found.unwrap_or(if text.contains(":[") { "new" } else { text }).into();
+            let words = [
+                (known(&self.own_namespaces), "of the host"),
+                (known(&self.joined), "the joined one"),
+            ];
+            let found = words
+                .iter()
+                .find(|(known, _)| *known)
+                .map(|(_, word)| *word);
+            return found
+                .unwrap_or(if text.contains(":[") { "new" } else { text })
+                .into();
         }
         let number: Option<i64> = text.parse().ok();
-        let numbered = ["process/pid", "process/parent", "process/session", "process/group", "state/pid"];
+        let numbered = [
+            "process/pid",
+            "process/parent",
+            "process/session",
+            "process/group",
+            "state/pid",
+        ];
         match number {
             _ if name.ends_with("state/created") => "a time".into(),
-            Some(number) if number > 1 && numbered.iter().any(|end| name.ends_with(end)) => "a number".into(),
+            Some(number) if number > 1 && numbered.iter().any(|end| name.ends_with(end)) => {
+                "a number".into()
+            }
             _ => text.to_string(),
         }
     }
@@ -123,7 +155,8 @@ impl Observer {
             std::thread::sleep(Duration::from_millis(1));
             left = others();
         }
-        let mut note = |name: String, value: &str| drop(seen.insert(format!("left/{name}"), value.into()));
+        let mut note =
+            |name: String, value: &str| drop(seen.insert(format!("left/{name}"), value.into()));
         for process in &left {
             note(format!("process {process}"), "lives");
         }
@@ -142,19 +175,35 @@ impl Observer {
             world::restore(&self.first, &now)?;
             let again = State::take()?;
             let changes = self.first.changes(&again);
-            anyhow::ensure!(changes.is_empty(), "this cannot be removed: {}", changes.join("; "));
+            anyhow::ensure!(
+                changes.is_empty(),
+                "this cannot be removed: {}",
+                changes.join("; ")
+            );
         }
         Ok(())
     }
 }
 
 fn start(program: &Program, state: &str) -> Result<Child> {
-    let file = |name: &str| File::options().write(true).open(Path::new(BUNDLE).join(name));
+    let file = |name: &str| {
+        File::options()
+            .write(true)
+            .open(Path::new(BUNDLE).join(name))
+    };
     let mut command = Command::new(&program.path);
     command.args(["--root", state, "run", "--bundle", BUNDLE, "c"]);
-    command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").current_dir(WORK);
-    command.stdin(File::open(Path::new(BUNDLE).join("stdin"))?).stdout(file("stdout")?).stderr(file("stderr")?);
-    command.spawn().with_context(|| program.path.display().to_string())
+    command
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .current_dir(WORK);
+    command
+        .stdin(File::open(Path::new(BUNDLE).join("stdin"))?)
+        .stdout(file("stdout")?)
+        .stderr(file("stderr")?);
+    command
+        .spawn()
+        .with_context(|| program.path.display().to_string())
 }
 
 /// Waits for the runtime; None after the deadline.
@@ -187,14 +236,22 @@ fn outcome(seen: &mut Seen, status: Option<ExitStatus>, stdout: &str) {
         (None, signal) => format!("runtime died of signal {}", signal.unwrap_or(0)),
     };
     if text == "ran" {
-        seen.insert("exit".into(), status.code().map_or("signal".into(), |code| code.to_string()));
+        seen.insert(
+            "exit".into(),
+            status
+                .code()
+                .map_or("signal".into(), |code| code.to_string()),
+        );
     }
     seen.insert("outcome".into(), text);
 }
 
 /// Reaps what has ended, and returns the names of all other processes of this pid namespace.
 fn others() -> Vec<String> {
-    while !matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(WaitStatus::StillAlive) | Err(_)) {}
+    while !matches!(
+        waitpid(None, Some(WaitPidFlag::WNOHANG)),
+        Ok(WaitStatus::StillAlive) | Err(_)
+    ) {}
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let others = numbers.filter(|number| *number != std::process::id());

@@ -41,22 +41,42 @@ fn collect(value: &Value, at: String, all: &mut Vec<String>) {
         collect(value, pointer, all);
     };
     match value {
-        Value::Object(fields) => fields.iter().for_each(|(key, value)| add(key.replace('~', "~0").replace('/', "~1"), value)),
-        Value::Array(items) => items.iter().enumerate().rev().for_each(|(n, value)| add(n.to_string(), value)),
+        Value::Object(fields) => fields
+            .iter()
+            .for_each(|(key, value)| add(key.replace('~', "~0").replace('/', "~1"), value)),
+        Value::Array(items) => items
+            .iter()
+            .enumerate()
+            .rev()
+            .for_each(|(n, value)| add(n.to_string(), value)),
         _ => {}
     }
 }
 
 /// The path of the cgroup and a mount namespace stay: without them a rival could change the machine.
 fn remove(config: &mut Value, pointer: &str) -> bool {
-    if ["/linux", "/linux/cgroupsPath", "/linux/namespaces", "/process", "/root"].contains(&pointer) {
+    if [
+        "/linux",
+        "/linux/cgroupsPath",
+        "/linux/namespaces",
+        "/process",
+        "/root",
+    ]
+    .contains(&pointer)
+    {
         return false;
     }
-    let Some((parent, key)) = pointer.rsplit_once('/') else { return false };
+    let Some((parent, key)) = pointer.rsplit_once('/') else {
+        return false;
+    };
     match config.pointer_mut(parent) {
-        Some(Value::Object(fields)) => fields.remove(&key.replace("~1", "/").replace("~0", "~")).is_some(),
+        Some(Value::Object(fields)) => fields
+            .remove(&key.replace("~1", "/").replace("~0", "~"))
+            .is_some(),
         Some(Value::Array(items)) => {
-            let Ok(at) = key.parse::<usize>() else { return false };
+            let Ok(at) = key.parse::<usize>() else {
+                return false;
+            };
             if at >= items.len() || items[at]["type"] == "mount" {
                 return false;
             }

@@ -36,6 +36,7 @@ struct Trial {
 
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     differential_sys::die_with_the_parent();
+    differential_sys::heed_signals();
     let path = |name: &'static str| arguments.text(name).map(|path| (name, PathBuf::from(path)));
     let programs = [path("cofferdam")?, path("runc")?, path("crun")?];
     let programs = world::make(&programs, Path::new(arguments.text("probe")?))?;
@@ -60,7 +61,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
 fn may_raise_limits() -> bool {
     const SYS_RESOURCE: u64 = 1 << 24;
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:\t"));
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:\t"));
     let mask = line.and_then(|mask| u64::from_str_radix(mask, 16).ok());
     mask.unwrap_or(0) & SYS_RESOURCE != 0
 }
@@ -73,23 +76,44 @@ impl Worker {
         let (mut known, mut found) = (Vec::new(), Vec::new());
         let mut new = Vec::new();
         for difference in trial.differences {
-            match self.table.iter().position(|line| line.explains(&difference, &config)) {
+            match self
+                .table
+                .iter()
+                .position(|line| line.explains(&difference, &config))
+            {
                 Some(line) => known.push(line),
                 None => new.push(difference),
             }
         }
-        let first: Vec<Difference> = new.iter().filter(|d| self.told.insert((class(&d.key), d.who))).cloned().collect();
+        let first: Vec<Difference> = new
+            .iter()
+            .filter(|d| self.told.insert((class(&d.key), d.who)))
+            .cloned()
+            .collect();
         // What belongs together is told once: the config is shrunk for the first difference.
         if let Some(difference) = first.first() {
-            let small = shrink::shrink(&config, TRIALS, |small| self.shows(small, difference).unwrap_or(false));
+            let small = shrink::shrink(&config, TRIALS, |small| {
+                self.shows(small, difference).unwrap_or(false)
+            });
             let again = self.compare(&small)?;
             found.push(told(difference, &first[1..], &small, &again));
         }
-        let outcome = |at: usize| trial.observed[at].as_ref().map(|observed| observed.seen["outcome"].clone());
+        let outcome = |at: usize| {
+            trial.observed[at]
+                .as_ref()
+                .map(|observed| observed.seen["outcome"].clone())
+        };
         let mut line = json!({"number": number, "outcome": [outcome(0), outcome(1), outcome(2)], "known": known, "new": new.len(), "found": found});
         if verbose {
             line["config"] = config;
-            line["seen"] = json!(trial.observed.iter().flatten().map(|o| json!([o.seen, o.words, o.took.as_micros()])).collect::<Vec<_>>());
+            line["seen"] = json!(
+                trial
+                    .observed
+                    .iter()
+                    .flatten()
+                    .map(|o| json!([o.seen, o.words, o.took.as_micros()]))
+                    .collect::<Vec<_>>()
+            );
         }
         Ok(line)
     }
@@ -98,40 +122,90 @@ impl Worker {
         let mut observed = Vec::new();
         for program in &self.programs {
             let left_out = program.name == "crun" && !self.device_rules && has_device_rules(config);
-            observed.push(if left_out { None } else { Some(self.observer.observe(program, config)?) });
+            observed.push(if left_out {
+                None
+            } else {
+                Some(self.observer.observe(program, config)?)
+            });
         }
-        let compared = |at: usize| observed[at].as_ref().filter(|observed| !self.is_excused(at, observed, config));
+        let compared = |at: usize| {
+            observed[at]
+                .as_ref()
+                .filter(|observed| !self.is_excused(at, observed, config))
+        };
         let seen = |at: usize| compared(at).map(|observed: &Observed| &observed.seen);
         let differences = seen(0).map(|own| compare::compare(own, seen(1), seen(2)));
         let mut differences = differences.unwrap_or_default();
-        let words = [0, 1, 2].map(|at| observed[at].as_ref().map(|observed| observed.words.clone()).unwrap_or_default());
-        differences.iter_mut().for_each(|difference| difference.words = words.clone());
-        Ok(Trial { differences, observed })
+        let words = [0, 1, 2].map(|at| {
+            observed[at]
+                .as_ref()
+                .map(|observed| observed.words.clone())
+                .unwrap_or_default()
+        });
+        differences
+            .iter_mut()
+            .for_each(|difference| difference.words = words.clone());
+        Ok(Trial {
+            differences,
+            observed,
+        })
     }
 
     /// Tells whether a line `refuses` of the table knows why this rival does not run the config.
     fn is_excused(&self, at: usize, observed: &Observed, config: &Value) -> bool {
         let who = ["cofferdam", "runc", "crun"][at];
-        let words = [0, 1, 2].map(|n| if n == at { observed.words.clone() } else { String::new() });
+        let words = [0, 1, 2].map(|n| {
+            if n == at {
+                observed.words.clone()
+            } else {
+                String::new()
+            }
+        });
         let outcome = observed.seen["outcome"].clone();
-        let difference = Difference { key: "refuses".into(), who, cofferdam: String::new(), runc: outcome.clone(), crun: outcome, words };
-        at > 0 && observed.seen["outcome"] != "ran" && self.table.iter().any(|line| line.explains(&difference, config))
+        let difference = Difference {
+            key: "refuses".into(),
+            who,
+            cofferdam: String::new(),
+            runc: outcome.clone(),
+            crun: outcome,
+            words,
+        };
+        at > 0
+            && observed.seen["outcome"] != "ran"
+            && self
+                .table
+                .iter()
+                .any(|line| line.explains(&difference, config))
     }
 
     /// The same difference, which no line of the table explains.
     fn shows(&self, config: &Value, difference: &Difference) -> Result<bool> {
         let same = |d: &Difference| {
-            let reason = |d: &Difference| d.words[0].split(['[', ':']).next().map(String::from);
-            let values = |d: &Difference| (d.cofferdam.clone(), d.runc.clone(), d.crun.clone(), reason(d));
-            d.key == difference.key && d.who == difference.who && (d.key != "outcome" || values(d) == values(difference))
+            let reason = |d: &Difference| d.words[0].rsplit(": ").next().map(String::from);
+            let values = |d: &Difference| {
+                (
+                    d.cofferdam.clone(),
+                    d.runc.clone(),
+                    d.crun.clone(),
+                    reason(d),
+                )
+            };
+            d.key == difference.key
+                && d.who == difference.who
+                && (d.key != "outcome" || values(d) == values(difference))
         };
         let trial = self.compare(config)?;
-        Ok(trial.differences.iter().any(|d| same(d) && !self.table.iter().any(|line| line.explains(d, config))))
+        Ok(trial
+            .differences
+            .iter()
+            .any(|d| same(d) && !self.table.iter().any(|line| line.explains(d, config))))
     }
 }
 
 fn has_device_rules(config: &Value) -> bool {
-    config["linux"]["resources"]["devices"].as_array().is_some_and(|rules| !rules.is_empty())
+    config["linux"]["resources"]["devices"]
+        .as_array()
+        .is_some_and(|rules| !rules.is_empty())
 }
 
 /// A key without the place: `mounts/*/flags`.
@@ -143,8 +217,16 @@ fn class(key: &str) -> String {
 }
 
 fn told(difference: &Difference, others: &[Difference], config: &Value, trial: &Trial) -> Value {
-    let words: Vec<String> = trial.observed.iter().map(|o| o.as_ref().map_or("not run".into(), |o| o.words.clone())).collect();
-    let here = trial.differences.iter().find(|d| d.key == difference.key).unwrap_or(difference);
+    let words: Vec<String> = trial
+        .observed
+        .iter()
+        .map(|o| o.as_ref().map_or("not run".into(), |o| o.words.clone()))
+        .collect();
+    let here = trial
+        .differences
+        .iter()
+        .find(|d| d.key == difference.key)
+        .unwrap_or(difference);
     json!({
         "key": difference.key, "who": difference.who,
         "cofferdam": here.cofferdam, "runc": here.runc, "crun": here.crun,

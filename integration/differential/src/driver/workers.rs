@@ -39,39 +39,84 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     drop(sender);
     let tally = listen(arguments, &lines)?;
-    let ended = children.iter_mut().map(|child| child.wait()).collect::<Result<Vec<_>, _>>()?;
+    let ended = children
+        .iter_mut()
+        .map(|child| child.wait())
+        .collect::<Result<Vec<_>, _>>()?;
     for worker in 0..workers {
-        fs::remove_dir(cgroup.join(format!("w{worker}"))).with_context(|| format!("remove the cgroup of worker {worker}"))?;
+        fs::remove_dir(cgroup.join(format!("w{worker}")))
+            .with_context(|| format!("remove the cgroup of worker {worker}"))?;
     }
-    ensure!(ended.iter().all(|status| status.success()), "a worker has failed; its words are above");
+    ensure!(
+        ended.iter().all(|status| status.success()),
+        "a worker has failed; its words are above"
+    );
     let changes = before.changes(&Machine::take(cgroup)?);
-    changes.iter().for_each(|change| println!("differential: this machine has changed: {change}"));
+    changes
+        .iter()
+        .for_each(|change| println!("differential: this machine has changed: {change}"));
     let good = tally.told.is_empty() && changes.is_empty();
-    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// A worker is process 1 of a pid namespace: all that it starts ends with it.
-fn start(arguments: &Arguments, worker: u64, cgroup: &Path, lines: Sender<String>) -> Result<Child> {
+fn start(
+    arguments: &Arguments,
+    worker: u64,
+    cgroup: &Path,
+    lines: Sender<String>,
+) -> Result<Child> {
     let dir = cgroup.join(format!("w{worker}"));
     fs::create_dir(&dir)?;
     let first = arguments.number("first")? + worker;
     let script = "echo 0 > \"$0/cgroup.procs\" && exec unshare --mount --propagation private --pid --fork --kill-child --mount-proc \
         --ipc --uts --net --cgroup -- \"$@\"";
     let mut command = Command::new("sh");
-    command.arg("-c").arg(script).arg(&dir).arg(std::env::current_exe()?).arg("worker");
-    for name in ["cofferdam", "runc", "crun", "probe", "seed", "end", "seconds", "verbose"] {
+    command
+        .arg("-c")
+        .arg(script)
+        .arg(&dir)
+        .arg(std::env::current_exe()?)
+        .arg("worker");
+    for name in [
+        "cofferdam",
+        "runc",
+        "crun",
+        "probe",
+        "seed",
+        "end",
+        "seconds",
+        "verbose",
+    ] {
         command.arg(format!("{name}={}", arguments.text(name)?));
     }
-    command.arg(format!("first={first}")).arg(format!("step={}", arguments.number("workers")?));
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    command
+        .arg(format!("first={first}"))
+        .arg(format!("step={}", arguments.number("workers")?));
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
     let output = BufReader::new(child.stdout.take().context("no output")?);
-    std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| lines.send(line)));
+    std::thread::spawn(move || {
+        output
+            .lines()
+            .map_while(Result::ok)
+            .try_for_each(|line| lines.send(line))
+    });
     Ok(child)
 }
 
 fn listen(arguments: &Arguments, lines: &Receiver<String>) -> Result<Tally> {
     let table = compare::table();
-    let mut tally = Tally { known: vec![0; table.len()], ..Tally::default() };
+    let mut tally = Tally {
+        known: vec![0; table.len()],
+        ..Tally::default()
+    };
     let verbose = arguments.text("verbose")? == "1";
     let begin = Instant::now();
     let mut next = begin + PROGRESS;
@@ -87,8 +132,15 @@ fn listen(arguments: &Arguments, lines: &Receiver<String>) -> Result<Tally> {
         }
     }
     tally.print(begin);
-    for (line, count) in table.iter().zip(&tally.known).filter(|(_, count)| **count > 0) {
-        println!("  listed {count:>6} times: {} {}: {}", line.key, line.who, line.reason);
+    for (line, count) in table
+        .iter()
+        .zip(&tally.known)
+        .filter(|(_, count)| **count > 0)
+    {
+        println!(
+            "  listed {count:>6} times: {} {}: {}",
+            line.key, line.who, line.reason
+        );
     }
     Ok(tally)
 }
@@ -100,14 +152,28 @@ impl Tally {
         self.ran += u64::from(line["outcome"][0] == "ran");
         self.refused += u64::from(line["outcome"][0] == "refused");
         self.configs_with_new += u64::from(line["new"] != 0);
-        let known: BTreeSet<u64> = line["known"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
+        let known: BTreeSet<u64> = line["known"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_u64)
+            .collect();
         known.iter().for_each(|at| self.known[*at as usize] += 1);
         for found in line["found"].as_array().into_iter().flatten() {
             let text = |name: &str| found[name].as_str().unwrap_or_default().to_string();
             if self.told.insert((text("key"), text("who"))) {
-                println!("DIFFERENCE at {}, {}: SEED={seed} CONFIG={}", text("key"), text("who"), line["number"]);
+                println!(
+                    "DIFFERENCE at {}, {}: SEED={seed} CONFIG={}",
+                    text("key"),
+                    text("who"),
+                    line["number"]
+                );
                 for (at, name) in ["cofferdam", "runc", "crun"].iter().enumerate() {
-                    println!("  {name:<10}{:?}    {}", text(name), found["words"][at].as_str().unwrap_or_default());
+                    println!(
+                        "  {name:<10}{:?}    {}",
+                        text(name),
+                        found["words"][at].as_str().unwrap_or_default()
+                    );
                 }
                 if found["others"] != serde_json::json!([]) {
                     println!("  also      {}", found["others"]);
@@ -122,7 +188,11 @@ impl Tally {
         let rate = self.configs as f64 / begin.elapsed().as_secs_f64();
         println!(
             "differential: {} configs, {rate:.1} a second, {} ran, {} refused; {} differences, in {} configs",
-            self.configs, self.ran, self.refused, self.told.len(), self.configs_with_new
+            self.configs,
+            self.ran,
+            self.refused,
+            self.told.len(),
+            self.configs_with_new
         );
     }
 }

@@ -17,8 +17,14 @@ pub const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// What bind mounts take as their source: below WORK.
 const SOURCES: &str = "/run/d/s";
-const NODES: [(&str, u64, u64); 6] =
-    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+const NODES: [(&str, u64, u64); 6] = [
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+];
 
 /// The programs, copied before the world is made.
 pub struct Program {
@@ -28,7 +34,10 @@ pub struct Program {
 
 pub fn make(programs: &[(&'static str, PathBuf)], probe: &Path) -> Result<Vec<Program>> {
     let read = |path: &Path| fs::read(path).with_context(|| path.display().to_string());
-    let contents = programs.iter().map(|(name, path)| Ok((*name, read(path)?))).collect::<Result<Vec<_>>>()?;
+    let contents = programs
+        .iter()
+        .map(|(name, path)| Ok((*name, read(path)?)))
+        .collect::<Result<Vec<_>>>()?;
     let probe = read(probe)?;
     mount_on("/sys", "sysfs", MsFlags::empty(), "")?;
     mount_on(CGROUPS, "cgroup2", MsFlags::empty(), "")?;
@@ -57,12 +66,19 @@ fn install(path: &Path, content: &[u8]) -> Result<()> {
 }
 
 fn mount_on(place: &str, kind: &str, flags: MsFlags, data: &str) -> Result<()> {
-    mount(Some(kind), place, Some(kind), flags, Some(data)).with_context(|| format!("mount {kind} on {place}"))
+    mount(Some(kind), place, Some(kind), flags, Some(data))
+        .with_context(|| format!("mount {kind} on {place}"))
 }
 
 fn writable_again(place: &str) -> Result<()> {
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND;
-    Ok(mount(None::<&str>, place, None::<&str>, flags, None::<&str>)?)
+    Ok(mount(
+        None::<&str>,
+        place,
+        None::<&str>,
+        flags,
+        None::<&str>,
+    )?)
 }
 
 /// Its own nodes: runc and crun change owners and modes of those that they find.
@@ -72,7 +88,12 @@ fn own_dev() -> Result<()> {
     mount_on(place, "tmpfs", MsFlags::empty(), "mode=755")?;
     for (name, major, minor) in NODES {
         let path = format!("{place}/{name}");
-        mknod(path.as_str(), SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), makedev(major, minor))?;
+        mknod(
+            path.as_str(),
+            SFlag::S_IFCHR,
+            Mode::from_bits_truncate(0o666),
+            makedev(major, minor),
+        )?;
         fs::set_permissions(&path, Permissions::from_mode(0o666))?;
     }
     for name in ["pts", "shm", "mqueue"] {
@@ -81,8 +102,19 @@ fn own_dev() -> Result<()> {
     for (name, to) in [("fd", "/proc/self/fd"), ("ptmx", "pts/ptmx")] {
         symlink(to, format!("{place}/{name}"))?;
     }
-    mount(Some(place), "/dev", None::<&str>, MsFlags::MS_MOVE, None::<&str>)?;
-    mount_on("/dev/pts", "devpts", MsFlags::empty(), "newinstance,ptmxmode=0666,mode=0620")?;
+    mount(
+        Some(place),
+        "/dev",
+        None::<&str>,
+        MsFlags::MS_MOVE,
+        None::<&str>,
+    )?;
+    mount_on(
+        "/dev/pts",
+        "devpts",
+        MsFlags::empty(),
+        "newinstance,ptmxmode=0666,mode=0620",
+    )?;
     mount_on("/dev/shm", "tmpfs", MsFlags::empty(), "mode=1777")
 }
 
@@ -97,29 +129,54 @@ fn sources() -> Result<()> {
     mount_on(&dir("ro"), "tmpfs", MsFlags::empty(), "mode=755")?;
     fs::write(dir("ro/inside"), "ro")?;
     mount_on(&dir("shared"), "tmpfs", MsFlags::empty(), "mode=755")?;
-    mount(None::<&str>, dir("shared").as_str(), None::<&str>, MsFlags::MS_SHARED, None::<&str>)?;
+    mount(
+        None::<&str>,
+        dir("shared").as_str(),
+        None::<&str>,
+        MsFlags::MS_SHARED,
+        None::<&str>,
+    )?;
     fs::create_dir(dir("tree/sub"))?;
     mount_on(&dir("tree/sub"), "tmpfs", MsFlags::MS_NOSUID, "mode=755")?;
     reset_sources()?;
     // The whole filesystem: runc and crun make the mount writable again.
     let ro = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
-    mount(None::<&str>, dir("ro").as_str(), None::<&str>, ro, None::<&str>)?;
+    mount(
+        None::<&str>,
+        dir("ro").as_str(),
+        None::<&str>,
+        ro,
+        None::<&str>,
+    )?;
     namespaces_to_join()
 }
 
 /// A namespace lives as long as it is mounted.
 fn namespaces_to_join() -> Result<()> {
-    for (name, flag) in [("net", "--net"), ("ipc", "--ipc"), ("uts", "--uts"), ("cgroup", "--cgroup")] {
+    for (name, flag) in [
+        ("net", "--net"),
+        ("ipc", "--ipc"),
+        ("uts", "--uts"),
+        ("cgroup", "--cgroup"),
+    ] {
         let place = format!("{SOURCES}/ns/{name}");
         File::create(&place)?;
-        let mut held = std::process::Command::new("unshare").args([flag, "sleep", "100"]).spawn()?;
+        let mut held = std::process::Command::new("unshare")
+            .args([flag, "sleep", "100"])
+            .spawn()?;
         let pid = held.id();
         let link = format!("/proc/{pid}/ns/{name}");
         let own = fs::read_link(format!("/proc/self/ns/{name}"))?;
         while fs::read_link(&link)? == own {
             std::thread::yield_now();
         }
-        mount(Some(link.as_str()), place.as_str(), None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+        mount(
+            Some(link.as_str()),
+            place.as_str(),
+            None::<&str>,
+            MsFlags::MS_BIND,
+            None::<&str>,
+        )?;
         held.kill()?;
         held.wait()?;
     }
@@ -148,7 +205,11 @@ fn reset_sources() -> Result<()> {
 }
 
 fn remove(path: &Path) -> Result<()> {
-    if path.symlink_metadata()?.is_dir() { Ok(fs::remove_dir_all(path)?) } else { Ok(fs::remove_file(path)?) }
+    if path.symlink_metadata()?.is_dir() {
+        Ok(fs::remove_dir_all(path)?)
+    } else {
+        Ok(fs::remove_file(path)?)
+    }
 }
 
 /// Makes the bundle of a config, with what the probe is to look at.
@@ -158,12 +219,25 @@ pub fn reset_bundle(config: &Value) -> Result<()> {
         fs::remove_dir_all(BUNDLE)?;
     }
     let root = Path::new(BUNDLE).join("rootfs");
-    for name in ["dev", "proc", "sys", "tmp", "etc", "data/deep", "bin", "var", "home/user"] {
+    for name in [
+        "dev",
+        "proc",
+        "sys",
+        "tmp",
+        "etc",
+        "data/deep",
+        "bin",
+        "var",
+        "home/user",
+    ] {
         fs::create_dir_all(root.join(name))?;
     }
     fs::hard_link(Path::new(WORK).join("probe"), root.join("bin/probe"))?;
     let files = [
-        ("etc/passwd", "root:x:0:0::/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n"),
+        (
+            "etc/passwd",
+            "root:x:0:0::/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n",
+        ),
         ("etc/group", "root:x:0:\nuser:x:1000:\nextra:x:44:user\n"),
         ("data/file", "data"),
         ("data/deep/file", "deep"),
@@ -177,14 +251,22 @@ pub fn reset_bundle(config: &Value) -> Result<()> {
     fs::set_permissions(root.join("tmp"), Permissions::from_mode(0o1777))?;
     fs::set_permissions(root.join("data"), Permissions::from_mode(0o750))?;
     chown(root.join("home/user"), Some(1000), Some(1000))?;
-    for (name, to) in [("link", "data"), ("dangling", "/nowhere/new"), ("var/run", "/run"), ("out", "../../../s/plain")] {
+    for (name, to) in [
+        ("link", "data"),
+        ("dangling", "/nowhere/new"),
+        ("var/run", "/run"),
+        ("out", "../../../s/plain"),
+    ] {
         symlink(to, root.join(name))?;
     }
     fs::write(root.join("ask"), questions(config).join("\n"))?;
     for name in ["stdin", "stdout", "stderr"] {
         fs::write(Path::new(BUNDLE).join(name), "")?;
     }
-    fs::write(Path::new(BUNDLE).join("config.json"), serde_json::to_string_pretty(config)?)?;
+    fs::write(
+        Path::new(BUNDLE).join("config.json"),
+        serde_json::to_string_pretty(config)?,
+    )?;
     Ok(())
 }
 
@@ -222,24 +304,55 @@ impl State {
         let mut nodes = Vec::new();
         for entry in fs::read_dir("/dev")?.flatten() {
             let meta = entry.path().symlink_metadata()?;
-            let text = format!("{:o} {}:{} {:x}", meta.mode(), meta.uid(), meta.gid(), meta.rdev());
+            let text = format!(
+                "{:o} {}:{} {:x}",
+                meta.mode(),
+                meta.uid(),
+                meta.gid(),
+                meta.rdev()
+            );
             nodes.push((entry.path().display().to_string(), text));
         }
         nodes.sort();
-        Ok(State { mounts: fs::read_to_string("/proc/self/mountinfo")?, nodes, cgroups: cgroups()? })
+        Ok(State {
+            mounts: fs::read_to_string("/proc/self/mountinfo")?,
+            nodes,
+            cgroups: cgroups()?,
+        })
     }
 
     /// Names what has changed since, one line each.
     pub fn changes(&self, now: &State) -> Vec<String> {
         let mut all = Vec::new();
         let place = |line: &str| line.split(' ').nth(4).unwrap_or_default().to_string();
-        let new = now.mounts.lines().filter(|line| !self.mounts.contains(line));
+        let new = now
+            .mounts
+            .lines()
+            .filter(|line| !self.mounts.contains(line));
         all.extend(new.map(|line| format!("mount {}", place(line))));
-        let gone = self.mounts.lines().filter(|line| !now.mounts.contains(line));
+        let gone = self
+            .mounts
+            .lines()
+            .filter(|line| !now.mounts.contains(line));
         all.extend(gone.map(|line| format!("without mount {}", place(line))));
-        all.extend(now.nodes.iter().filter(|node| !self.nodes.contains(node)).map(|(name, is)| format!("node {name} {is}")));
-        all.extend(self.nodes.iter().filter(|(name, _)| !now.nodes.iter().any(|(n, _)| n == name)).map(|(name, _)| format!("without node {name}")));
-        all.extend(now.cgroups.iter().filter(|name| !self.cgroups.contains(name)).map(|name| format!("cgroup {name}")));
+        all.extend(
+            now.nodes
+                .iter()
+                .filter(|node| !self.nodes.contains(node))
+                .map(|(name, is)| format!("node {name} {is}")),
+        );
+        all.extend(
+            self.nodes
+                .iter()
+                .filter(|(name, _)| !now.nodes.iter().any(|(n, _)| n == name))
+                .map(|(name, _)| format!("without node {name}")),
+        );
+        all.extend(
+            now.cgroups
+                .iter()
+                .filter(|name| !self.cgroups.contains(name))
+                .map(|name| format!("cgroup {name}")),
+        );
         all
     }
 }
@@ -248,7 +361,10 @@ fn cgroups() -> Result<Vec<String>> {
     let mut found = Vec::new();
     let mut next = vec![PathBuf::from(CGROUPS)];
     while let Some(dir) = next.pop() {
-        for entry in fs::read_dir(dir)?.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        for entry in fs::read_dir(dir)?
+            .flatten()
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        {
             found.push(entry.path().display().to_string());
             next.push(entry.path());
         }
@@ -258,19 +374,32 @@ fn cgroups() -> Result<Vec<String>> {
 
 /// Gives the world back its first state, for the next run.
 pub fn restore(first: &State, now: &State) -> Result<()> {
-    for line in now.mounts.lines().filter(|line| !first.mounts.contains(line)) {
+    for line in now
+        .mounts
+        .lines()
+        .filter(|line| !first.mounts.contains(line))
+    {
         let place = line.split(' ').nth(4).unwrap_or_default();
         umount2(place, MntFlags::MNT_DETACH).ok();
     }
     for (name, major, minor) in NODES {
         let path = format!("/dev/{name}");
         if !Path::new(&path).exists() {
-            mknod(path.as_str(), SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), makedev(major, minor))?;
+            mknod(
+                path.as_str(),
+                SFlag::S_IFCHR,
+                Mode::from_bits_truncate(0o666),
+                makedev(major, minor),
+            )?;
         }
         chown(&path, Some(0), Some(0))?;
         fs::set_permissions(&path, Permissions::from_mode(0o666))?;
     }
-    let mut left: Vec<_> = now.cgroups.iter().filter(|name| !first.cgroups.contains(name)).collect();
+    let mut left: Vec<_> = now
+        .cgroups
+        .iter()
+        .filter(|name| !first.cgroups.contains(name))
+        .collect();
     left.sort_by_key(|name| std::cmp::Reverse(name.len()));
     for name in left {
         fs::remove_dir(name).ok();

@@ -27,7 +27,12 @@ fn walk(path: &Path, found: &mut BTreeMap<String, String>) {
     if !is_dir || shows_the_kernel(path) {
         return;
     }
-    let mut entries: Vec<_> = fs::read_dir(path).into_iter().flatten().flatten().map(|e| e.path()).collect();
+    let mut entries: Vec<_> = fs::read_dir(path)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|e| e.path())
+        .collect();
     entries.sort();
     for entry in entries {
         walk(&entry, found);
@@ -35,8 +40,15 @@ fn walk(path: &Path, found: &mut BTreeMap<String, String>) {
 }
 
 fn shows_the_kernel(path: &Path) -> bool {
-    use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, PROC_SUPER_MAGIC, SYSFS_MAGIC, statfs};
-    let kinds = [PROC_SUPER_MAGIC, SYSFS_MAGIC, CGROUP2_SUPER_MAGIC, CGROUP_SUPER_MAGIC];
+    use nix::sys::statfs::{
+        CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, PROC_SUPER_MAGIC, SYSFS_MAGIC, statfs,
+    };
+    let kinds = [
+        PROC_SUPER_MAGIC,
+        SYSFS_MAGIC,
+        CGROUP2_SUPER_MAGIC,
+        CGROUP_SUPER_MAGIC,
+    ];
     statfs(path).is_ok_and(|fs| kinds.contains(&fs.filesystem_type()))
 }
 
@@ -48,12 +60,16 @@ pub fn described(path: &Path) -> String {
     let kind = kind(&meta);
     let (mode, uid, gid) = (meta.mode() & 0o7777, meta.uid(), meta.gid());
     let more = match kind {
-        "link" => fs::read_link(path).map_or_else(|e| error(&e), |to| format!("-> {}", to.display())),
+        "link" => {
+            fs::read_link(path).map_or_else(|e| error(&e), |to| format!("-> {}", to.display()))
+        }
         "char" | "block" => device(meta.rdev()),
         "file" if meta.len() < 64 => content(path),
         _ => String::new(),
     };
-    format!("{kind} {mode:o} {uid}:{gid} {more}").trim_end().to_string()
+    format!("{kind} {mode:o} {uid}:{gid} {more}")
+        .trim_end()
+        .to_string()
 }
 
 fn content(path: &Path) -> String {
@@ -85,7 +101,11 @@ fn kind(meta: &Metadata) -> &'static str {
 }
 
 fn device(number: u64) -> String {
-    format!("{}:{}", nix::sys::stat::major(number), nix::sys::stat::minor(number))
+    format!(
+        "{}:{}",
+        nix::sys::stat::major(number),
+        nix::sys::stat::minor(number)
+    )
 }
 
 /// Whether a path can be read and written, what it is, and the flags of its filesystem. Nothing is written.
@@ -94,10 +114,21 @@ pub fn closely(path: &str) -> Value {
         return json!({"is": described(Path::new(path))});
     };
     // Where there is a mount table, the flags are in it.
-    let statvfs = || nix::sys::statvfs::statvfs(path).ok().map(|fs| format!("{:?}", fs.flags()));
-    let flags = if Path::new("/proc/self/mountinfo").exists() { None } else { statvfs() };
+    let statvfs = || {
+        nix::sys::statvfs::statvfs(path)
+            .ok()
+            .map(|fs| format!("{:?}", fs.flags()))
+    };
+    let flags = if Path::new("/proc/self/mountinfo").exists() {
+        None
+    } else {
+        statvfs()
+    };
     if meta.is_dir() {
-        let count = fs::read_dir(path).map_or_else(|e| error(&e), |all| if all.count() == 0 { "empty" } else { "full" }.into());
+        let count = fs::read_dir(path).map_or_else(
+            |e| error(&e),
+            |all| if all.count() == 0 { "empty" } else { "full" }.into(),
+        );
         return json!({"is": described(Path::new(path)), "entries": count, "flags": flags});
     }
     json!({
@@ -110,7 +141,11 @@ pub fn closely(path: &str) -> Value {
 
 fn open(path: &str, write: bool) -> io::Result<File> {
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-    OpenOptions::new().read(!write).write(write).custom_flags(flags).open(path)
+    OpenOptions::new()
+        .read(!write)
+        .write(write)
+        .custom_flags(flags)
+        .open(path)
 }
 
 /// Devices have another content each time, so their length is what counts.
@@ -120,7 +155,9 @@ fn beginning(mut file: File, is_file: bool) -> io::Result<String> {
     if !is_file {
         return Ok(format!("{length} bytes"));
     }
-    Ok(steady(String::from_utf8_lossy(&bytes[..length]).into_owned()))
+    Ok(steady(
+        String::from_utf8_lossy(&bytes[..length]).into_owned(),
+    ))
 }
 
 /// Which device nodes below /dev can be opened.
@@ -128,7 +165,9 @@ pub fn devices() -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir("/dev").into_iter().flatten().flatten() {
         let path = entry.path();
-        let Ok(kind) = entry.file_type() else { continue };
+        let Ok(kind) = entry.file_type() else {
+            continue;
+        };
         if kind.is_char_device() || kind.is_block_device() {
             let name = path.display().to_string();
             let result = open(&name, false).map_or_else(|e| error(&e), |_| "opens".into());
@@ -136,7 +175,8 @@ pub fn devices() -> BTreeMap<String, String> {
         }
     }
     for name in ["/dev/stdin", "/dev/stdout", "/dev/stderr"] {
-        let result = open(name, name != "/dev/stdin").map_or_else(|e| error(&e), |_| "opens".into());
+        let result =
+            open(name, name != "/dev/stdin").map_or_else(|e| error(&e), |_| "opens".into());
         found.insert(name.into(), result);
     }
     found

@@ -14,12 +14,37 @@ use nix::unistd;
 use serde_json::{Value, json};
 
 const LIMITS: [&str; 16] = [
-    "CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS", "SIGPENDING",
-    "MSGQUEUE", "NICE", "RTPRIO", "RTTIME",
+    "CPU",
+    "FSIZE",
+    "DATA",
+    "STACK",
+    "CORE",
+    "RSS",
+    "NPROC",
+    "NOFILE",
+    "MEMLOCK",
+    "AS",
+    "LOCKS",
+    "SIGPENDING",
+    "MSGQUEUE",
+    "NICE",
+    "RTPRIO",
+    "RTTIME",
 ];
 const NAMESPACES: [&str; 8] = ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"];
 const STATUS: [&str; 13] = [
-    "Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp", "SigBlk", "SigIgn",
+    "Uid",
+    "Gid",
+    "Groups",
+    "CapInh",
+    "CapPrm",
+    "CapEff",
+    "CapBnd",
+    "CapAmb",
+    "NoNewPrivs",
+    "Seccomp",
+    "SigBlk",
+    "SigIgn",
     "THP_enabled",
 ];
 /// Calls that do no harm, with the arguments that the generated filters test.
@@ -49,9 +74,14 @@ fn main() {
 
 fn end(word: &str) {
     if let Some(signal) = word.strip_prefix("signal=") {
-        call(libc::SYS_kill, [std::process::id().into(), signal.parse().unwrap_or(9), 0, 0]);
+        call(
+            libc::SYS_kill,
+            [std::process::id().into(), signal.parse().unwrap_or(9), 0, 0],
+        );
     }
-    let status = word.strip_prefix("exit=").and_then(|status| status.parse().ok());
+    let status = word
+        .strip_prefix("exit=")
+        .and_then(|status| status.parse().ok());
     std::process::exit(status.unwrap_or(0));
 }
 
@@ -117,7 +147,9 @@ fn text(path: &str) -> String {
 
 fn environment() -> BTreeMap<String, String> {
     let text = |word: std::ffi::OsString| word.to_string_lossy().into_owned();
-    std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect()
+    std::env::vars_os()
+        .map(|(name, value)| (text(name), text(value)))
+        .collect()
 }
 
 fn directory() -> String {
@@ -135,12 +167,14 @@ fn status() -> BTreeMap<String, String> {
 
 fn limits() -> BTreeMap<&'static str, Option<(u64, u64)>> {
     let all = LIMITS.iter().enumerate();
-    all.map(|(number, name)| (*name, limit(number as u32))).collect()
+    all.map(|(number, name)| (*name, limit(number as u32)))
+        .collect()
 }
 
 fn namespaces() -> BTreeMap<&'static str, String> {
     let link = |name: &str| fs::read_link(format!("/proc/self/ns/{name}"));
-    let text = |name| link(name).map_or_else(|e| e.kind().to_string(), |to| to.display().to_string());
+    let text =
+        |name| link(name).map_or_else(|e| e.kind().to_string(), |to| to.display().to_string());
     NAMESPACES.iter().map(|name| (*name, text(name))).collect()
 }
 
@@ -151,7 +185,11 @@ fn open_files() -> BTreeMap<String, String> {
     known
         .map(|(number, to)| {
             let numbered = to.starts_with("pipe:") || to.starts_with("socket:");
-            let name = if numbered { to.split(':').next().unwrap_or("") } else { &to };
+            let name = if numbered {
+                to.split(':').next().unwrap_or("")
+            } else {
+                &to
+            };
             (number.to_string(), name.to_string())
         })
         .collect()
@@ -166,12 +204,18 @@ fn calls() -> BTreeMap<&'static str, i64> {
 
 fn network() -> Vec<String> {
     let text = text("/proc/self/net/dev");
-    let names = text.lines().skip(2).filter_map(|line| line.split(':').next());
+    let names = text
+        .lines()
+        .skip(2)
+        .filter_map(|line| line.split(':').next());
     let routes = fs::read_to_string("/proc/self/net/fib_trie").unwrap_or_default();
     let up = routes.contains("127.0.0.1");
     let mut all: Vec<String> = names.map(|name| name.trim().to_string()).collect();
     all.sort();
-    all.push(format!("127.0.0.1 {}", if up { "is up" } else { "is down" }));
+    all.push(format!(
+        "127.0.0.1 {}",
+        if up { "is up" } else { "is down" }
+    ));
     all
 }
 
@@ -190,7 +234,10 @@ fn hook(arguments: &[String]) {
         "root": if outside { "of the host" } else { "of the container" },
         "umask": nix::sys::stat::umask(nix::sys::stat::Mode::empty()).bits(),
     });
-    let log = fs::OpenOptions::new().append(true).create(true).open(&arguments[2]);
+    let log = fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(&arguments[2]);
     if let Ok(mut log) = log {
         writeln!(log, "{line}").ok();
     }

@@ -6,18 +6,32 @@ use serde_json::{Value, json};
 
 /// The second mount on one place is named `PLACE#2`.
 pub fn all() -> BTreeMap<String, Value> {
+    let table = super::text("/proc/self/mountinfo");
+    let ids: BTreeMap<&str, &str> = table.lines().filter_map(ids).collect();
+    let depth = |line: &&str| {
+        std::iter::successors(line.split(' ').next(), |id| ids.get(id).copied())
+            .take(99)
+            .count()
+    };
+    let mut lines: Vec<&str> = table.lines().collect();
+    // The order of the table tells when a mount was made, not what lies on what.
+    lines.sort_by_key(depth);
     let mut all = BTreeMap::new();
-    for line in super::text("/proc/self/mountinfo").lines() {
-        let Some((point, mount)) = mount(line) else { continue };
-        let free = (1..).map(|n| if n == 1 { point.clone() } else { format!("{point}#{n}") });
-        for name in free {
-            if !all.contains_key(&name) {
-                all.insert(name, mount);
-                break;
-            }
-        }
+    for (point, mount) in lines.into_iter().filter_map(mount) {
+        let name = |n: usize| match n {
+            1 => point.clone(),
+            _ => format!("{point}#{n}"),
+        };
+        let free = (1..).map(name).find(|name| !all.contains_key(name));
+        all.extend(free.map(|name| (name, mount)));
     }
     all
+}
+
+/// Returns the number of a mount, and that of the mount on which it is.
+fn ids(line: &str) -> Option<(&str, &str)> {
+    let mut words = line.split(' ');
+    Some((words.next()?, words.next()?))
 }
 
 /// See proc_pid_mountinfo(5) for the fields.

@@ -17,7 +17,11 @@ pub fn user_namespace(chance: &mut Chance, config: &mut Value) {
         json!([map(0, 1000)]),
     ];
     let which = chance.below(maps.len());
-    let other = if chance.one_in(8) { chance.below(maps.len()) } else { which };
+    let other = if chance.one_in(8) {
+        chance.below(maps.len())
+    } else {
+        which
+    };
     push(config, "/linux/namespaces", json!({"type": "user"}));
     set(config, "/linux/uidMappings", maps[which].clone());
     set(config, "/linux/gidMappings", maps[other].clone());
@@ -25,7 +29,9 @@ pub fn user_namespace(chance: &mut Chance, config: &mut Value) {
 
 /// A namespace of the base goes, or another comes.
 pub fn namespaces(chance: &mut Chance, config: &mut Value) {
-    let Some(list) = config["linux"]["namespaces"].as_array_mut() else { return };
+    let Some(list) = config["linux"]["namespaces"].as_array_mut() else {
+        return;
+    };
     let name = chance.of(&["pid", "network", "ipc", "uts", "cgroup", "mount", "time"]);
     let before = list.len();
     list.retain(|namespace| namespace["type"] != name);
@@ -35,40 +41,78 @@ pub fn namespaces(chance: &mut Chance, config: &mut Value) {
         list.push(json!({"type": name}));
     }
     if name == "time" && chance.one_in(2) {
-        set(config, "/linux/timeOffsets", json!({chance.of(&["monotonic", "boottime"]): {"secs": 1000, "nanosecs": 5}}));
+        set(
+            config,
+            "/linux/timeOffsets",
+            json!({chance.of(&["monotonic", "boottime"]): {"secs": 1000, "nanosecs": 5}}),
+        );
     }
 }
 
 pub fn joined(chance: &mut Chance, config: &mut Value) {
-    let (kind, file) = chance.of(&[("network", "net"), ("ipc", "ipc"), ("uts", "uts"), ("network", "ipc"), ("uts", "missing")]);
+    let (kind, file) = chance.of(&[
+        ("network", "net"),
+        ("ipc", "ipc"),
+        ("uts", "uts"),
+        ("network", "ipc"),
+        ("uts", "missing"),
+    ]);
     let path = format!("/run/d/s/ns/{file}");
-    let Some(list) = config["linux"]["namespaces"].as_array_mut() else { return };
+    let Some(list) = config["linux"]["namespaces"].as_array_mut() else {
+        return;
+    };
     list.retain(|namespace| namespace["type"] != kind);
     list.push(json!({"type": kind, "path": path}));
 }
 
 pub fn names(chance: &mut Chance, config: &mut Value) {
-    let names = json!(["", "a", "name.with.dots", "UPPER", "a b", "0123456789012345678901234567890123456789012345678901234567890123"]);
+    let names = json!([
+        "",
+        "a",
+        "name.with.dots",
+        "UPPER",
+        "a b",
+        "0123456789012345678901234567890123456789012345678901234567890123"
+    ]);
     let pointer = chance.of(&["/hostname", "/domainname"]);
     set(config, pointer, chance.pick(&names));
 }
 
 pub fn devices(chance: &mut Chance, config: &mut Value) {
     let nodes = [
-        ("/dev/extra", "c", 1, 3), ("/dev/deep/er/zero", "c", 1, 5), ("/dev/null", "c", 1, 3), ("/dev/kmsg2", "c", 1, 11), ("/node", "c", 1, 8),
-        ("/dev/block", "b", 7, 0), ("/dev/tty", "c", 5, 0), ("/dev/pipe", "p", 0, 0), ("/dev/u", "u", 1, 9), ("/file", "c", 1, 3),
-        ("/dev/ptmx", "c", 5, 2), ("/data/node", "c", 1, 5), ("/dev/fuse", "c", 10, 229), ("/link/node", "c", 1, 7), ("/dev/console", "c", 5, 1),
-        ("/dev/random", "c", 1, 8), ("/dev/null", "c", 1, 5),
+        ("/dev/extra", "c", 1, 3),
+        ("/dev/deep/er/zero", "c", 1, 5),
+        ("/dev/null", "c", 1, 3),
+        ("/dev/kmsg2", "c", 1, 11),
+        ("/node", "c", 1, 8),
+        ("/dev/block", "b", 7, 0),
+        ("/dev/tty", "c", 5, 0),
+        ("/dev/pipe", "p", 0, 0),
+        ("/dev/u", "u", 1, 9),
+        ("/file", "c", 1, 3),
+        ("/dev/ptmx", "c", 5, 2),
+        ("/data/node", "c", 1, 5),
+        ("/dev/fuse", "c", 10, 229),
+        ("/link/node", "c", 1, 7),
+        ("/dev/console", "c", 5, 1),
+        ("/dev/random", "c", 1, 8),
+        ("/dev/null", "c", 1, 5),
     ];
     for (path, kind, major, minor) in chance.some(&nodes, 2) {
         let mut device = json!({"path": path, "type": kind, "major": major, "minor": minor});
-        for (field, values) in [("fileMode", [0o600, 0o644, 0o20666]), ("uid", [0, 1000, 44]), ("gid", [0, 1000, 44])] {
+        for (field, values) in [
+            ("fileMode", [0o600, 0o644, 0o20666]),
+            ("uid", [0, 1000, 44]),
+            ("gid", [0, 1000, 44]),
+        ] {
             if chance.one_in(2) {
                 device[field] = json!(chance.of(&values));
             }
         }
         if kind == "p" {
-            device.as_object_mut().map(|device| (device.remove("major"), device.remove("minor")));
+            device
+                .as_object_mut()
+                .map(|device| (device.remove("major"), device.remove("minor")));
         }
         push(config, "/linux/devices", device);
     }
@@ -87,7 +131,11 @@ pub fn device_rules(chance: &mut Chance, config: &mut Value) {
         json!({"allow": true, "type": "a", "access": "rwm"}),
         json!({"allow": true, "type": "c", "major": 10, "minor": 229, "access": "rwm"}),
     ];
-    let mut list = if chance.one_in(4) { vec![] } else { vec![rules[0].clone()] };
+    let mut list = if chance.one_in(4) {
+        vec![]
+    } else {
+        vec![rules[0].clone()]
+    };
     for _ in 0..chance.below(4) {
         list.push(rules[chance.below(rules.len())].clone());
     }
@@ -96,9 +144,29 @@ pub fn device_rules(chance: &mut Chance, config: &mut Value) {
 
 pub fn masks(chance: &mut Chance, config: &mut Value) {
     let paths = [
-        "/proc/kcore", "/proc/keys", "/proc/acpi", "/proc/scsi", "/sys/firmware", "/data", "/data/file", "/file", "/link", "/missing", "/proc/sys",
-        "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sysrq-trigger", "/sys", "/dev/shm", "/dev/null", "/data/deep", "/dangling", "/proc/uptime",
-        "/tmp", "/mnt",
+        "/proc/kcore",
+        "/proc/keys",
+        "/proc/acpi",
+        "/proc/scsi",
+        "/sys/firmware",
+        "/data",
+        "/data/file",
+        "/file",
+        "/link",
+        "/missing",
+        "/proc/sys",
+        "/proc/bus",
+        "/proc/fs",
+        "/proc/irq",
+        "/proc/sysrq-trigger",
+        "/sys",
+        "/dev/shm",
+        "/dev/null",
+        "/data/deep",
+        "/dangling",
+        "/proc/uptime",
+        "/tmp",
+        "/mnt",
     ];
     let pointer = chance.of(&["/linux/maskedPaths", "/linux/readonlyPaths"]);
     set(config, pointer, json!(chance.some(&paths, 4)));
@@ -107,11 +175,25 @@ pub fn masks(chance: &mut Chance, config: &mut Value) {
 /// Those of the last row belong to the host, and would be given the value that they have in any case.
 pub fn sysctl(chance: &mut Chance, config: &mut Value) {
     let all = [
-        ("kernel.shmmax", "4096"), ("kernel.msgmax", "8192"), ("kernel.shm_rmid_forced", "1"), ("kernel.sem", "250 32000 100 128"),
-        ("fs.mqueue.msg_max", "12"), ("fs.mqueue.queues_max", "100"), ("net.ipv4.ip_forward", "1"), ("net.ipv4.ping_group_range", "0 1000"),
-        ("net/ipv4/ip_forward", "1"), ("net.ipv4.conf.lo.rp_filter", "2"), ("net.ipv4.missing", "1"), ("kernel.domainname", "d"),
-        ("kernel.hostname", "h"), ("kernel.shmmax", "no number"), ("net.ipv4.conf/lo/forwarding", "1"), ("net.core.somaxconn", "128"),
-        ("vm.swappiness", "60"), ("kernel.panic", "0"), ("", "1"),
+        ("kernel.shmmax", "4096"),
+        ("kernel.msgmax", "8192"),
+        ("kernel.shm_rmid_forced", "1"),
+        ("kernel.sem", "250 32000 100 128"),
+        ("fs.mqueue.msg_max", "12"),
+        ("fs.mqueue.queues_max", "100"),
+        ("net.ipv4.ip_forward", "1"),
+        ("net.ipv4.ping_group_range", "0 1000"),
+        ("net/ipv4/ip_forward", "1"),
+        ("net.ipv4.conf.lo.rp_filter", "2"),
+        ("net.ipv4.missing", "1"),
+        ("kernel.domainname", "d"),
+        ("kernel.hostname", "h"),
+        ("kernel.shmmax", "no number"),
+        ("net.ipv4.conf/lo/forwarding", "1"),
+        ("net.core.somaxconn", "128"),
+        ("vm.swappiness", "60"),
+        ("kernel.panic", "0"),
+        ("", "1"),
     ];
     for (key, value) in chance.some(&all, 2) {
         if !config["linux"]["sysctl"].is_object() {
@@ -122,7 +204,15 @@ pub fn sysctl(chance: &mut Chance, config: &mut Value) {
 }
 
 pub fn seccomp(chance: &mut Chance, config: &mut Value) {
-    let actions = ["SCMP_ACT_ERRNO", "SCMP_ACT_ALLOW", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_LOG", "SCMP_ACT_KILL_THREAD", "SCMP_ACT_TRAP"];
+    let actions = [
+        "SCMP_ACT_ERRNO",
+        "SCMP_ACT_ALLOW",
+        "SCMP_ACT_KILL",
+        "SCMP_ACT_KILL_PROCESS",
+        "SCMP_ACT_LOG",
+        "SCMP_ACT_KILL_THREAD",
+        "SCMP_ACT_TRAP",
+    ];
     let rules: Vec<Value> = (0..1 + chance.below(2))
         .map(|_| {
             let mut names = chance.some(&["getppid", "chdir", "mkdir", "unshare", "personality", "no_such_call"], 2);
@@ -146,10 +236,19 @@ pub fn seccomp(chance: &mut Chance, config: &mut Value) {
         .collect();
     let mut filter = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules});
     if chance.one_in(2) {
-        filter["architectures"] = chance.pick(&json!([["SCMP_ARCH_X86_64"], ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"], ["SCMP_ARCH_AARCH64"]]));
+        filter["architectures"] = chance.pick(&json!([
+            ["SCMP_ARCH_X86_64"],
+            ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
+            ["SCMP_ARCH_AARCH64"]
+        ]));
     }
     if chance.one_in(4) {
-        filter["flags"] = chance.pick(&json!([["SECCOMP_FILTER_FLAG_LOG"], ["SECCOMP_FILTER_FLAG_SPEC_ALLOW"], ["SECCOMP_FILTER_FLAG_TSYNC"], []]));
+        filter["flags"] = chance.pick(&json!([
+            ["SECCOMP_FILTER_FLAG_LOG"],
+            ["SECCOMP_FILTER_FLAG_SPEC_ALLOW"],
+            ["SECCOMP_FILTER_FLAG_TSYNC"],
+            []
+        ]));
     }
     if chance.one_in(8) {
         filter["defaultAction"] = json!("SCMP_ACT_LOG");

@@ -76,7 +76,8 @@ fn bare() -> Value {
 /// What engines write, made small.
 fn usual() -> Value {
     let capabilities = json!(["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]);
-    let namespaces = ["pid", "network", "ipc", "uts", "mount", "cgroup"].map(|name| json!({"type": name}));
+    let namespaces =
+        ["pid", "network", "ipc", "uts", "mount", "cgroup"].map(|name| json!({"type": name}));
     let quiet = ["nosuid", "noexec", "nodev"];
     json!({
         "ociVersion": "1.0.2",
@@ -116,14 +117,34 @@ fn mount(place: &str, kind: &str, source: &str, options: &[&str]) -> Value {
 /// Fields that the schema leaves optional become null, an empty value, or go.
 fn absent(chance: &mut Chance, config: &mut Value) {
     let pointers = [
-        "/process/user", "/process/env", "/process/capabilities", "/process/rlimits", "/process/noNewPrivileges", "/hostname",
-        "/mounts", "/linux/maskedPaths", "/linux/readonlyPaths", "/linux/resources", "/linux/devices", "/linux/seccomp",
-        "/linux/sysctl", "/process/capabilities/effective", "/mounts/0/options", "/mounts/1/source", "/mounts/1/type",
-        "/annotations", "/hooks", "/linux/uidMappings", "/process/user/additionalGids", "/root/readonly",
+        "/process/user",
+        "/process/env",
+        "/process/capabilities",
+        "/process/rlimits",
+        "/process/noNewPrivileges",
+        "/hostname",
+        "/mounts",
+        "/linux/maskedPaths",
+        "/linux/readonlyPaths",
+        "/linux/resources",
+        "/linux/devices",
+        "/linux/seccomp",
+        "/linux/sysctl",
+        "/process/capabilities/effective",
+        "/mounts/0/options",
+        "/mounts/1/source",
+        "/mounts/1/type",
+        "/annotations",
+        "/hooks",
+        "/linux/uidMappings",
+        "/process/user/additionalGids",
+        "/root/readonly",
     ];
     let pointer = chance.of(&pointers);
     let (parent, key) = pointer.rsplit_once('/').expect("a pointer");
-    let Some(Value::Object(fields)) = config.pointer_mut(parent) else { return };
+    let Some(Value::Object(fields)) = config.pointer_mut(parent) else {
+        return;
+    };
     match chance.below(3) {
         0 => drop(fields.remove(key)),
         1 => drop(fields.insert(key.into(), Value::Null)),
@@ -155,5 +176,9 @@ fn push(config: &mut Value, pointer: &str, value: Value) {
     if config.pointer(pointer).is_none_or(|list| !list.is_array()) {
         set(config, pointer, json!([]));
     }
-    config.pointer_mut(pointer).and_then(Value::as_array_mut).expect("a list").push(value);
+    config
+        .pointer_mut(pointer)
+        .and_then(Value::as_array_mut)
+        .expect("a list")
+        .push(value);
 }

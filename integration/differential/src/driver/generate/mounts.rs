@@ -6,17 +6,81 @@ use super::{mount, push, set};
 use crate::chance::Chance;
 
 const PLACES: [&str; 26] = [
-    "/mnt", "/data", "/data/deep", "/new/deeper/place", "/file", "/link/below", "/link", "/dangling", "/tmp", "/dev/shm",
-    "/dev/new", "/etc/passwd", "/new-file", "relative/place", "/data/../up", "/mnt/", "//double//slash", "/var/run/app",
-    "/out/x", "/home/user", "/sys/new", "/proc/uptime", "/bin", "/data/file", "/dev", "/with space",
+    "/mnt",
+    "/data",
+    "/data/deep",
+    "/new/deeper/place",
+    "/file",
+    "/link/below",
+    "/link",
+    "/dangling",
+    "/tmp",
+    "/dev/shm",
+    "/dev/new",
+    "/etc/passwd",
+    "/new-file",
+    "relative/place",
+    "/data/../up",
+    "/mnt/",
+    "//double//slash",
+    "/var/run/app",
+    "/out/x",
+    "/home/user",
+    "/sys/new",
+    "/proc/uptime",
+    "/bin",
+    "/data/file",
+    "/dev",
+    "/with space",
 ];
 const FLAGS: [&str; 34] = [
-    "ro", "rw", "nosuid", "suid", "nodev", "dev", "noexec", "exec", "noatime", "atime", "relatime", "norelatime", "strictatime",
-    "nostrictatime", "nodiratime", "diratime", "sync", "async", "dirsync", "defaults", "mand", "nomand", "private", "rprivate",
-    "shared", "rshared", "slave", "rslave", "unbindable", "runbindable", "silent", "iversion", "noiversion", "remount",
+    "ro",
+    "rw",
+    "nosuid",
+    "suid",
+    "nodev",
+    "dev",
+    "noexec",
+    "exec",
+    "noatime",
+    "atime",
+    "relatime",
+    "norelatime",
+    "strictatime",
+    "nostrictatime",
+    "nodiratime",
+    "diratime",
+    "sync",
+    "async",
+    "dirsync",
+    "defaults",
+    "mand",
+    "nomand",
+    "private",
+    "rprivate",
+    "shared",
+    "rshared",
+    "slave",
+    "rslave",
+    "unbindable",
+    "runbindable",
+    "silent",
+    "iversion",
+    "noiversion",
+    "remount",
 ];
-const SOURCES: [&str; 10] =
-    ["plain", "plain/inside", "plain/deep", "plain/link", "tree", "tree/sub", "noexec", "ro", "shared", "missing"];
+const SOURCES: [&str; 10] = [
+    "plain",
+    "plain/inside",
+    "plain/deep",
+    "plain/link",
+    "tree",
+    "tree/sub",
+    "noexec",
+    "ro",
+    "shared",
+    "missing",
+];
 
 pub fn add(chance: &mut Chance, config: &mut Value) {
     let place = chance.of(&PLACES);
@@ -46,7 +110,16 @@ fn bind(chance: &mut Chance, place: &str) -> Value {
     let source = format!("/run/d/s/{}", chance.of(&SOURCES));
     let mut own = vec![chance.of(&["bind", "rbind"])];
     if chance.one_in(12) {
-        own.push(chance.of(&["bind", "rbind", "rro", "rnosuid", "rnoexec", "rnodev", "rrelatime", "rnoatime"]));
+        own.push(chance.of(&[
+            "bind",
+            "rbind",
+            "rro",
+            "rnosuid",
+            "rnoexec",
+            "rnodev",
+            "rrelatime",
+            "rnoatime",
+        ]));
     }
     let flags = chance.some(&FLAGS, 3);
     let options = mixed(chance, &own, &flags);
@@ -63,14 +136,28 @@ fn bind(chance: &mut Chance, place: &str) -> Value {
 }
 
 fn tmpfs(chance: &mut Chance, place: &str) -> Value {
-    let data = ["size=64k", "mode=755", "mode=1777", "uid=1000", "gid=44", "nr_inodes=100", "size=10%", "mode=0775"];
+    let data = [
+        "size=64k",
+        "mode=755",
+        "mode=1777",
+        "uid=1000",
+        "gid=44",
+        "nr_inodes=100",
+        "size=10%",
+        "mode=0775",
+    ];
     let data = chance.some(&data, 3);
     let flags = chance.some(&FLAGS, 3);
     let mut options = mixed(chance, &data, &flags);
     if chance.one_in(10) {
         options.push("tmpcopyup");
     }
-    mount(place, "tmpfs", chance.of(&["tmpfs", "any", "none"]), &options)
+    mount(
+        place,
+        "tmpfs",
+        chance.of(&["tmpfs", "any", "none"]),
+        &options,
+    )
 }
 
 fn overlay(chance: &mut Chance, place: &str) -> Value {
@@ -92,23 +179,47 @@ fn special(chance: &mut Chance, place: &str) -> Value {
         1 => mount(place, "ramfs", "ramfs", &flags),
         2 => mount("/sys", "sysfs", "sysfs", &flags),
         3 => {
-            let data = chance.some(&["newinstance", "ptmxmode=0600", "mode=0666", "gid=44", "max=8"], 3);
+            let data = chance.some(
+                &[
+                    "newinstance",
+                    "ptmxmode=0600",
+                    "mode=0666",
+                    "gid=44",
+                    "max=8",
+                ],
+                3,
+            );
             let options = mixed(chance, &data, &flags);
-            mount(chance.of(&["/dev/pts", "/mnt"]), "devpts", "devpts", &options)
+            mount(
+                chance.of(&["/dev/pts", "/mnt"]),
+                "devpts",
+                "devpts",
+                &options,
+            )
         }
         4 => {
             let data = chance.some(&["hidepid=2", "subset=pid", "gid=44"], 1);
             let options = mixed(chance, &data, &flags);
             mount(chance.of(&["/proc", "/mnt"]), "proc", "proc", &options)
         }
-        _ => mount(place, chance.of(&["nofs", "ext4", "autofs"]), "none", &flags),
+        _ => mount(
+            place,
+            chance.of(&["nofs", "ext4", "autofs"]),
+            "none",
+            &flags,
+        ),
     }
 }
 
 /// Several mounts on one place, or below one another.
 pub fn over_one_another(chance: &mut Chance, config: &mut Value) {
     let places = chance.of(&[
-        ["/mnt", "/mnt"], ["/mnt", "/mnt/sub"], ["/mnt/sub", "/mnt"], ["/data", "/link/deep"], ["/tmp", "/tmp/a/b"], ["/dev/shm", "/dev/shm/x"],
+        ["/mnt", "/mnt"],
+        ["/mnt", "/mnt/sub"],
+        ["/mnt/sub", "/mnt"],
+        ["/data", "/link/deep"],
+        ["/tmp", "/tmp/a/b"],
+        ["/dev/shm", "/dev/shm/x"],
         ["/new", "/new/file"],
     ]);
     for place in places {
@@ -119,7 +230,12 @@ pub fn over_one_another(chance: &mut Chance, config: &mut Value) {
 
 /// A mount of the base goes, or moves to the end.
 pub fn remove(chance: &mut Chance, config: &mut Value) {
-    let Some(mounts) = config["mounts"].as_array_mut().filter(|mounts| !mounts.is_empty()) else { return };
+    let Some(mounts) = config["mounts"]
+        .as_array_mut()
+        .filter(|mounts| !mounts.is_empty())
+    else {
+        return;
+    };
     let mount = mounts.remove(chance.below(mounts.len()));
     if chance.one_in(2) {
         mounts.push(mount);
@@ -130,7 +246,13 @@ pub fn root(chance: &mut Chance, config: &mut Value) {
     match chance.below(4) {
         0..2 => set(config, "/root/readonly", json!(true)),
         2 => {
-            let paths = json!(["/run/d/b/rootfs", "rootfs/", "./rootfs", "../b/rootfs", "rootfs/data/.."]);
+            let paths = json!([
+                "/run/d/b/rootfs",
+                "rootfs/",
+                "./rootfs",
+                "../b/rootfs",
+                "rootfs/data/.."
+            ]);
             set(config, "/root/path", chance.pick(&paths));
         }
         _ => {
@@ -142,10 +264,25 @@ pub fn root(chance: &mut Chance, config: &mut Value) {
 }
 
 pub fn propagation(chance: &mut Chance, config: &mut Value) {
-    let all = json!(["private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable", ""]);
+    let all = json!([
+        "private",
+        "rprivate",
+        "slave",
+        "rslave",
+        "shared",
+        "rshared",
+        "unbindable",
+        "runbindable",
+        ""
+    ]);
     set(config, "/linux/rootfsPropagation", chance.pick(&all));
     if chance.one_in(2) {
-        let mount = mount("/mnt", "bind", "/run/d/s/shared", &["rbind", chance.of(&["rslave", "rshared", "rprivate"])]);
+        let mount = mount(
+            "/mnt",
+            "bind",
+            "/run/d/s/shared",
+            &["rbind", chance.of(&["rslave", "rshared", "rprivate"])],
+        );
         push(config, "/mounts", mount);
     }
 }

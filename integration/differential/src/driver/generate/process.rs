@@ -6,15 +6,42 @@ use super::{push, set};
 use crate::chance::Chance;
 
 const CAPABILITIES: [&str; 16] = [
-    "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_KILL", "CAP_SETGID", "CAP_SETUID", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE",
-    "CAP_NET_RAW", "CAP_SYS_CHROOT", "CAP_MKNOD", "CAP_AUDIT_WRITE", "CAP_SYS_ADMIN", "CAP_SYS_RESOURCE", "CAP_BPF",
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_KILL",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETPCAP",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_RAW",
+    "CAP_SYS_CHROOT",
+    "CAP_MKNOD",
+    "CAP_AUDIT_WRITE",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_RESOURCE",
+    "CAP_BPF",
     "CAP_CHECKPOINT_RESTORE",
 ];
-const SETS: [&str; 5] = ["bounding", "effective", "permitted", "inheritable", "ambient"];
+const SETS: [&str; 5] = [
+    "bounding",
+    "effective",
+    "permitted",
+    "inheritable",
+    "ambient",
+];
 
 pub fn user(chance: &mut Chance, config: &mut Value) {
-    set(config, "/process/user/uid", json!(chance.of(&[0, 1000, 1, 65534, 12345, 44])));
-    set(config, "/process/user/gid", json!(chance.of(&[0, 1000, 1, 65534, 12345, 44])));
+    set(
+        config,
+        "/process/user/uid",
+        json!(chance.of(&[0, 1000, 1, 65534, 12345, 44])),
+    );
+    set(
+        config,
+        "/process/user/gid",
+        json!(chance.of(&[0, 1000, 1, 65534, 12345, 44])),
+    );
 }
 
 pub fn groups(chance: &mut Chance, config: &mut Value) {
@@ -23,30 +50,71 @@ pub fn groups(chance: &mut Chance, config: &mut Value) {
 }
 
 pub fn umask(chance: &mut Chance, config: &mut Value) {
-    set(config, "/process/user/umask", json!(chance.of(&[0, 18, 63, 7, 511])));
+    set(
+        config,
+        "/process/user/umask",
+        json!(chance.of(&[0, 18, 63, 7, 511])),
+    );
 }
 
 pub fn environment(chance: &mut Chance, config: &mut Value) {
     let words = [
-        "A=1", "A=2", "B=", "HOME=/elsewhere", "HOME=", "PATH=/bin", "PATH=/nowhere:/bin", "C=a=b", "LONG=0123456789 a b", "TERM=dumb",
-        "HOSTNAME=h", "a b=c", "U=ü",
+        "A=1",
+        "A=2",
+        "B=",
+        "HOME=/elsewhere",
+        "HOME=",
+        "PATH=/bin",
+        "PATH=/nowhere:/bin",
+        "C=a=b",
+        "LONG=0123456789 a b",
+        "TERM=dumb",
+        "HOSTNAME=h",
+        "a b=c",
+        "U=ü",
     ];
     set(config, "/process/env", json!(chance.some(&words, 5)));
 }
 
 pub fn directory(chance: &mut Chance, config: &mut Value) {
     let places = json!([
-        "/data", "/new/directory", "/link", "/link/deep", "/file", "/dangling", "/proc", "/dev/shm", "/data/../tmp", "/home/user/new", "/./data//",
-        "/out", "/mnt",
+        "/data",
+        "/new/directory",
+        "/link",
+        "/link/deep",
+        "/file",
+        "/dangling",
+        "/proc",
+        "/dev/shm",
+        "/data/../tmp",
+        "/home/user/new",
+        "/./data//",
+        "/out",
+        "/mnt",
     ]);
     set(config, "/process/cwd", chance.pick(&places));
 }
 
 pub fn arguments(chance: &mut Chance, config: &mut Value) {
     let lists = json!([
-        ["probe"], ["/bin/probe", "exit=7"], ["/bin/probe", "signal=9"], ["/bin/probe", "signal=15"], ["/bin/probe", "exit=255"], ["bin/probe"],
-        ["./bin/probe"], ["/bin/../bin/probe"], ["/bin/probe", "", "a b", "exit=0"], ["missing"], ["/missing"], ["/data"], ["/file"], ["/script"],
-        ["../bin/probe"], ["probe", "exit=126"], ["/bin/probe", "signal=11"], ["/bin/probe", "--help"],
+        ["probe"],
+        ["/bin/probe", "exit=7"],
+        ["/bin/probe", "signal=9"],
+        ["/bin/probe", "signal=15"],
+        ["/bin/probe", "exit=255"],
+        ["bin/probe"],
+        ["./bin/probe"],
+        ["/bin/../bin/probe"],
+        ["/bin/probe", "", "a b", "exit=0"],
+        ["missing"],
+        ["/missing"],
+        ["/data"],
+        ["/file"],
+        ["/script"],
+        ["../bin/probe"],
+        ["probe", "exit=126"],
+        ["/bin/probe", "signal=11"],
+        ["/bin/probe", "--help"],
     ]);
     set(config, "/process/args", chance.pick(&lists));
 }
@@ -72,7 +140,21 @@ pub fn capabilities(chance: &mut Chance, config: &mut Value) {
 
 pub fn limits(chance: &mut Chance, config: &mut Value) {
     let kinds = [
-        "CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS", "SIGPENDING", "MSGQUEUE", "NICE", "RTPRIO",
+        "CPU",
+        "FSIZE",
+        "DATA",
+        "STACK",
+        "CORE",
+        "RSS",
+        "NPROC",
+        "NOFILE",
+        "MEMLOCK",
+        "AS",
+        "LOCKS",
+        "SIGPENDING",
+        "MSGQUEUE",
+        "NICE",
+        "RTPRIO",
         "RTTIME",
     ];
     let list: Vec<Value> = chance
@@ -80,7 +162,11 @@ pub fn limits(chance: &mut Chance, config: &mut Value) {
         .into_iter()
         .map(|kind| {
             let small = ["NICE", "RTPRIO", "CORE"].contains(&kind);
-            let hard: u64 = if small { chance.of(&[0, 0, 5]) } else { chance.of(&[1 << 33, 1 << 33, 4096, 4000, u64::MAX]) };
+            let hard: u64 = if small {
+                chance.of(&[0, 0, 5])
+            } else {
+                chance.of(&[1 << 33, 1 << 33, 4096, 4000, u64::MAX])
+            };
             // A small FSIZE would cut the report of the probe.
             let hard = match kind {
                 "NOFILE" => hard.min(10000),
@@ -99,12 +185,23 @@ pub fn no_new_privileges(chance: &mut Chance, config: &mut Value) {
 }
 
 pub fn out_of_memory(chance: &mut Chance, config: &mut Value) {
-    set(config, "/process/oomScoreAdj", json!(chance.of(&[0, 1, 500, 1000, 999])));
+    set(
+        config,
+        "/process/oomScoreAdj",
+        json!(chance.of(&[0, 1, 500, 1000, 999])),
+    );
 }
 
 /// The log is below the bundle; hooks inside the container have one below its root.
 pub fn hooks(chance: &mut Chance, config: &mut Value) {
-    let kinds = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+    let kinds = [
+        "prestart",
+        "createRuntime",
+        "createContainer",
+        "startContainer",
+        "poststart",
+        "poststop",
+    ];
     for _ in 0..1 + chance.below(3) {
         let kind = chance.of(&kinds);
         let (path, log) = match kind {
@@ -129,7 +226,11 @@ pub fn annotations(chance: &mut Chance, config: &mut Value) {
     let maps = json!([{}, {"a": "b"}, {"org.example.key": ""}, {"a": "b", "x/y": "ü", "z": "1"}]);
     set(config, "/annotations", chance.pick(&maps));
     if chance.one_in(2) {
-        set(config, "/ociVersion", chance.pick(&json!(["1.0.0", "1.0.2-dev", "1.1.0", "1.2.1", "1.0.1"])));
+        set(
+            config,
+            "/ociVersion",
+            chance.pick(&json!(["1.0.0", "1.0.2-dev", "1.1.0", "1.2.1", "1.0.1"])),
+        );
     } else {
         set(config, "/unknown", json!({"field": [1]}));
     }
