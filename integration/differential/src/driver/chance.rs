@@ -25,7 +25,7 @@ impl Chance {
         (self.next() >> 16) as usize % count
     }
 
-    /// True once in `count` times.
+    /// Returns true once in `count` times.
     pub fn one_in(&mut self, count: usize) -> bool {
         self.below(count) == 0
     }
@@ -34,13 +34,13 @@ impl Chance {
         list[self.below(list.len())]
     }
 
-    /// One element of a JSON array.
+    /// Returns one element of a JSON array.
     pub fn pick(&mut self, list: &Value) -> Value {
         let list = list.as_array().expect("a list");
         list[self.below(list.len())].clone()
     }
 
-    /// Up to `most` different elements, in any order.
+    /// Returns up to `most` different elements, in any order.
     pub fn some<T: Copy>(&mut self, list: &[T], most: usize) -> Vec<T> {
         let mut left = list.to_vec();
         let count = self.below(most + 1).min(left.len());

@@ -1,4 +1,4 @@
-//! What makes a difference: cofferdam sees something else than both rivals, or than the only one that ran the config,
+//! Decides what a difference is: cofferdam sees something else than both rivals, or than the only one that ran the config,
 //! or than each of two that differ.
 
 use std::collections::BTreeSet;
@@ -22,7 +22,7 @@ pub struct Difference {
 
 const ABSENT: &str = "absent";
 
-/// Compares three observations; None is a runtime that cannot run this config here.
+/// Compares three observations; None stands for a runtime that cannot run this config here.
 pub fn compare(cofferdam: &Seen, runc: Option<&Seen>, crun: Option<&Seen>) -> Vec<Difference> {
     let own = cofferdam.iter().filter(|(key, _)| key.starts_with("left/"));
     let other = |seen: Option<&Seen>, key| seen.map(|seen| seen.get(key).cloned());
@@ -51,7 +51,7 @@ pub fn compare(cofferdam: &Seen, runc: Option<&Seen>, crun: Option<&Seen>) -> Ve
     if mine != "ran" {
         return found;
     }
-    // Only those that ran it have seen something.
+    // Only runtimes that ran it have seen something.
     let ran = |seen: Option<&Seen>| seen.is_some_and(|seen| seen["outcome"] == "ran");
     let (runc, crun) = (
         runc.filter(|seen| ran(Some(seen))),
@@ -139,7 +139,7 @@ impl Known {
         })
     }
 
-    /// `$` in a condition is the text that the first `*` of the key stands for.
+    /// Tells whether this line explains the difference. `$` in a condition is the text that the first `*` of the key stands for.
     pub fn explains(&self, difference: &Difference, config: &Value) -> bool {
         let who = self.who == "any" || self.who.split(',').any(|who| who == difference.who);
         let Some(place) = captured(&self.key, &difference.key).filter(|_| who) else {
@@ -158,7 +158,8 @@ impl Known {
     }
 }
 
-/// A condition on what a runtime saw, or on the config: some value below a pattern of pointers; with `!` none.
+/// Tells whether a condition holds: on the value of a runtime, or on any value of the config at a matching pointer.
+/// `!` negates it.
 fn holds(name: &str, value: &str, difference: &Difference, config: &Value) -> bool {
     if let Some(name) = name.strip_prefix('!') {
         return !holds(name, value, difference, config);
@@ -198,7 +199,7 @@ fn collect(value: &Value, pointer: String, leaves: &mut Vec<(String, String)>) {
     }
 }
 
-/// `*` stands for any text, `_` for a space too, `|` separates alternatives.
+/// Tells whether a text matches: `*` stands for any text, `_` for a space too, `|` separates alternatives.
 fn matches(pattern: &str, text: &str) -> bool {
     captured(pattern, text).is_some()
 }

@@ -1,4 +1,4 @@
-//! The machine around the workers, before and after.
+//! Compares the machine around the workers before and after a run.
 
 use std::fs::{self, File};
 use std::os::fd::AsFd;

@@ -1,4 +1,4 @@
-//! Runs a config on one runtime, and collects what can be seen of it.
+//! Runs a config on one runtime, and collects all that can be seen of it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::world::{self, BUNDLE, Program, State, WORK};
 
 const DEADLINE: Duration = Duration::from_secs(10);
-/// How long processes of a container may need to end after the runtime.
+/// The time in which the processes of a container must end after the runtime.
 const GRACE: Duration = Duration::from_millis(500);
 
 /// One value for each thing that was looked at, by name.
@@ -147,7 +147,7 @@ impl Observer {
         }
     }
 
-    /// Looks for what the runtime has left behind, and removes it.
+    /// Notes all that the runtime has left behind, and removes it.
     fn leftovers(&self, seen: &mut Seen, state: &str) -> Result<()> {
         let end = Instant::now() + GRACE;
         let mut left = others();
@@ -222,7 +222,7 @@ fn wait(child: &mut Child) -> Result<Option<ExitStatus>> {
     }
 }
 
-/// A report shows that the program ran. Without one the exit status tells: engines take any but zero as an error.
+/// Classifies the end of the runtime. A report shows that the program ran; without one the exit status tells.
 fn outcome(seen: &mut Seen, status: Option<ExitStatus>, stdout: &str) {
     let Some(status) = status else {
         seen.insert("outcome".into(), "hangs".into());

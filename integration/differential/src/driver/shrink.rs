@@ -26,7 +26,7 @@ pub fn shrink(config: &Value, mut budget: usize, mut shows: impl FnMut(&Value) -
     best
 }
 
-/// All fields and elements, those near the root first, and the last elements of lists before the first.
+/// Returns the pointers of all fields and elements, those near the root first, and the last elements of lists before the first.
 fn pointers(config: &Value) -> Vec<String> {
     let mut all = Vec::new();
     collect(config, String::new(), &mut all);
@@ -53,7 +53,8 @@ fn collect(value: &Value, at: String, all: &mut Vec<String>) {
     }
 }
 
-/// The path of the cgroup and a mount namespace stay: without them a rival could change the machine.
+/// Removes a value; tells whether it did. The cgroup path and the mount namespace stay: without them a runtime could change its
+/// surroundings.
 fn remove(config: &mut Value, pointer: &str) -> bool {
     if [
         "/linux",
@@ -64,6 +65,9 @@ fn remove(config: &mut Value, pointer: &str) -> bool {
     ]
     .contains(&pointer)
     {
+        return false;
+    }
+    if pointer.starts_with("/linux/namespaces/") && pointer.ends_with("/type") {
         return false;
     }
     let Some((parent, key)) = pointer.rsplit_once('/') else {

@@ -1,4 +1,4 @@
-//! One worker: every config whose number is its own, one after the other. What it finds is one JSON line on stdout.
+//! Runs the configs of one worker, one after the other. Each result is one JSON line on stdout.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -15,20 +15,20 @@ use crate::observe::{Observed, Observer};
 use crate::shrink;
 use crate::world::{self, Program};
 
-/// How many trials shrinking may take.
+/// The most trials that shrinking may take.
 const TRIALS: usize = 150;
 
 struct Worker {
     programs: Vec<Program>,
     observer: Observer,
     table: Vec<Known>,
-    /// crun raises a limit before it loads device rules, and needs CAP_SYS_RESOURCE for that.
+    /// Whether crun can load device rules: it raises a limit first, which needs CAP_SYS_RESOURCE.
     device_rules: bool,
-    /// What has been told already.
+    /// The kinds of differences that are reported already.
     told: BTreeSet<(String, &'static str)>,
 }
 
-/// One config on all runtimes.
+/// The results of one config on all runtimes.
 struct Trial {
     observed: Vec<Option<Observed>>,
     differences: Vec<Difference>,
@@ -69,7 +69,7 @@ fn may_raise_limits() -> bool {
 }
 
 impl Worker {
-    /// Returns what became of one config.
+    /// Returns the result of one config.
     fn config(&mut self, seed: u64, number: u64, verbose: bool) -> Result<Value> {
         let config = generate::config(seed, number);
         let trial = self.compare(&config)?;
@@ -90,7 +90,7 @@ impl Worker {
             .filter(|d| self.told.insert((class(&d.key), d.who)))
             .cloned()
             .collect();
-        // What belongs together is told once: the config is shrunk for the first difference.
+        // The config is shrunk for the first difference only; the others are mostly consequences of it.
         if let Some(difference) = first.first() {
             let small = shrink::shrink(&config, TRIALS, |small| {
                 self.shows(small, difference).unwrap_or(false)
@@ -178,7 +178,7 @@ impl Worker {
                 .any(|line| line.explains(&difference, config))
     }
 
-    /// The same difference, which no line of the table explains.
+    /// Tells whether this config shows the same difference, and no line of the table explains it.
     fn shows(&self, config: &Value, difference: &Difference) -> Result<bool> {
         let same = |d: &Difference| {
             let reason = |d: &Difference| d.words[0].rsplit(": ").next().map(String::from);
@@ -208,7 +208,7 @@ fn has_device_rules(config: &Value) -> bool {
         .is_some_and(|rules| !rules.is_empty())
 }
 
-/// A key without the place: `mounts/*/flags`.
+/// Returns a key without the place: `mounts/*/flags`.
 fn class(key: &str) -> String {
     match (key.split_once('/'), key.rsplit_once('/')) {
         (Some((head, rest)), Some((_, tail))) if rest.contains('/') => format!("{head}/*/{tail}"),

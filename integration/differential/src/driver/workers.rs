@@ -22,7 +22,7 @@ struct Tally {
     configs: u64,
     ran: u64,
     refused: u64,
-    /// How often each line of the table was needed.
+    /// The number of configs that needed each line of the table.
     known: Vec<u64>,
     configs_with_new: u64,
     told: BTreeSet<(String, String)>,
@@ -63,7 +63,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     })
 }
 
-/// A worker is process 1 of a pid namespace: all that it starts ends with it.
+/// Starts a worker as process 1 of a pid namespace. The kernel ends all that it has started when it ends.
 fn start(
     arguments: &Arguments,
     worker: u64,

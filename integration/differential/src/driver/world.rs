@@ -1,4 +1,4 @@
-//! The world of one worker: namespaces of its own, a /dev of its own, and what configs may refer to.
+//! Makes the surroundings of one worker: a /dev of its own, and the files and namespaces that configs may refer to.
 //! `unshare` has made the namespaces; the worker is process 1 of its pid namespace.
 //! Nothing of the machine but the work directory can be written from here.
 
@@ -15,7 +15,7 @@ pub const WORK: &str = "/run/d";
 pub const BUNDLE: &str = "/run/d/b";
 pub const CGROUPS: &str = "/sys/fs/cgroup";
 
-/// What bind mounts take as their source: below WORK.
+/// The directory of the sources of bind mounts.
 const SOURCES: &str = "/run/d/s";
 const NODES: [(&str, u64, u64); 6] = [
     ("null", 1, 3),
@@ -26,7 +26,7 @@ const NODES: [(&str, u64, u64); 6] = [
     ("tty", 5, 0),
 ];
 
-/// The programs, copied before the world is made.
+/// A runtime, copied into WORK.
 pub struct Program {
     pub name: &'static str,
     pub path: PathBuf,
@@ -81,7 +81,7 @@ fn writable_again(place: &str) -> Result<()> {
     )?)
 }
 
-/// Its own nodes: runc and crun change owners and modes of those that they find.
+/// Makes a /dev with nodes of its own, since runc and crun change owners and modes of those that they find.
 fn own_dev() -> Result<()> {
     let place = "/run/dev";
     fs::create_dir_all(place)?;
@@ -118,7 +118,7 @@ fn own_dev() -> Result<()> {
     mount_on("/dev/shm", "tmpfs", MsFlags::empty(), "mode=1777")
 }
 
-/// A plain directory, mounts with flags of their own, a tree with a mount inside it, and namespaces to join.
+/// Makes a plain directory, mounts with flags of their own, a tree with a mount inside it, and namespaces to join.
 fn sources() -> Result<()> {
     for name in ["plain", "tree", "noexec", "ro", "shared", "ns"] {
         fs::create_dir_all(format!("{SOURCES}/{name}"))?;
@@ -151,7 +151,7 @@ fn sources() -> Result<()> {
     namespaces_to_join()
 }
 
-/// A namespace lives as long as it is mounted.
+/// Makes one namespace of each kind. A bind mount keeps it alive.
 fn namespaces_to_join() -> Result<()> {
     for (name, flag) in [
         ("net", "--net"),
@@ -183,7 +183,7 @@ fn namespaces_to_join() -> Result<()> {
     Ok(())
 }
 
-/// Removes what a run has left in the sources, and writes their files anew.
+/// Removes all that a run has left in the sources, and writes their files anew.
 fn reset_sources() -> Result<()> {
     let kept = |path: &Path| ["tree/sub"].iter().any(|name| path.ends_with(name));
     for name in ["plain", "tree", "tree/sub", "noexec", "shared"] {
@@ -212,7 +212,7 @@ fn remove(path: &Path) -> Result<()> {
     }
 }
 
-/// Makes the bundle of a config, with what the probe is to look at.
+/// Makes the bundle of a config, with the questions for the probe.
 pub fn reset_bundle(config: &Value) -> Result<()> {
     reset_sources()?;
     if Path::new(BUNDLE).exists() {
@@ -270,7 +270,7 @@ pub fn reset_bundle(config: &Value) -> Result<()> {
     Ok(())
 }
 
-/// Places that the config names, and whether system calls are to be tried.
+/// Returns the places that the config names, and `calls` where it has a filter.
 fn questions(config: &Value) -> Vec<String> {
     let linux = &config["linux"];
     let words = |list: &Value| list.as_array().cloned().unwrap_or_default().into_iter();
@@ -291,7 +291,7 @@ fn questions(config: &Value) -> Vec<String> {
     all
 }
 
-/// What is on this machine and must not change by a run.
+/// Facts that no run may change: mounts, nodes of /dev, cgroups.
 #[derive(Clone, PartialEq)]
 pub struct State {
     pub mounts: String,
@@ -321,7 +321,7 @@ impl State {
         })
     }
 
-    /// Names what has changed since, one line each.
+    /// Names all that has changed since.
     pub fn changes(&self, now: &State) -> Vec<String> {
         let mut all = Vec::new();
         let place = |line: &str| line.split(' ').nth(4).unwrap_or_default().to_string();
@@ -372,7 +372,7 @@ fn cgroups() -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// Gives the world back its first state, for the next run.
+/// Restores the first state for the next run.
 pub fn restore(first: &State, now: &State) -> Result<()> {
     for line in now
         .mounts

@@ -1,4 +1,4 @@
-//! What files look like from inside.
+//! Describes files as a process in the container sees them.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata, OpenOptions};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 const MOST: usize = 400;
 
-/// All files but those of /proc and /sys: kind, mode, owner, device, and what small files contain.
+/// Describes all files but those of /proc and /sys: kind, mode, owner, device, and the content of small files.
 pub fn tree(top: &str) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     walk(Path::new(top), &mut found);
@@ -77,7 +77,7 @@ fn content(path: &Path) -> String {
     text.map_or_else(|e| error(&e), |text| format!("{:?}", steady(text)))
 }
 
-/// What /proc/uptime and /proc/keys say is something else each time.
+/// Replaces the content of /proc/uptime and /proc/keys, which changes all the time.
 fn steady(text: String) -> String {
     let mut words = text.split_whitespace();
     match words.next() {
@@ -108,12 +108,12 @@ fn device(number: u64) -> String {
     )
 }
 
-/// Whether a path can be read and written, what it is, and the flags of its filesystem. Nothing is written.
+/// Tells whether a path can be read and written, and describes it. Nothing is written.
 pub fn closely(path: &str) -> Value {
     let Ok(meta) = fs::metadata(path) else {
         return json!({"is": described(Path::new(path))});
     };
-    // Where there is a mount table, the flags are in it.
+    // The mount table, where there is one, has the flags.
     let statvfs = || {
         nix::sys::statvfs::statvfs(path)
             .ok()
@@ -148,7 +148,7 @@ fn open(path: &str, write: bool) -> io::Result<File> {
         .open(path)
 }
 
-/// Devices have another content each time, so their length is what counts.
+/// Returns the first bytes of a file, or their number for a device, which has other content each time.
 fn beginning(mut file: File, is_file: bool) -> io::Result<String> {
     let mut bytes = [0; 64];
     let length = file.read(&mut bytes)?;
@@ -160,7 +160,7 @@ fn beginning(mut file: File, is_file: bool) -> io::Result<String> {
     ))
 }
 
-/// Which device nodes below /dev can be opened.
+/// Tries to open each device node in /dev, and the standard streams.
 pub fn devices() -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir("/dev").into_iter().flatten().flatten() {

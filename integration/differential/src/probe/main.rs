@@ -47,7 +47,7 @@ const STATUS: [&str; 13] = [
     "SigIgn",
     "THP_enabled",
 ];
-/// Calls that do no harm, with the arguments that the generated filters test.
+/// System calls that do no harm, with the arguments that the generated filters test.
 const CALLS: [(&str, i64, [u64; 4]); 9] = [
     ("getppid", libc::SYS_getppid, [0; 4]),
     ("chdir", libc::SYS_chdir, [0; 4]),
@@ -178,7 +178,7 @@ fn namespaces() -> BTreeMap<&'static str, String> {
     NAMESPACES.iter().map(|name| (*name, text(name))).collect()
 }
 
-/// By number. A name that ends with a number of the kernel loses that number.
+/// Returns the names of the open files by number, without the inode numbers of pipes and sockets.
 fn open_files() -> BTreeMap<String, String> {
     let numbers = (0..64).map(|number| (number, fs::read_link(format!("/proc/self/fd/{number}"))));
     let known = numbers.filter_map(|(number, to)| Some((number, to.ok()?.display().to_string())));

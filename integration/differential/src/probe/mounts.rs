@@ -1,10 +1,10 @@
-//! What the mount table of this process says, by mount point. Numbers that differ from run to run are left out.
+//! Reads the mount table of this process. Numbers that differ from run to run are left out.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-/// The second mount on one place is named `PLACE#2`.
+/// Returns the mounts by mount point. The second mount on one place is named `PLACE#2`.
 pub fn all() -> BTreeMap<String, Value> {
     let table = super::text("/proc/self/mountinfo");
     let ids: BTreeMap<&str, &str> = table.lines().filter_map(ids).collect();
@@ -34,13 +34,13 @@ fn ids(line: &str) -> Option<(&str, &str)> {
     Some((words.next()?, words.next()?))
 }
 
-/// See proc_pid_mountinfo(5) for the fields.
+/// Parses one line (proc_pid_mountinfo(5)).
 fn mount(line: &str) -> Option<(String, Value)> {
     let words: Vec<&str> = line.split(' ').collect();
     let dash = words.iter().position(|word| *word == "-")?;
     let propagation = words[6..dash].iter().map(|word| word.split(':').next());
     let propagation: Vec<&str> = propagation.flatten().collect();
-    // The mode is seen at the directory itself.
+    // The report has the mode of the directory itself.
     let is_tmpfs = words[dash + 1] == "tmpfs";
     let mount = json!({
         "root": words[3],

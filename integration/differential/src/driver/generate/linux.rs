@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{push, set};
 use crate::chance::Chance;
 
-/// Sometimes the files do not belong to the root of the namespace, as here always.
+/// Adds a user namespace. The files of the bundle belong to root of the host.
 pub fn user_namespace(chance: &mut Chance, config: &mut Value) {
     let map = |first: u64, size: u64| json!({"containerID": 0, "hostID": first, "size": size});
     let maps = [
@@ -27,7 +27,7 @@ pub fn user_namespace(chance: &mut Chance, config: &mut Value) {
     set(config, "/linux/gidMappings", maps[other].clone());
 }
 
-/// A namespace of the base goes, or another comes.
+/// Removes a namespace of the base, or adds another.
 pub fn namespaces(chance: &mut Chance, config: &mut Value) {
     let Some(list) = config["linux"]["namespaces"].as_array_mut() else {
         return;
@@ -172,7 +172,7 @@ pub fn masks(chance: &mut Chance, config: &mut Value) {
     set(config, pointer, json!(chance.some(&paths, 4)));
 }
 
-/// Those of the last row belong to the host, and would be given the value that they have in any case.
+/// Sets sysctls. Those of the last row belong to the host; they are set to their usual value.
 pub fn sysctl(chance: &mut Chance, config: &mut Value) {
     let all = [
         ("kernel.shmmax", "4096"),
@@ -215,7 +215,7 @@ pub fn seccomp(chance: &mut Chance, config: &mut Value) {
     ];
     let rules: Vec<Value> = (0..1 + chance.below(2))
         .map(|_| {
-            let mut names = chance.some(&["getppid", "chdir", "mkdir", "unshare", "personality", "no_such_call"], 2);
+            let mut names = chance.some(&["sethostname", "chdir", "mkdir", "unshare", "personality", "no_such_call"], 2);
             names.push("setpriority");
             let mut rule = json!({"names": names, "action": chance.of(&actions)});
             if chance.one_in(3) {

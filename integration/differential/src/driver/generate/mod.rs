@@ -10,7 +10,7 @@ use crate::chance::Chance;
 
 type Feature = fn(&mut Chance, &mut Value);
 
-/// What one draw changes. A feature that stands here twice is drawn twice as often.
+/// The changes that a config is made of. A feature that stands here twice is drawn twice as often.
 const FEATURES: [Feature; 36] = [
     mounts::add,
     mounts::add,
@@ -62,7 +62,7 @@ pub fn config(seed: u64, number: u64) -> Value {
     config
 }
 
-/// The least that all three run.
+/// Returns the smallest config that all three run.
 fn bare() -> Value {
     json!({
         "ociVersion": "1.0.2",
@@ -73,7 +73,7 @@ fn bare() -> Value {
     })
 }
 
-/// What engines write, made small.
+/// Returns a small config of the kind that engines write.
 fn usual() -> Value {
     let capabilities = json!(["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]);
     let namespaces =
@@ -114,7 +114,7 @@ fn mount(place: &str, kind: &str, source: &str, options: &[&str]) -> Value {
     json!({"destination": place, "type": kind, "source": source, "options": options})
 }
 
-/// Fields that the schema leaves optional become null, an empty value, or go.
+/// Removes an optional field, or sets it to null or to an empty value.
 fn absent(chance: &mut Chance, config: &mut Value) {
     let pointers = [
         "/process/user",

@@ -97,7 +97,7 @@ fn any(chance: &mut Chance, place: &str) -> Value {
     }
 }
 
-/// Options that suit the kind, and flags of mount(2) that suit every kind, in any order.
+/// Mixes options that suit the kind with flags of mount(2) that suit every kind.
 fn mixed<'a>(chance: &mut Chance, own: &[&'a str], flags: &[&'a str]) -> Vec<&'a str> {
     let mut options = own.to_vec();
     for flag in flags {
@@ -211,7 +211,7 @@ fn special(chance: &mut Chance, place: &str) -> Value {
     }
 }
 
-/// Several mounts on one place, or below one another.
+/// Adds several mounts on one place, or below one another.
 pub fn over_one_another(chance: &mut Chance, config: &mut Value) {
     let places = chance.of(&[
         ["/mnt", "/mnt"],
@@ -228,7 +228,7 @@ pub fn over_one_another(chance: &mut Chance, config: &mut Value) {
     }
 }
 
-/// A mount of the base goes, or moves to the end.
+/// Removes a mount of the base, or moves it to the end.
 pub fn remove(chance: &mut Chance, config: &mut Value) {
     let Some(mounts) = config["mounts"]
         .as_array_mut()

@@ -167,10 +167,10 @@ pub fn limits(chance: &mut Chance, config: &mut Value) {
             } else {
                 chance.of(&[1 << 33, 1 << 33, 4096, 4000, u64::MAX])
             };
-            // A small FSIZE would cut the report of the probe.
+            // Small limits would cut the report of the probe, or kill it at a random place.
             let hard = match kind {
                 "NOFILE" => hard.min(10000),
-                "FSIZE" => 1 << 33,
+                "FSIZE" | "STACK" | "AS" | "DATA" => 1 << 33,
                 _ => hard,
             };
             let soft = if chance.one_in(2) { hard } else { hard / 2 };
@@ -192,7 +192,7 @@ pub fn out_of_memory(chance: &mut Chance, config: &mut Value) {
     );
 }
 
-/// The log is below the bundle; hooks inside the container have one below its root.
+/// Adds hooks. Their log is in the bundle; hooks inside the container have one in its root.
 pub fn hooks(chance: &mut Chance, config: &mut Value) {
     let kinds = [
         "prestart",
@@ -209,7 +209,12 @@ pub fn hooks(chance: &mut Chance, config: &mut Value) {
             _ => ("/run/d/probe", "/run/d/b/hooks"),
         };
         let mut hook = json!({"path": path, "args": ["probe", "hook", log, kind]});
-        match chance.below(10) {
+        // A failed poststart hook would kill the program while it reports.
+        let change = match kind {
+            "poststart" => 3 + chance.below(7),
+            _ => chance.below(10),
+        };
+        match change {
             0 => hook["args"] = json!(["probe", "hook", log, kind, "exit=3"]),
             1 => hook["path"] = json!("/missing/hook"),
             2 => hook["path"] = json!("relative/hook"),
