@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::Arguments;
@@ -125,7 +125,11 @@ impl Worker {
             observed.push(if left_out {
                 None
             } else {
-                Some(self.observer.observe(program, config)?)
+                Some(
+                    self.observer
+                        .observe(program, config)
+                        .with_context(|| format!("{} on {config}", program.name))?,
+                )
             });
         }
         let compared = |at: usize| {
