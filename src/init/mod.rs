@@ -339,7 +339,8 @@ fn run_start_hooks(plan: &Plan, ready: &exec::Ready, state: &State) -> Result<()
         &list,
         "startContainer",
         &state,
-        Path::new("/"),
+        // That of the process, where it is by now.
+        Path::new("."),
         &confinement,
     )
 }

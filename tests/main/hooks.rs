@@ -604,3 +604,14 @@ fn every_kind_of_hook_has_its_timeout() {
     assert!(output.stderr().contains("past specified timeout of 1.0s"));
     c.assert_gone();
 }
+
+#[test]
+fn a_start_container_hook_begins_in_the_directory_of_the_process() {
+    let c = recorded(bundle!().asks(&["exit 0"])).set("/process/cwd", json!("/tmp"));
+    c.run().ok();
+    let records = records(&c);
+    let start = records
+        .iter()
+        .find(|record| record["tag"] == "startContainer");
+    assert_eq!(start.expect("a record")["cwd"], "/tmp");
+}
