@@ -1,4 +1,4 @@
-//! PARENT: forwards what the container's program tells the service manager (sd_notify(3)).
+//! PARENT: what the service manager gives this process, and what the container's program tells it (sd_notify(3)).
 //!
 //! The socket of the caller is never in the container. The program sends to a socket of its own; what is about the service goes
 //! on to the caller's. Numbers of processes and descriptors mean nothing outside, and are left out.
@@ -55,6 +55,16 @@ pub struct Forwarder {
 pub fn address() -> Result<Option<Address>> {
     let value = std::env::var_os("NOTIFY_SOCKET").unwrap_or_default();
     parse(value)
+}
+
+/// Returns how many descriptors from 3 on the service manager has opened for this process (sd_listen_fds(3)). 0 if LISTEN_PID
+/// names another process, which has handed on its environment.
+pub fn listen_fds() -> u32 {
+    let number = |name| std::env::var(name).ok()?.parse().ok();
+    match number("LISTEN_PID") == Some(std::process::id()) {
+        true => number("LISTEN_FDS").unwrap_or(0),
+        false => 0,
+    }
 }
 
 fn parse(value: OsString) -> Result<Option<Address>> {

@@ -121,7 +121,7 @@ impl Request<'_> {
             no_pivot: self.flags.no_pivot,
             no_new_keyring: self.flags.no_new_keyring,
             preserve_fds: self.flags.preserve_fds,
-            listen_fds: listen_fds(),
+            listen_fds: sd_notify::listen_fds(),
             systemd_cgroup: self.global.cgroup_manager() == CgroupManager::Systemd,
             no_cgroup: self.global.cgroup_manager() == CgroupManager::Disabled,
             has_notify_socket: sd_notify::address()?.is_some(),
@@ -474,16 +474,6 @@ impl Sockets {
             console: connect(console, "--console-socket")?,
             pidfd: connect(pidfd, "--pidfd-socket")?,
         })
-    }
-}
-
-/// Returns how many descriptors from 3 on the service manager has opened for this process (sd_listen_fds(3)). 0 if LISTEN_PID
-/// names another process, which has handed on its environment.
-pub fn listen_fds() -> u32 {
-    let number = |name| std::env::var(name).ok()?.parse().ok();
-    match number("LISTEN_PID") == Some(std::process::id()) {
-        true => number("LISTEN_FDS").unwrap_or(0),
-        false => 0,
     }
 }
 

@@ -9,7 +9,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use serde_json::Value;
 
-use super::create::{Sockets, check_preserved, listen_fds, tell_of};
+use super::create::{Sockets, check_preserved, tell_of};
 use crate::argv;
 use crate::bundle::{Bundle, values};
 use crate::cgroup::Cgroup;
@@ -24,7 +24,9 @@ use crate::plan::exec::{self, Changes, Saved};
 use crate::plan::namespaces::KINDS;
 use crate::relay::Target;
 use crate::sys::{self, clone, process, socket};
-use crate::{caller_files, idmap, log, lsm, patience, selfexe, terminal, timings, users};
+use crate::{
+    caller_files, idmap, log, lsm, patience, sd_notify, selfexe, terminal, timings, users,
+};
 
 #[inline(never)]
 pub fn run(args: &flags::Exec, store: &Store) -> Result<i32> {
@@ -233,7 +235,7 @@ fn plan(
         "annotations": container.state.annotations,
     });
     let bundle = Bundle::of_process(container.state.bundle.clone(), &config)?;
-    let flags = exec::flags(&args.id, args.preserve_fds, listen_fds(), saved);
+    let flags = exec::flags(&args.id, args.preserve_fds, sd_notify::listen_fds(), saved);
     let mut plan = Plan::exec(&bundle, host, &flags, target.flags)?;
     if target.flags & clone::NEWUSER != 0 {
         plan.namespaces.uids = idmap::read_map(container.state.pid, "uid_map")?;

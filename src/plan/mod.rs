@@ -11,6 +11,7 @@ pub mod mempolicy;
 pub mod mounts;
 pub mod namespaces;
 pub mod netdev;
+mod notify_socket;
 pub mod options;
 mod places;
 pub mod process;

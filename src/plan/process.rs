@@ -14,7 +14,7 @@ use oci_spec::runtime::{
 
 use super::Flags;
 use super::namespaces::Namespaces;
-use super::rootfs::NOTIFY_SOCKET;
+use super::notify_socket;
 use super::scheduling::{Scheduling, scheduling};
 use super::seccomp::Filter;
 use crate::bundle::Bundle;
@@ -181,7 +181,7 @@ fn env(spec: &Spec, flags: &Flags) -> Result<Vec<CString>> {
     }
     if flags.has_notify_socket {
         env.retain(|entry| !entry.starts_with("NOTIFY_SOCKET="));
-        env.push(format!("NOTIFY_SOCKET={NOTIFY_SOCKET}"));
+        env.push(format!("NOTIFY_SOCKET={}", notify_socket::PATH));
     }
     strings(&env, "process.env")
 }

@@ -13,14 +13,11 @@ use super::mounts::{self, clean};
 use super::namespaces::Namespaces;
 use super::options::propagation;
 use super::places::{NewFilesystems, Places};
-use super::step::{Mount, Node, NodeKind, Propagation, Source, Step, Tree};
+use super::step::{Node, NodeKind, Propagation, Source, Step, Tree};
 use crate::bundle::Bundle;
 use crate::host::Host;
 use crate::log::printable;
 use crate::sys::clone;
-
-/// Where the container finds the socket for sd_notify(3), as under runc.
-pub const NOTIFY_SOCKET: &str = "/run/notify/notify.sock";
 
 /// Directories of an overlay, top first, absolute.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,7 +128,7 @@ pub fn rootfs(
     }
     furnish.extend(working_directory(bundle, has_own_dev));
     if flags.has_notify_socket {
-        furnish.extend(notify_socket());
+        furnish.extend(super::notify_socket::steps());
     }
     let mut seal = plan.seals;
     let read_only = paths(linux.readonly_paths(), "linux.readonlyPaths")?;
@@ -262,23 +259,6 @@ fn last_mount<'a>(steps: &'a [Step], path: &Path) -> Option<&'a Step> {
 fn dev_is_bound(steps: &[Step]) -> bool {
     let dev = Path::new("/dev");
     matches!(last_mount(steps, dev), Some(Step::Bind(bind)) if bind.target == dev)
-}
-
-/// Returns the steps for the socket of sd_notify(3). The socket is in a filesystem of the container's own.
-fn notify_socket() -> [Step; 2] {
-    let path = PathBuf::from(NOTIFY_SOCKET);
-    let target = path.parent().unwrap_or(&path).to_path_buf();
-    let mount = Mount {
-        field: "NOTIFY_SOCKET".to_string(),
-        kind: "tmpfs".to_string(),
-        source: None,
-        target,
-        options: vec!["mode=0755".to_string(), "size=4k".to_string()],
-        attributes: libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC,
-        propagation: Vec::new(),
-        copy_up: false,
-    };
-    [Step::Mount(mount), Step::BindSocket { path }]
 }
 
 /// Made if the source exists (config-linux.md, "Default Devices" and "Dev symbolic links").
