@@ -128,7 +128,8 @@ fn without_hint(part: &str) -> (&str, Option<&str>) {
     hint.map_or((part, None), |(act, hint)| (act, Some(hint)))
 }
 
-fn errno(error: &Error) -> Option<Errno> {
+/// Returns the errno of the call that failed, in this process or in the one that told of it. None if no call failed.
+pub fn errno(error: &Error) -> Option<Errno> {
     let crossed = error
         .downcast_ref::<Coded>()
         .filter(|known| known.errno != 0);

@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::sys::stat::FileStat;
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 
-use crate::fault::{Coded, coded};
+use crate::fault::{self, Coded, coded};
 use crate::sys::{self, regular};
 
 /// The program headers follow that of the file, as a rule.
@@ -59,6 +59,16 @@ pub fn refused(errno: Errno, file: &Path) -> Error {
             ),
         ),
         _ => refusal(code, errno, file, &reason),
+    }
+}
+
+/// A source that is missing is named by the error; what to do about it comes last.
+pub fn missing_source(error: Error, field: &str) -> Error {
+    match fault::errno(&error) {
+        Some(Errno::ENOENT) => error.context(format!(
+            "nothing is at the source; make it, or correct {field}.source"
+        )),
+        _ => error,
     }
 }
 

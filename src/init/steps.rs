@@ -93,7 +93,8 @@ fn new_filesystem(step: &Mount, target: &OwnedFd, existed: bool, root: &Root) ->
 }
 
 fn bind(step: &Bind, root: &mut Root) -> Result<()> {
-    let tree = open_tree(&step.source, &mut root.trees)?;
+    let tree = open_tree(&step.source, &mut root.trees)
+        .map_err(|error| explain::missing_source(error, &step.field))?;
     if step.must_be_proc {
         ensure!(is_proc(&tree)?, "only a procfs may stand in for /proc");
     }

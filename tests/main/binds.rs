@@ -86,9 +86,15 @@ fn a_relative_source_is_below_the_bundle() {
 
 #[test]
 fn a_missing_source_is_an_error_that_names_it() {
-    let c = bundle!().mount("bind", "/no/such/source", "/mnt", &["bind"]);
-    c.create().fails_with("/no/such/source");
-    c.assert_gone();
+    for user in [false, true] {
+        let c = bundle!().mount("bind", "/no/such/source", "/mnt", &["bind"]);
+        let c = if user { c.in_user_namespace() } else { c };
+        c.create()
+            .fails_with("/no/such/source")
+            .fails_naming("nothing is at the source")
+            .fails_naming("; make it, or correct mounts[");
+        c.assert_gone();
+    }
 }
 
 #[test]
