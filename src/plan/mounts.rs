@@ -27,15 +27,12 @@ const PROC_FILES: [&str; 10] = [
     "uptime",
 ];
 
-/// Options of filesystems, and of mount(8), that set owners, access or limits.
-const DECISIVE: [&str; 13] = [
+/// Options of filesystems, and of mount(8), that set owners or access. `mode` and `size` of a tmpfs are not among them: the OCI
+/// validation suite gives them to a bind.
+const DECISIVE: [&str; 9] = [
     "dmask",
     "fmask",
     "gid",
-    "mode",
-    "nr_blocks",
-    "nr_inodes",
-    "size",
     "uid",
     "umask",
     "x-mount.group",
@@ -212,7 +209,7 @@ impl Planner<'_> {
         }
     }
 
-    /// Returns warnings of the words that a bind has no use for. Fails at one that sets owners, access or a limit.
+    /// Returns warnings of the words that a bind has no use for. Fails at one that sets owners or access.
     fn idle_words(&self, options: &Options) -> Result<Vec<String>> {
         const IDLE: &str = "has no effect on a bind, which has no filesystem of its own";
         let field = &self.field;

@@ -126,7 +126,12 @@ fn data_on_a_bind_mount_is_ignored() {
     fs::create_dir(c.path("source")).expect("mkdir");
     let source = c.path("source");
     let c = c
-        .mount("bind", &source, "/mnt", &["bind", "nfsvers=4", "a=b"])
+        .mount(
+            "bind",
+            &source,
+            "/mnt",
+            &["bind", "mode=755", "size=65536k", "a=b"],
+        )
         .asks(&["ls /mnt"]);
     c.run().ok();
 }

@@ -312,10 +312,7 @@ fn options_that_a_bind_must_not_ignore_are_refused() {
         ("X-mount.idmap=b:0:1000:10", idmap),
         ("uid=5", "has no effect on a bind"),
         ("GID=5", "has no effect on a bind"),
-        ("mode=700", "has no effect on a bind"),
         ("umask=077", "has no effect on a bind"),
-        ("size=1k", "has no effect on a bind"),
-        ("nr_inodes=5", "has no effect on a bind"),
         ("rootcontext=u:r:t:s0", "has no effect on a bind"),
         ("X-mount.owner=5", "has no effect on a bind"),
     ] {
