@@ -1,5 +1,6 @@
 //! `Host`: the facts about this machine that a plan depends on, read once. Plain data, so tests write their own.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -11,7 +12,7 @@ use crate::sys::{self, cred};
 pub struct Host {
     pub euid: u32,
     pub egid: u32,
-    /// Whether this process is itself confined to a user namespace that does not map all ids.
+    /// Whether this process is itself in a user namespace that is not the initial one.
     pub in_user_namespace: bool,
     /// Whether the user namespace that this process is in has given up setgroups(2), for itself and all below.
     pub denies_setgroups: bool,
@@ -68,10 +69,13 @@ fn denies_setgroups() -> bool {
     std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim_end() == "deny")
 }
 
+/// Whether this process is in another user namespace than the initial one, which has a number of its own
+/// (PROC_USER_INIT_INO of include/linux/proc_ns.h, Linux 3.8). Its maps do not tell: another may map all ids as well.
 pub fn in_user_namespace() -> Result<bool> {
-    let map = read("/proc/self/uid_map")?;
-    let fields: Vec<&str> = map.split_whitespace().collect();
-    Ok(fields != ["0", "0", "4294967295"])
+    const INITIAL: u64 = 0xEFFF_FFFD;
+    let path = "/proc/self/ns/user";
+    let found = sys::io(std::fs::metadata(path)).with_context(|| format!("stat {path}"))?;
+    Ok(found.ino() != INITIAL)
 }
 
 /// From /etc/passwd alone: getpwuid(3) would load what other sources of names need, and a static program dies of that.

@@ -225,3 +225,28 @@ fn a_program_on_a_read_only_mount_and_records_on_one_without_exec_do() {
         "the program has changed"
     );
 }
+
+/// A shell script that has the command run in a user namespace which maps all ids to themselves, as none but root can make it.
+const WITH_ALL_IDS: &str = "all='0 0 4294967295'
+unshare -Um sh -c 'until grep -q 4294967295 /proc/self/gid_map; do sleep 0.01; done; exec \"$0\" \"$@\"' \"$0\" \"$@\" &
+until echo \"$all\" 2>/dev/null >/proc/$!/uid_map; do sleep 0.01; done 2>/dev/null
+echo \"$all\" >/proc/$!/gid_map
+wait $!
+exit $?
+exec \"$0\" \"$@\"";
+
+/// Its map is that of the initial one, but its number is not.
+#[test]
+fn a_user_namespace_that_maps_all_ids_is_one() {
+    let c = bundle!();
+    let output = c.call_new("run", &[]).through_shell(WITH_ALL_IDS).finish();
+    let report = output.ok().report();
+    let initial = fs::read_link("/proc/self/ns/user").expect("a namespace");
+    assert_ne!(report["ns"]["user"], initial.display().to_string().as_str());
+    let check = c.call(&["check"]).through_shell(WITH_ALL_IDS).finish();
+    let says = check.stdout();
+    let line = says
+        .lines()
+        .find(|line| line.trim_start().starts_with("device rules"));
+    assert!(line.is_some_and(|line| line.contains("limited")), "{says}");
+}
