@@ -33,7 +33,7 @@ pub struct Bundle {
     pub overlay: Option<Overlay>,
     /// Names that no kernel known here has.
     pub unknown_capabilities: Vec<String>,
-    /// What to tell of names that are misspelt.
+    /// Warnings of misspelt names.
     pub warnings: Vec<String>,
 }
 

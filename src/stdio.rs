@@ -1,5 +1,5 @@
-//! Who owns the standard streams: the container's user, so that it can open /dev/stdout again (open(2) asks the inode, not the
-//! descriptor). Used by the parent, and by the child.
+//! Owners of the standard streams. The container's user owns them, so that it can open /dev/stdout again: open(2) asks the
+//! inode, not the descriptor. Used by the parent, and by the child.
 
 use anyhow::Result;
 use nix::errno::Errno;

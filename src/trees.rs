@@ -157,7 +157,7 @@ fn user_namespace(pid: i32, trees: &[Tree]) -> Result<Option<OwnedFd>> {
 fn enter(pid: i32, pidfd: &OwnedFd) -> Result<()> {
     let root = reference(Path::new(&format!("/proc/{pid}/root")));
     clone::setns(pidfd, clone::NEWNS)?;
-    // Who may not look into that process has the root of the namespace.
+    // A caller that may not look into that process uses the root of the namespace.
     let Ok(root) = root else { return Ok(()) };
     named(nix::unistd::fchdir(&root), || "fchdir(root)".to_string())?;
     named(nix::unistd::chroot("."), || "chroot(\".\")".to_string())

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::objects;
 
-/// What the spec requires, and the reader of types takes for zero, false or empty.
+/// Fields that the spec requires. The reader of types takes a missing one for zero, false or empty.
 const REQUIRED: [(&str, &[&str]); 15] = [
     ("linux.gidMappings.*", &["containerID", "hostID"]),
     ("linux.resources.blockIO.throttleReadBpsDevice.*", NUMBER),

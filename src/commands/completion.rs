@@ -117,7 +117,7 @@ enum Offer {
     Directories,
     /// Each with a tab and its meaning.
     Words(Vec<String>),
-    /// Those of containers in one of these states.
+    /// Names of containers in one of these states.
     Ids(&'static [Status]),
 }
 
@@ -252,7 +252,7 @@ fn flags_of(level: &Command) -> Vec<String> {
     lines
 }
 
-/// What a flag or an operand takes, by the name of its value.
+/// Returns the words that a flag or an operand takes, by the name of its value.
 fn value(arg: &Arg) -> Offer {
     let names = arg.get_value_names().unwrap_or_default();
     let name = names.first().map_or("", |name| name.as_str());

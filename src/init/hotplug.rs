@@ -139,7 +139,8 @@ fn top(root: &Root, target: &Path) -> Option<(u64, OwnedFd)> {
     mount::is_mount(&place).ok()?.then_some((id, place))
 }
 
-/// What is made for the path, outermost first: where a link leads nowhere, what it names.
+/// Returns the paths that are made for a target, outermost first. For a link that leads nowhere, they are below the place that
+/// the link names.
 fn missing(root: &Root, target: &Path, links: usize) -> Vec<PathBuf> {
     let mut missing = Vec::new();
     for path in target.ancestors() {

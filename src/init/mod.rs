@@ -339,7 +339,7 @@ fn run_start_hooks(plan: &Plan, ready: &exec::Ready, state: &State) -> Result<()
         &list,
         "startContainer",
         &state,
-        // That of the process, where it is by now.
+        // Init is in the directory of the process by now.
         Path::new("."),
         &confinement,
     )

@@ -142,8 +142,8 @@ impl Namespaces {
         self.create & flag != 0
     }
 
-    /// Those that init is born in: not those that it makes, and none for time with offsets, which nobody may be in when they
-    /// are set.
+    /// Returns the namespaces that clone3(2) makes for init. Init makes the others. A time namespace with offsets is among
+    /// these, as no process may be in it when its offsets are set (time_namespaces(7)).
     pub fn at_the_clone(&self) -> u64 {
         let time = if self.time_offsets.is_empty() {
             0
@@ -153,7 +153,7 @@ impl Namespaces {
         self.create & !self.made_by_init() & !time
     }
 
-    /// Those that init makes when it is root of its user namespace. The cgroup namespace is rooted at the cgroup that its maker
+    /// Returns the namespaces that init makes as root of its user namespace. The cgroup namespace is rooted at the cgroup that its maker
     /// is in. The kernel makes the root directory of mqueue with the IPC namespace, for the user who makes that.
     pub fn made_by_init(&self) -> u64 {
         let ipc = match self.creates(clone::NEWUSER) {

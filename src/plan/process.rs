@@ -26,7 +26,7 @@ use crate::sys::cred::Sets;
 /// Set for a process that keeps the supplementary groups of the caller.
 const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
 
-/// Of a process whose config names none, and of the runtime.
+/// The umask of the runtime, and of a process whose config names none.
 pub const UMASK: u32 = 0o022;
 
 #[derive(Debug, Default)]

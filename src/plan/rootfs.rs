@@ -626,7 +626,7 @@ mod tests {
         );
     }
 
-    /// What was mounted before is no part of the new root, whose own links may lead anywhere.
+    /// Earlier mounts are no part of the new root, whose own links may lead anywhere.
     #[test]
     fn in_a_root_that_was_mounted_nothing_overtakes() {
         let mount =

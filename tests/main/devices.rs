@@ -244,7 +244,7 @@ fn the_multiplexer_and_the_console_may_be_listed() {
     }
 }
 
-/// What the config mounts on the path of a default node, link or listed device is what the container has there.
+/// The container finds the mount of the config on the path of a default node, a link or a listed device.
 #[test]
 fn a_mount_on_the_path_of_a_device_stays() {
     for user in [false, true] {

@@ -14,7 +14,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What the attribute `#[test]` registers.
+/// A test as the attribute `#[test]` registers it.
 pub struct Test {
     /// `main::module::name`.
     pub name: &'static str,
@@ -32,7 +32,7 @@ impl Test {
 }
 
 thread_local! {
-    /// What the test of this thread has printed. None in other threads, and with `--nocapture`: their output is not captured.
+    /// The output of the test of this thread. None in other threads, and with `--nocapture`: their output is not captured.
     static SAID: RefCell<Option<String>> = const { RefCell::new(None) };
     static SKIPPED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }

@@ -447,7 +447,7 @@ fn a_tree_in_which_a_mount_namespace_is_kept_can_be_added() {
     }
 }
 
-/// What a link that leads nowhere names is made, and removed again.
+/// The place that a dangling link names is made, and removed again.
 #[test]
 fn what_was_made_behind_a_link_is_removed_after_a_failure() {
     let c = up(bundle!()

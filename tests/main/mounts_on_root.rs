@@ -89,7 +89,7 @@ fn a_new_filesystem_becomes_the_root() {
     }
 }
 
-/// What was mounted before is covered; nodes and links are made in the new root.
+/// Earlier mounts are covered; nodes and links are made in the new root.
 #[test]
 fn a_late_root_covers_what_came_before() {
     let c = bundle!();

@@ -134,7 +134,7 @@ fn the_last_of_two_opposites_counts_on_all_mounts() {
     }
 }
 
-/// What each word leaves: the three ways exclude each other.
+/// The access time that each word leaves; the three ways exclude each other.
 const ACCESS_TIMES: [(&str, &str); 6] = [
     ("noatime", "noatime"),
     ("atime", "relatime"),
@@ -257,7 +257,7 @@ fn pairs_that_set_propagation() {
     }
 }
 
-/// Of the whole file system the last word counts.
+/// The last word on the whole file system counts.
 #[test]
 fn pairs_that_set_options_of_file_systems() {
     let opposites = [("sync", "async"), ("lazytime", "nolazytime")];

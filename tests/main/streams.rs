@@ -393,7 +393,7 @@ fn private(c: &Bundle, name: &str) -> File {
     options.open(c.dir.join(name)).expect("make a file")
 }
 
-/// What a program says that opens its streams again, which are pipes, or files but for the first.
+/// Returns the answers of a program that opens its streams again. They are pipes; with `files`, all but the first are files.
 fn reopened(c: &Bundle, call: Call, files: bool) -> String {
     let (input, _writer) = io::pipe().expect("a pipe");
     let (mut reader, output) = io::pipe().expect("a pipe");
@@ -455,7 +455,7 @@ fn the_containers_user_opens_its_streams_again() {
     }
 }
 
-/// Who owns a file may change its mode, and write to it even if it was opened for reading.
+/// The owner of a file may change its mode, and write to it even if it was opened for reading.
 #[test]
 fn streams_that_are_not_for_the_container_alone_keep_their_owner() {
     for user_namespace in [false, true] {
