@@ -46,19 +46,14 @@ impl Bundle {
         let file = config.map_or_else(|| dir.join("config.json"), Path::to_path_buf);
         let text = read(&file)?;
         let parsed = parse(&text).with_context(|| format!("{}", file.display()))?;
-        Ok(Bundle {
-            warnings: misspelt::warnings(&text),
-            ..Bundle::of_parsed(dir, parsed)?
-        })
+        Bundle::of_parsed(dir, parsed)
     }
 
-    pub fn of_parsed(
-        dir: PathBuf,
-        (spec, unknown_capabilities): (Box<Spec>, Vec<String>),
-    ) -> Result<Bundle> {
+    pub fn of_parsed(dir: PathBuf, parsed: Parsed) -> Result<Bundle> {
         Ok(Bundle {
-            unknown_capabilities,
-            ..Bundle::new(dir, spec)?
+            unknown_capabilities: parsed.unknown_capabilities,
+            warnings: parsed.warnings,
+            ..Bundle::new(dir, parsed.spec)?
         })
     }
 
@@ -115,14 +110,13 @@ impl Bundle {
 
     /// The config of a process alone, without a root.
     pub fn of_process(dir: PathBuf, config: &Value) -> Result<Bundle> {
-        let text = serde_json::to_vec(config)?;
-        let (spec, unknown_capabilities) = parse(&text)?;
+        let parsed = parse(&serde_json::to_vec(config)?)?;
         let bundle = Bundle {
             dir,
-            spec,
+            spec: parsed.spec,
             overlay: None,
-            unknown_capabilities,
-            warnings: misspelt::warnings(&text),
+            unknown_capabilities: parsed.unknown_capabilities,
+            warnings: parsed.warnings,
         };
         bundle.check_process()?;
         Ok(bundle)
@@ -176,8 +170,8 @@ impl Bundle {
 /// `linux.resources` alone, as `update` is given it.
 pub fn resources(value: &Value) -> Result<LinuxResources> {
     let config = serde_json::json!({"ociVersion": "1.0.0", "linux": {"resources": value}});
-    let (spec, _) = parse(&serde_json::to_vec(&config)?)?;
-    let linux = spec.linux().as_ref();
+    let parsed = parse(&serde_json::to_vec(&config)?)?;
+    let linux = parsed.spec.linux().as_ref();
     Ok(linux
         .and_then(|linux| linux.resources().clone())
         .unwrap_or_default())
@@ -208,10 +202,31 @@ fn read(file: &Path) -> Result<Vec<u8>> {
     })
 }
 
+/// A config as it was read.
+#[derive(Debug)]
+pub struct Parsed {
+    pub spec: Box<Spec>,
+    /// Capabilities that were passed over.
+    pub unknown_capabilities: Vec<String>,
+    /// Warnings of misspelt names.
+    pub warnings: Vec<String>,
+}
+
+/// Reads a config. Fails with the path of the field that is wrong.
+pub fn parse(text: &[u8]) -> Result<Parsed> {
+    let odd = names::odd(text);
+    let (spec, unknown_capabilities) = spec_of(text, &odd)?;
+    Ok(Parsed {
+        spec,
+        unknown_capabilities,
+        warnings: misspelt::warnings(text, &odd),
+    })
+}
+
 /// The typed reading is tried first; only a config that it refuses is looked through for what the
 /// spec tells runtimes to tolerate.
 /// Gives the capabilities that were passed over too.
-pub fn parse(text: &[u8]) -> Result<(Box<Spec>, Vec<String>)> {
+fn spec_of(text: &[u8], odd: &[&str]) -> Result<(Box<Spec>, Vec<String>)> {
     // serde would take an array for an object too.
     let first = text.iter().find(|byte| !byte.is_ascii_whitespace());
     ensure!(
@@ -222,7 +237,7 @@ pub fn parse(text: &[u8]) -> Result<(Box<Spec>, Vec<String>)> {
     // To keep track of the path takes as long again, for the sake of an error.
     let read = serde_json::from_slice(text).or_else(|_| typed(text));
     let (place, first) = match read {
-        Ok(spec) if absent::in_doubt(&spec, text) || names::in_doubt(text) => return settled(text),
+        Ok(spec) if absent::in_doubt(&spec, text) || names::in_doubt(odd) => return settled(text),
         Ok(spec) => return Ok((spec, Vec::new())),
         Err(error) => error,
     };
@@ -386,7 +401,7 @@ mod tests {
     use super::*;
     use crate::plan::tests::{self as fixture, bundle};
 
-    fn parsed(change: (&str, Value)) -> Result<(Box<Spec>, Vec<String>)> {
+    fn parsed(change: (&str, Value)) -> Result<Parsed> {
         parse(&serde_json::to_vec(&fixture::config(&[change])).unwrap())
     }
 
@@ -415,9 +430,10 @@ mod tests {
     fn unknown_capabilities_are_passed_over_and_told() {
         let sets =
             json!({"bounding": ["CAP_NEW", "CAP_KILL", "CAP_OLD"], "effective": ["CAP_NEW"]});
-        let (spec, unknown) = parsed(("/process/capabilities", sets)).unwrap();
-        assert_eq!(unknown, ["CAP_NEW", "CAP_OLD"]);
-        let capabilities = spec
+        let parsed_sets = parsed(("/process/capabilities", sets)).unwrap();
+        assert_eq!(parsed_sets.unknown_capabilities, ["CAP_NEW", "CAP_OLD"]);
+        let capabilities = parsed_sets
+            .spec
             .process()
             .as_ref()
             .unwrap()
@@ -477,7 +493,7 @@ mod tests {
             let text = format!(
                 r#"{{"ociVersion": "1.0.0", "linux": {{"resources": {resources}}}, "process": {process}}}"#
             );
-            parse(text.as_bytes()).map(|(spec, _)| spec)
+            parse(text.as_bytes()).map(|parsed| parsed.spec)
         };
         let process = r#"{"cwd": "/", "user": {"uid": 0, "gid": 0}}"#;
         let pids = |resources: &str| {

@@ -5,22 +5,15 @@
 
 use serde_json::Value;
 
-use super::names::{NAMES, proper};
-use super::objects::name_before;
+use super::names::{MAPS, NAMES, proper};
 use crate::spelling;
 
 /// Fields of the spec that are not read: those of other platforms, and one of none.
 const UNREAD: [&str; 6] = ["commandLine", "solaris", "username", "vm", "windows", "zos"];
 
-/// Objects whose names the config chooses, with values that are no objects.
-const FREE: [&str; 3] = ["annotations", "sysctl", "unified"];
-/// Objects whose names the config chooses.
-const MAPS: [&str; 3] = ["netDevices", "rdma", "timeOffsets"];
-
-/// Returns a warning for each misspelt name.
-pub fn warnings(text: &[u8]) -> Vec<String> {
-    let mut colons = text.iter().enumerate().filter(|(_, byte)| **byte == b':');
-    if colons.all(|(at, _)| is_plain(&text[..at])) {
+/// Returns a warning for each misspelt name of a config in which these names are not the spec's: see [`super::names::odd`].
+pub fn warnings(text: &[u8], odd: &[&str]) -> Vec<String> {
+    if odd.iter().all(|name| is_plain(name)) {
         return Vec::new();
     }
     // To read all once more is for the few that are suspicious.
@@ -30,11 +23,9 @@ pub fn warnings(text: &[u8]) -> Vec<String> {
     found
 }
 
-/// Whether this text ends with a name of the spec, with none of any kind, or with one that no spec has: with dots or slashes, as
-/// names of annotations and of sysctls have them.
-fn is_plain(before: &[u8]) -> bool {
-    let name = name_before(before).and_then(|name| std::str::from_utf8(name).ok());
-    name.is_none_or(|name| name.contains(['.', '/']) || is_known(name))
+/// Whether the spec has a field of this name, or no spec has one: names of annotations and of sysctls have dots or slashes.
+fn is_plain(name: &str) -> bool {
+    name.contains(['.', '/']) || is_known(name)
 }
 
 /// Whether the spec has a field of this name, in whatever case.
@@ -55,7 +46,7 @@ fn look(value: &Value, place: &str, is_map: bool, found: &mut Vec<String>) {
                     found.extend(near.map(|near| {
                         format!("{path}: is no field of the spec and has no effect; did you mean {near}?")
                     }));
-                } else if !FREE.contains(&name.as_str()) && !UNREAD.contains(&name.as_str()) {
+                } else if !UNREAD.contains(&name.as_str()) {
                     look(value, &path, MAPS.contains(&name.as_str()), found);
                 }
             }
@@ -71,7 +62,12 @@ fn look(value: &Value, place: &str, is_map: bool, found: &mut Vec<String>) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::names::odd;
     use super::*;
+
+    fn warnings_of(text: &[u8]) -> Vec<String> {
+        warnings(text, &odd(text))
+    }
 
     #[test]
     fn misspelt_names_are_told_with_their_place() {
@@ -85,7 +81,7 @@ mod tests {
         ];
         let more = ["process.argz", "process.user.uidd"];
         let expected: Vec<&str> = places.into_iter().chain(more).collect();
-        let warnings = warnings(text);
+        let warnings = warnings_of(text);
         let found: Vec<&str> = warnings
             .iter()
             .filter_map(|text| text.split(": ").next())
@@ -106,7 +102,7 @@ mod tests {
             "{",
             "",
         ] {
-            assert_eq!(warnings(text.as_bytes()), [""; 0], "{text}");
+            assert_eq!(warnings_of(text.as_bytes()), [""; 0], "{text}");
         }
     }
 }

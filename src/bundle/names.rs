@@ -5,7 +5,7 @@
 use anyhow::{Result, ensure};
 use serde_json::Value;
 
-use super::objects::name_before;
+use super::objects;
 
 /// The names of all fields of the spec that are read.
 pub const NAMES: [&str; 149] = [
@@ -161,7 +161,7 @@ pub const NAMES: [&str; 149] = [
 ];
 
 /// Maps whose keys the config may choose.
-const MAPS: [&str; 6] = [
+pub const MAPS: [&str; 6] = [
     "annotations",
     "netDevices",
     "rdma",
@@ -170,13 +170,15 @@ const MAPS: [&str; 6] = [
     "unified",
 ];
 
-/// Whether a name in the text is one of the spec's but for its case.
-pub fn in_doubt(text: &[u8]) -> bool {
-    let mut colons = text.iter().enumerate().filter(|(_, byte)| **byte == b':');
-    colons.any(|(at, _)| {
-        let name = name_before(&text[..at]).and_then(|name| std::str::from_utf8(name).ok());
-        name.is_some_and(|name| proper(name).is_some_and(|proper| proper != name))
-    })
+/// Returns the names in the text that the spec does not have.
+pub fn odd(text: &[u8]) -> Vec<&str> {
+    let is_odd = |name: &&str| NAMES.binary_search(name).is_err();
+    objects::names(text).filter(is_odd).collect()
+}
+
+/// Whether one of these names is one of the spec's but for its case.
+pub fn in_doubt(odd: &[&str]) -> bool {
+    odd.iter().any(|name| proper(name).is_some())
 }
 
 /// Gives the fields their proper names.
@@ -231,12 +233,12 @@ mod tests {
     fn names_of_the_spec_are_found_in_any_case_and_others_stay() {
         let mut value = json!({"Linux": {"RESOURCES": {"unified": {"Limit": "1"}}}, "x": {"Limit": 1}, "annotations": {"Root": "a"}});
         let wanted = json!({"linux": {"resources": {"unified": {"Limit": "1"}}}, "x": {"Limit": 1}, "annotations": {"Root": "a"}});
-        assert!(in_doubt(value.to_string().as_bytes()));
+        assert!(in_doubt(&odd(value.to_string().as_bytes())));
         settle(&mut value).unwrap();
         assert_eq!(value, wanted);
-        assert!(!in_doubt(
+        assert!(!in_doubt(&odd(
             br#"{"limit": "Limit", "env": ["\"Limit\": 1"], "other": 1}"#
-        ));
+        )));
         let error = settle(&mut json!({"a": 1, "Root": {}, "root": {}})).unwrap_err();
         assert!(error.to_string().contains("is there twice"), "{error}");
     }

@@ -121,8 +121,15 @@ fn is_known_list(before: &[u8]) -> bool {
     name.is_some_and(|name| LISTS.iter().any(|list| list.as_bytes() == name))
 }
 
+/// Returns the strings before a colon: the names of fields, in no object in particular.
+pub fn names(text: &[u8]) -> impl Iterator<Item = &str> {
+    let colons = text.iter().enumerate().filter(|(_, byte)| **byte == b':');
+    let names = colons.filter_map(|(at, _)| name_before(&text[..at]));
+    names.filter_map(|name| std::str::from_utf8(name).ok())
+}
+
 /// Returns the string at the end of the text, which is a name if a colon follows.
-pub fn name_before(text: &[u8]) -> Option<&[u8]> {
+fn name_before(text: &[u8]) -> Option<&[u8]> {
     let text = text.trim_ascii_end().strip_suffix(b"\"")?;
     let start = text.iter().rposition(|byte| *byte == b'"')?;
     Some(&text[start + 1..])

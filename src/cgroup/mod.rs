@@ -479,12 +479,8 @@ fn open_directory(directory: &Path) -> Result<OwnedFd> {
 }
 
 fn write_at(directory: &OwnedFd, file: &str, value: &str) -> Result<()> {
-    let mut open = File::from(path::open_strict(
-        directory,
-        Path::new(file),
-        libc::O_WRONLY,
-    )?);
-    sys::io(open.write_all(value.as_bytes()))
+    let opened = path::open_strict(directory, Path::new(file), libc::O_WRONLY)?;
+    sys::io(File::from(opened).write_all(value.as_bytes()))
 }
 
 /// The kernel says ENODEV for files of a cgroup that was removed while they were open.

@@ -272,7 +272,8 @@ pub fn place_of(pid: i32, scope: &Scope) -> Result<PathBuf> {
     Ok(place)
 }
 
-fn cgroup_of(process: &str) -> Result<PathBuf> {
+/// Returns the cgroup of a process, below the top of the tree that this process's cgroup namespace shows (cgroups(7)).
+pub fn cgroup_of(process: &str) -> Result<PathBuf> {
     let file = format!("/proc/{process}/cgroup");
     let text = sys::io(std::fs::read_to_string(&file)).with_context(|| format!("read {file}"))?;
     let place = text.lines().find_map(|line| line.strip_prefix("0::/"));

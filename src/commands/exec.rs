@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::create::{Sockets, check_preserved, tell_of};
 use crate::argv;
 use crate::bundle::{Bundle, values};
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, systemd};
 use crate::container::{CGROUP, Container, Status, Store};
 use crate::fault::{self, Coded, coded};
 use crate::flags;
@@ -393,10 +393,7 @@ fn below(asked: &[String]) -> Result<PathBuf> {
 /// Returns the cgroup in which a process is. Fails for the top of the tree, where no limit holds, and for one that this process's
 /// cgroup namespace does not show: its path begins with "/.." (cgroup_namespaces(7)).
 fn present_cgroup(mount: &Path, pid: i32) -> Result<PathBuf> {
-    let file = format!("/proc/{pid}/cgroup");
-    let text = sys::io(std::fs::read_to_string(&file)).with_context(|| format!("read {file}"))?;
-    let path = text.lines().find_map(|line| line.strip_prefix("0::/"));
-    let path = Path::new(path.unwrap_or_default());
+    let path = systemd::cgroup_of(&pid.to_string())?;
     let plain = |part| matches!(part, Component::Normal(_));
     ensure!(
         path != Path::new("") && path.components().all(plain),
