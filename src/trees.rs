@@ -7,7 +7,6 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -155,7 +154,7 @@ fn user_namespace(pid: i32, trees: &[Tree]) -> Result<Option<OwnedFd>> {
 
 /// Goes into the mount namespace of a process, and to the root that the process has there: it may be in a chroot.
 fn enter(pid: i32, pidfd: &OwnedFd) -> Result<()> {
-    let root = reference(Path::new(&format!("/proc/{pid}/root")));
+    let root = path::open_directory(Path::new(&format!("/proc/{pid}/root")));
     clone::setns(pidfd, clone::NEWNS)?;
     // A caller that may not look into that process uses the root of the namespace.
     let Ok(root) = root else { return Ok(()) };
@@ -163,17 +162,11 @@ fn enter(pid: i32, pidfd: &OwnedFd) -> Result<()> {
     named(nix::unistd::chroot("."), || "chroot(\".\")".to_string())
 }
 
-fn reference(path: &Path) -> Result<OwnedFd> {
-    let flags = libc::O_PATH | libc::O_DIRECTORY;
-    let opened = File::options().read(true).custom_flags(flags).open(path);
-    Ok(sys::io(opened)?.into())
-}
-
 fn serve(trees: &[Tree], rootfs: Option<&Rootfs>, owners: &Owners, to: &ChildEnd) -> Result<()> {
     // A root that is attached on `/` is not seen by paths.
     let anchor = rootfs.map(|rootfs| rootfs.anchor.as_path());
     let anchor = anchor.filter(|anchor| *anchor != Path::new("/"));
-    let place = anchor.and_then(|anchor| reference(anchor).ok());
+    let place = anchor.and_then(|anchor| path::open_directory(anchor).ok());
     let anchor = anchor.and_then(|anchor| path::real(anchor).ok());
     to.send(place.map_or(Up::Later, Up::Tree))?;
     let own = rootfs.and_then(|rootfs| match &rootfs.root {

@@ -33,7 +33,7 @@ const PATHS_OF_THE_CHILD: [(&str, usize, &str); 9] = [
     ),
     (
         "src/init/rootfs.rs",
-        5,
+        13,
         "the anchor before the pivot, then the root that it is in",
     ),
     (
@@ -60,7 +60,7 @@ const PATHS_OF_THE_CHILD: [(&str, usize, &str); 9] = [
 ];
 
 /// Calls that resolve a path from the root or the current directory; those of `std::fs` are known by their small letter.
-const PATH_CALLS: [&str; 24] = [
+const PATH_CALLS: [&str; 25] = [
     ".canonicalize()",
     ".exists()",
     ".is_dir()",
@@ -85,6 +85,7 @@ const PATH_CALLS: [&str; 24] = [
     "umount2(",
     "unistd::chdir(",
     "unistd::chroot(",
+    "path::open_directory(",
 ];
 
 #[test]

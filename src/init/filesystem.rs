@@ -9,12 +9,11 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use libc::MOUNT_ATTR__ATIME as ATIME;
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sys::stat::{Mode, mkdirat};
 
 use crate::sys::mount::{self, Attributes, Configuration, MAX_STRING};
-use crate::sys::{self, again, named};
+use crate::sys::{self, named, path};
 
 /// The bytes of the options, and of the source, that mount(2) takes: a page without its last byte.
 const MAX_DATA: usize = 4095;
@@ -78,28 +77,22 @@ fn configure_overlay(filesystem: &Configuration, new: &New) -> Result<()> {
     if let Some(source) = new.source {
         filesystem.string("source", source)?;
     }
-    let named = |key: &str, path: &str, text: &str| match text.len() > MAX_STRING {
-        true => filesystem.descriptor(key, open(path)?),
+    let set = |key: &str, directory: &str, text: &str| match text.len() > MAX_STRING {
+        true => filesystem.descriptor(key, path::open_directory(Path::new(directory))?),
         false => filesystem.string(key, text),
     };
     for option in new.options {
         match option.split_once('=') {
             Some(("lowerdir", list)) => {
                 for (key, layer) in layers(list) {
-                    named(key, &layer, &layer)?;
+                    set(key, &layer, &layer)?;
                 }
             }
-            Some((key @ ("upperdir" | "workdir"), path)) => named(key, &unescaped(path), path)?,
+            Some((key @ ("upperdir" | "workdir"), path)) => set(key, &unescaped(path), path)?,
             _ => filesystem.option(option)?,
         }
     }
     Ok(())
-}
-
-fn open(path: &str) -> Result<OwnedFd> {
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let opened = again(|| nix::fcntl::open(path, flags, Mode::empty()));
-    named(opened, || format!("open({path:?})"))
 }
 
 /// Returns the layers of overlay's `lowerdir` with the options that add them. Layers after `::` hold data only.

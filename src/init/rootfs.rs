@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
@@ -15,7 +14,7 @@ use super::moving;
 use crate::plan::rootfs::{Overlay, Root as Plan, Rootfs};
 use crate::plan::step::{Propagation, Source};
 use crate::sys::mount::{self, Configuration};
-use crate::sys::{self, again, named, path};
+use crate::sys::{self, named, path};
 use crate::trees::Trees;
 
 /// The root being furnished, and what the steps share.
@@ -71,7 +70,7 @@ impl AsFd for Root {
 pub fn enter(plan: &Rootfs, mut trees: Trees, pid_namespace: Option<OwnedFd>) -> Result<Root> {
     let found = trees.wait()?;
     let directory = match &plan.root {
-        Plan::InPlace(path) => open(path)?,
+        Plan::InPlace(path) => path::open_directory(path)?,
         Plan::Tree(source) => {
             let anchor = prepare_host_tree(plan, found)?;
             attach(open_tree(source, &mut trees)?, &anchor, &plan.anchor)?
@@ -120,7 +119,7 @@ pub fn leave_the_old(plan: &Rootfs, root: Root) -> Result<()> {
         named(nix::unistd::chroot("."), || "chroot(\".\")".to_string())?;
         return to_root();
     }
-    let old = open(Path::new("/"))?;
+    let old = path::open_directory(Path::new("/"))?;
     mount::pivot_to_current_directory()?;
     named(nix::unistd::fchdir(&old), || "fchdir(old root)".to_string())?;
     if plan.host_propagation.kind == libc::MS_SHARED {
@@ -171,7 +170,7 @@ pub fn trusted_proc() -> Result<OwnedFd> {
     let own = Configuration::open("proc").and_then(|proc| proc.mount(0));
     let proc = match own {
         Ok(proc) => proc,
-        Err(_) => open(Path::new("/proc"))?,
+        Err(_) => path::open_directory(Path::new("/proc"))?,
     };
     let kind = named(fstatfs(&proc), || "fstatfs(/proc)".to_string())?.filesystem_type();
     let inode = named(nix::sys::stat::fstat(&proc), || "fstat(/proc)".to_string())?.st_ino;
@@ -187,24 +186,24 @@ pub fn trusted_proc() -> Result<OwnedFd> {
 fn prepare_host_tree(plan: &Rootfs, found: Option<OwnedFd>) -> Result<OwnedFd> {
     propagate("/", plan.host_propagation)?;
     if plan.host_propagation.kind == libc::MS_SHARED {
-        let reached = open(&plan.anchor).is_ok();
+        let reached = path::open_directory(&plan.anchor).is_ok();
         let anchor = if reached {
             &plan.anchor
         } else {
             Path::new("/")
         };
         make_private(anchor)?;
-        return open(anchor);
+        return path::open_directory(anchor);
     }
-    let found = found.map_or_else(|| open(&plan.anchor), Ok);
-    found.or_else(|_| open(Path::new("/")))
+    let found = found.map_or_else(|| path::open_directory(&plan.anchor), Ok);
+    found.or_else(|_| path::open_directory(Path::new("/")))
 }
 
 /// Makes the mount that holds `path` private: it is at `path` or at one of its parents.
 fn make_private(path: &Path) -> Result<()> {
     let mut last = Ok(());
     for place in path.ancestors() {
-        last = mount::set_propagation(open(place)?, libc::MS_PRIVATE, false);
+        last = mount::set_propagation(path::open_directory(place)?, libc::MS_PRIVATE, false);
         if last.is_ok() {
             break;
         }
@@ -226,21 +225,13 @@ fn propagate(path: impl AsRef<Path>, propagation: Propagation) -> Result<()> {
     named(done, || format!("mount({path:?}, {propagation})"))
 }
 
-fn open(path: &Path) -> Result<OwnedFd> {
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    named(
-        again(|| nix::fcntl::open(path, flags, Mode::empty())),
-        || format!("open({path:?})"),
-    )
-}
-
 /// overlayfs over the layers, detached.
 fn assemble(overlay: &Overlay, anchor: &OwnedFd, path: &Path) -> Result<OwnedFd> {
-    let mut held = Vec::new();
     let mut layers = overlay.lower.clone();
-    if overlay.upper.is_none() {
-        hold_what_is_covered(&mut layers, path, &mut held)?;
-    }
+    let held = match overlay.upper {
+        Some(_) => Vec::new(),
+        None => hold_what_is_covered(&mut layers, path)?,
+    };
     let layers: Vec<&Path> = layers.iter().map(|layer| layer.as_path()).collect();
     let mut options = vec![format!("lowerdir={}", mount::layer_list(&layers))];
     // Overlay takes directories by path only where their mount is attached in this namespace; a new
@@ -261,27 +252,25 @@ fn assemble(overlay: &Overlay, anchor: &OwnedFd, path: &Path) -> Result<OwnedFd>
         attributes: 0,
     };
     let mounted = filesystem::make(&new, Some(anchor));
-    drop(scratch);
+    drop((held, scratch));
     mounted.map_err(|error| explain(error, overlay))
 }
 
-/// Names the layers below the anchor, or on it, by open descriptors: the tmpfs of the upper layer covers their paths.
-fn hold_what_is_covered(
-    layers: &mut [PathBuf],
-    anchor: &Path,
-    held: &mut Vec<OwnedFd>,
-) -> Result<()> {
+/// Names the layers below the anchor, or on it, by open descriptors: the tmpfs of the upper layer covers their paths. Returns the
+/// descriptors.
+fn hold_what_is_covered(layers: &mut [PathBuf], anchor: &Path) -> Result<Vec<OwnedFd>> {
+    let mut held = Vec::new();
     let Ok(anchor) = path::real(anchor) else {
-        return Ok(());
+        return Ok(held);
     };
     for layer in layers.iter_mut().filter(|_| anchor != Path::new("/")) {
         if path::real(layer).is_ok_and(|layer| layer.starts_with(&anchor)) {
-            let directory = open(layer)?;
+            let directory = path::open_directory(layer)?;
             *layer = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
             held.push(directory);
         }
     }
-    Ok(())
+    Ok(held)
 }
 
 fn scratch_upper(options: &mut Vec<String>, anchor: &OwnedFd) -> Result<OwnedFd> {

@@ -12,8 +12,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use nix::errno::Errno;
-use nix::fcntl::readlinkat;
+use nix::fcntl::{OFlag, readlinkat};
 use nix::sys::stat::{Mode, mkdirat};
+
+use super::{again, named};
 
 const IN_ROOT: u64 = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
 /// Below the directory, on its own filesystem, through no link at all: for procfs and cgroupfs.
@@ -59,6 +61,13 @@ pub fn find(root: impl AsFd, path: &Path) -> Result<Option<OwnedFd>> {
         Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
         found => refused(found, root.as_fd(), path).map(Some),
     }
+}
+
+/// Opens a directory by its path in the namespace of this process, for reference only (open(2), O_PATH).
+pub fn open_directory(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let opened = again(|| nix::fcntl::open(path, flags, Mode::empty()));
+    named(opened, || format!("open({path:?})"))
 }
 
 /// A directory that is reached through no symbolic link.
