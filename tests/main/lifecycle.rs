@@ -1,6 +1,6 @@
 //! create, start, state and delete: states, ids, pid files, the log, texts that engines match.
 
-use crate::support::{binary, send, wait_until};
+use crate::support::{Bundle, Running, binary, send, wait_until};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -397,9 +397,8 @@ fn the_state_directory_is_private() {
     assert_eq!(meta.uid(), 0);
 }
 
-#[test]
-fn start_waits_for_a_create_that_is_at_work() {
-    let c = bundle!().asks(&["pause"]);
+/// Starts a create whose hook waits until the returned file is there.
+fn held_in_create(c: Bundle) -> (Bundle, Running, String) {
     let (begun, go) = (c.path("begun"), c.path("go"));
     let line = format!("touch {begun}; while ! test -e {go}; do sleep 0.01; done");
     let c = c.push(
@@ -408,6 +407,12 @@ fn start_waits_for_a_create_that_is_at_work() {
     );
     let creator = c.call_new("create", &[]).spawn();
     wait_until("the hook runs", || fs::exists(&begun).unwrap_or(false));
+    (c, creator, go)
+}
+
+#[test]
+fn start_waits_for_a_create_that_is_at_work() {
+    let (c, creator, go) = held_in_create(bundle!().asks(&["pause"]));
     // The hook goes on only after the command has begun.
     let script = format!("(sleep 0.2; touch {go}) & exec \"$0\" \"$@\"");
     let start = c.call(&["start", &c.id]).through_shell(&script);
@@ -418,15 +423,7 @@ fn start_waits_for_a_create_that_is_at_work() {
 
 #[test]
 fn a_create_whose_container_is_deleted_says_so() {
-    let c = bundle!();
-    let (begun, go) = (c.path("begun"), c.path("go"));
-    let line = format!("touch {begun}; while ! test -e {go}; do sleep 0.01; done");
-    let c = c.push(
-        "/hooks/createRuntime",
-        json!({"path": "/bin/sh", "args": ["sh", "-c", line]}),
-    );
-    let creator = c.call_new("create", &[]).spawn();
-    wait_until("the hook runs", || fs::exists(&begun).unwrap_or(false));
+    let (c, creator, go) = held_in_create(bundle!());
     assert_eq!(c.status(), "creating");
     c.delete(&[]).fails_with("creating");
     c.delete(&["--force"]).ok();

@@ -231,13 +231,20 @@ fn propagation_of_binds() {
     }
 }
 
+/// Returns the options of mounts that `features` lists.
+pub fn of_features(c: &Bundle) -> BTreeSet<String> {
+    let text = c.call(&["features"]).finish().ok().stdout();
+    let features: Value = serde_json::from_str(&text).expect("JSON");
+    let listed = features["mountOptions"].as_array().expect("a list").iter();
+    let listed = listed.filter_map(|word| word.as_str().map(String::from));
+    listed.collect()
+}
+
 #[test]
 fn no_option_of_features_is_without_a_test() {
     let c = bundle!();
     needs!(runtime() == Runtime::Cofferdam, "reads its features");
-    let text = c.call(&["features"]).finish().ok().stdout();
-    let features: Value = serde_json::from_str(&text).expect("JSON");
-    let listed = features["mountOptions"].as_array().expect("a list").iter();
+    let listed = of_features(&c);
     let mut tested: BTreeSet<String> = ELSEWHERE.map(String::from).into();
     tested.insert("dest-nofollow".into());
     for (word, _, opposite) in FLAGS {
@@ -249,9 +256,6 @@ fn no_option_of_features_is_without_a_test() {
     }
     tested.extend(OF_FILE_SYSTEMS.map(|(word, _)| word.into()));
     tested.extend(PROPAGATION.map(|(word, _)| word.into()));
-    let listed: BTreeSet<String> = listed
-        .filter_map(|w| w.as_str().map(String::from))
-        .collect();
     assert_eq!(listed, tested);
 }
 

@@ -1,8 +1,8 @@
 //! Two options of a mount that set one thing, every pair in both orders: on the mount, and on what is mounted below its source.
 
 use crate::mounts::options_of;
+use crate::options::of_features;
 use crate::support::{Bundle, Runtime, lines, runtime};
-use serde_json::Value;
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
@@ -300,10 +300,8 @@ const ALONE: [&str; 16] = [
 fn no_option_of_features_is_without_its_pairs() {
     let c = bundle!();
     needs!(runtime() == Runtime::Cofferdam, "reads its features");
-    let text = c.call(&["features"]).finish().ok().stdout();
-    let features: Value = serde_json::from_str(&text).expect("JSON");
-    let listed = features["mountOptions"].as_array().expect("a list").iter();
-    let listed: BTreeSet<&str> = listed.filter_map(Value::as_str).collect();
+    let listed = of_features(&c);
+    let listed: BTreeSet<&str> = listed.iter().map(String::as_str).collect();
     let flags = FLAGS.iter().flat_map(|(flag, opposite)| [*flag, *opposite]);
     let plain: Vec<&str> = flags.chain(ACCESS_TIMES.map(|(word, _)| word)).collect();
     let recursive: Vec<String> = plain.iter().map(|word| format!("r{word}")).collect();

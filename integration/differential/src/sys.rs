@@ -5,6 +5,26 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::Path;
 
+/// Names of the limits of resources, without RLIMIT_, in the order of their numbers on x86_64 (getrlimit(2)).
+pub const LIMITS: [&str; 16] = [
+    "CPU",
+    "FSIZE",
+    "DATA",
+    "STACK",
+    "CORE",
+    "RSS",
+    "NPROC",
+    "NOFILE",
+    "MEMLOCK",
+    "AS",
+    "LOCKS",
+    "SIGPENDING",
+    "MSGQUEUE",
+    "NICE",
+    "RTPRIO",
+    "RTTIME",
+];
+
 /// Returns the soft and the hard limit (getrlimit(2)).
 pub fn limit(resource: u32) -> Option<(u64, u64)> {
     let mut limit = libc::rlimit {

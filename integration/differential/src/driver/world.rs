@@ -81,6 +81,13 @@ fn writable_again(place: &str) -> Result<()> {
     )?)
 }
 
+/// Makes a character device that everybody may use.
+fn make_node(path: &str, device: u64) -> Result<()> {
+    let mode = Mode::from_bits_truncate(0o666);
+    mknod(path, SFlag::S_IFCHR, mode, device)?;
+    Ok(())
+}
+
 /// Makes a /dev with nodes of its own, since runc and crun change owners and modes of those that they find.
 fn own_dev() -> Result<()> {
     let place = "/run/dev";
@@ -88,12 +95,7 @@ fn own_dev() -> Result<()> {
     mount_on(place, "tmpfs", MsFlags::empty(), "mode=755")?;
     for (name, major, minor) in NODES {
         let path = format!("{place}/{name}");
-        mknod(
-            path.as_str(),
-            SFlag::S_IFCHR,
-            Mode::from_bits_truncate(0o666),
-            makedev(major, minor),
-        )?;
+        make_node(&path, makedev(major, minor))?;
         fs::set_permissions(&path, Permissions::from_mode(0o666))?;
     }
     for name in ["pts", "shm", "mqueue"] {
@@ -385,12 +387,7 @@ pub fn restore(first: &State, now: &State) -> Result<()> {
     for (name, major, minor) in NODES {
         let path = format!("/dev/{name}");
         if !Path::new(&path).exists() {
-            mknod(
-                path.as_str(),
-                SFlag::S_IFCHR,
-                Mode::from_bits_truncate(0o666),
-                makedev(major, minor),
-            )?;
+            make_node(&path, makedev(major, minor))?;
         }
         chown(&path, Some(0), Some(0))?;
         fs::set_permissions(&path, Permissions::from_mode(0o666))?;

@@ -9,28 +9,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 
-use differential_sys::{call, call_in_child, limit};
+use differential_sys::{LIMITS, call, call_in_child, limit};
 use nix::unistd;
 use serde_json::{Value, json};
 
-const LIMITS: [&str; 16] = [
-    "CPU",
-    "FSIZE",
-    "DATA",
-    "STACK",
-    "CORE",
-    "RSS",
-    "NPROC",
-    "NOFILE",
-    "MEMLOCK",
-    "AS",
-    "LOCKS",
-    "SIGPENDING",
-    "MSGQUEUE",
-    "NICE",
-    "RTPRIO",
-    "RTTIME",
-];
 const NAMESPACES: [&str; 8] = ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"];
 const STATUS: [&str; 13] = [
     "Uid",

@@ -1,5 +1,6 @@
 //! The process, its identity and limits, and hooks.
 
+use differential_sys::LIMITS;
 use serde_json::{Value, json};
 
 use super::{push, set};
@@ -139,26 +140,8 @@ pub fn capabilities(chance: &mut Chance, config: &mut Value) {
 }
 
 pub fn limits(chance: &mut Chance, config: &mut Value) {
-    let kinds = [
-        "CPU",
-        "FSIZE",
-        "DATA",
-        "STACK",
-        "CORE",
-        "RSS",
-        "NPROC",
-        "NOFILE",
-        "MEMLOCK",
-        "AS",
-        "LOCKS",
-        "SIGPENDING",
-        "MSGQUEUE",
-        "NICE",
-        "RTPRIO",
-        "RTTIME",
-    ];
     let list: Vec<Value> = chance
-        .some(&kinds, 4)
+        .some(&LIMITS, 4)
         .into_iter()
         .map(|kind| {
             let small = ["NICE", "RTPRIO", "CORE"].contains(&kind);
