@@ -29,8 +29,8 @@ use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
-use crate::fault::Coded;
 use crate::sys::{self, named, socket};
+use crate::text::fault::Coded;
 
 /// The longest that a process may take for one step; a filesystem on the network may be slow.
 pub const STEP_TIMEOUT: Duration = Duration::from_secs(300);
@@ -79,6 +79,9 @@ pub struct ParentEnd {
 pub struct ChildEnd {
     socket: OwnedFd,
 }
+
+/// The first byte of [`Up::Listener`]. The number of the listener follows, in the byte order of the machine.
+pub const LISTENER_TAG: u8 = b'l';
 
 pub fn pair() -> Result<(ParentEnd, ChildEnd)> {
     let made = socketpair(
@@ -239,10 +242,10 @@ fn failure(payload: &[u8]) -> Coded {
     }
 }
 
-/// `Up::Listener` for one who may neither allocate nor call sendmsg(2) any more.
+/// Returns the packet of [`Up::Listener`], for a process that may neither allocate nor call sendmsg(2) any more.
 pub fn listener_packet(number: i32) -> [u8; 5] {
     let [a, b, c, d] = number.to_ne_bytes();
-    [b'l', a, b, c, d]
+    [LISTENER_TAG, a, b, c, d]
 }
 
 impl AsFd for ChildEnd {
@@ -254,7 +257,7 @@ impl AsFd for ChildEnd {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::coded;
+    use crate::text::fault::coded;
 
     #[test]
     fn every_message_arrives_as_it_was_sent() {

@@ -1,79 +1,44 @@
-//! cofferdam, a low-level OCI container runtime: opens the log, reads the command line, runs one verb,
-//! and says once what went wrong.
+//! The program: the entry from C, the log, the command line, one verb, and the exit code.
 
-#![deny(unsafe_code)]
-// sys/entry.rs has the function; unit tests and fuzzing have a harness of their own.
-#![cfg_attr(not(any(test, fuzzing)), no_main)]
+#![no_main]
 
-mod argv;
-mod bundle;
-mod caller_files;
-mod cgroup;
-mod channel;
-mod cli;
-mod commands;
-mod container;
-mod dbus;
-mod descendants;
-mod directory;
-mod fault;
-mod flags;
-#[cfg(any(test, fuzzing))]
-#[path = "../fuzz/targets/mod.rs"]
-pub mod fuzz;
-mod hooks;
-mod host;
-mod idmap;
-mod init;
-mod intelrdt;
-mod joins;
-mod launch;
-mod log;
-mod lsm;
-mod netdev;
-mod notify;
-mod patience;
-mod pid_file;
-mod plain;
-mod plan;
-mod program;
-mod relay;
-mod removal;
-mod report;
-mod sd_notify;
-mod selfexe;
-mod slot;
-mod spelling;
-mod start;
-mod state_root;
-mod stdio;
-#[allow(unsafe_code)]
-mod sys;
-mod terminal;
-mod timings;
-mod trees;
-mod users;
-mod way;
-
+use std::ffi::{c_char, c_int};
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Result;
 
-use cli::{Cli, Command, Parsed, UnknownCommand};
-use commands::ReaderGone;
-use container::Store;
-use fault::coded;
-use patience::Interrupted;
+use cofferdam::cli::log_options::log_options;
+use cofferdam::cli::{self, Cli, Command, Parsed, UnknownCommand, normalize};
+use cofferdam::commands::{self, ReaderGone, features};
+use cofferdam::state::container::Store;
+use cofferdam::sys::wait::Interrupted;
+use cofferdam::sys::{self, entry};
+use cofferdam::text::fault::coded;
+use cofferdam::text::{log, timings};
+use cofferdam::{host, plan, protect};
 
-/// Tests have threads.
-#[cfg(not(any(test, fuzzing)))]
 #[global_allocator]
 static ALLOCATOR: sys::alloc::Allocator = sys::alloc::Allocator::new();
 
+/// Runs the program. The C library calls this function (see [`entry`] for the reason).
+// SAFETY: no other function of the program has this name.
+#[allow(unsafe_code)]
+#[unsafe(no_mangle)]
+extern "C" fn main(_count: c_int, args: *const *const c_char) -> c_int {
+    // SAFETY: the C library passes the list that execve(2) made, before any other code of the program runs.
+    unsafe { entry::keep_args(args) };
+    let begun = Instant::now();
+    protect::protect_early();
+    if entry::prepare_streams().is_err() {
+        return 1;
+    }
+    // Flushes standard output, unlike a return.
+    std::process::exit(start(begun))
+}
+
 /// Gives the exit code.
-#[cfg_attr(any(test, fuzzing), allow(dead_code))]
 fn start(begun: Instant) -> i32 {
     let started = Instant::now();
     // A backtrace costs milliseconds. The variable is meant for a program that the caller debugs.
@@ -83,7 +48,8 @@ fn start(begun: Instant) -> i32 {
     std::panic::set_hook(Box::new(|panic| {
         log::error(&format!("internal error: {panic}"))
     }));
-    let done = log::init(sys::arguments()).and_then(|()| run([begun, started]));
+    let done =
+        log::init(log_options(sys::arguments().skip(1))).and_then(|()| run([begun, started]));
     let code = done.unwrap_or_else(|error| {
         if error.is::<ReaderGone>() {
             return ReaderGone::EXIT_CODE;
@@ -102,9 +68,10 @@ fn run(started: [Instant; 2]) -> Result<i32> {
         Err(error) => return refuse(&error),
     };
     match parsed {
-        Parsed::Text(text) => {
-            commands::print(&text)?;
-            Ok(0)
+        Parsed::Help(text) => commands::print(&text).map(|()| 0),
+        Parsed::Version => {
+            let program = sys::arguments().next().unwrap_or_default();
+            commands::print(&features::version(&program)).map(|()| 0)
         }
         Parsed::Command(cli) => {
             let Some(format) = &cli.global.timings else {
@@ -134,7 +101,7 @@ fn root_of_this_user() -> PathBuf {
     let euid = nix::unistd::geteuid().as_raw();
     let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR");
     let confined = runtime_dir.is_some() && host::in_user_namespace().unwrap_or(false);
-    cli::default_root(argv::called(), euid, confined, runtime_dir.as_deref())
+    cli::default_root(normalize::called(), euid, confined, runtime_dir.as_deref())
 }
 
 /// Those with most to hold are not inlined here: each command would touch the stack of all.

@@ -27,13 +27,13 @@ const PHRASES: [&str; 16] = [
 /// File, phrase, how often, why.
 const MEANT: [(&str, &str, usize, &str); 9] = [
     (
-        "src/argv.rs",
+        "src/cli/normalize.rs",
         "flag needs an argument",
         1,
         "podman's probe for flags",
     ),
     (
-        "src/cli.rs",
+        "src/cli/mod.rs",
         "flag needs an argument",
         1,
         "the same, as clap finds it",
@@ -45,13 +45,13 @@ const MEANT: [(&str, &str, usize, &str); 9] = [
         "paths that are read; no message",
     ),
     (
-        "src/container.rs",
+        "src/state/container.rs",
         "container not running",
         1,
         "containerd and CRI-O: gone already",
     ),
     (
-        "src/container.rs",
+        "src/state/container.rs",
         "does not exist",
         1,
         "containerd: deleted already",
@@ -74,7 +74,12 @@ const MEANT: [(&str, &str, usize, &str); 9] = [
         1,
         "Docker asks about a directory on a file",
     ),
-    ("src/lsm.rs", "/attr/", 1, "podman explains SELinux"),
+    (
+        "src/facility/lsm.rs",
+        "/attr/",
+        1,
+        "podman explains SELinux",
+    ),
 ];
 
 #[test]

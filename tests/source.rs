@@ -9,10 +9,10 @@ const LONGEST_FILE: usize = 500;
 const LONGEST_FUNCTION: usize = 60;
 
 /// How often src says `unsafe`. Whoever changes this number has read the block that came, or is glad of one that went.
-const UNSAFE: usize = 122;
+const UNSAFE: usize = 124;
 
 /// What runs in the container, or on its way there.
-const CHILD: [&str; 2] = ["src/init/", "src/hooks.rs"];
+const CHILD: [&str; 2] = ["src/init/", "src/programs/hooks.rs"];
 
 /// Where the child calls with a path, how often, and why that is no way out of the container.
 const PATHS_OF_THE_CHILD: [(&str, usize, &str); 9] = [
@@ -56,7 +56,7 @@ const PATHS_OF_THE_CHILD: [(&str, usize, &str); 9] = [
         1,
         "the container's root, which becomes that of a helper",
     ),
-    ("src/hooks.rs", 1, "runs what the config names"),
+    ("src/programs/hooks.rs", 1, "runs what the config names"),
 ];
 
 /// Calls that resolve a path from the root or the current directory; those of `std::fs` are known by their small letter.
@@ -174,7 +174,7 @@ fn every_rule_sees_its_offence() {
     );
     offends(paths_of_the_child, child, "nix::unistd::fchdir(b)\n", 0);
     offends(paths_of_the_child, a, "std::fs::read(b)\n", 0);
-    offends(paths_of_the_child, "src/hooks.rs", "", 1);
+    offends(paths_of_the_child, "src/programs/hooks.rs", "", 1);
 }
 
 fn offends(rule: Rule, name: &str, text: &str, count: usize) {
@@ -219,7 +219,8 @@ fn block_length(lines: &[&str]) -> usize {
 }
 
 fn misplaced_unsafe(file: &Source) -> Vec<String> {
-    if file.name.starts_with("src/sys/") {
+    // The C library calls main, which an attribute must export: unsafe code in the sense of the compiler.
+    if file.name.starts_with("src/sys/") || file.name == "src/main.rs" {
         return Vec::new();
     }
     file.lines_where(|line| words(line).any(|word| word == "unsafe"))

@@ -7,11 +7,10 @@ use serde_json::Value;
 
 use super::{assert_printable, callers};
 use crate::bundle::{self, Bundle};
-use crate::container::last_record;
-use crate::dbus;
 use crate::plan::exec::{self, Changes, Saved};
 use crate::plan::rdt::Groups;
-use crate::plan::{Plan, systemd, update};
+use crate::plan::{Plan, gvariant, systemd, update};
+use crate::state::container::last_record;
 use crate::sys::clone;
 
 /// Parsed, judged, planned for three callers. The plan has no chance in it, and its text nothing for a terminal.
@@ -143,10 +142,10 @@ pub fn resources(data: &[u8]) {
 
 /// Of a property, or of a device's part of it.
 fn name(property: &systemd::Property) -> String {
-    let dbus::Value::Array(_, weights) = &property.value else {
+    let gvariant::Value::Array(_, weights) = &property.value else {
         return property.name.clone();
     };
-    let [dbus::Value::Struct(weight)] = &weights[..] else {
+    let [gvariant::Value::Struct(weight)] = &weights[..] else {
         return property.name.clone();
     };
     let device = weight[0].to_string();
@@ -167,7 +166,7 @@ fn check_quota(settings: &[crate::plan::resources::Setting], properties: &[syste
     let numbers = setting.value.split_whitespace();
     let numbers: Vec<f64> = numbers.filter_map(|word| word.parse().ok()).collect();
     let share = match share.value {
-        dbus::Value::U64(share) => share as f64,
+        gvariant::Value::U64(share) => share as f64,
         _ => panic!("{share:?}"),
     };
     if let [quota, period] = numbers[..] {

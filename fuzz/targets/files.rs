@@ -3,8 +3,8 @@
 use super::assert_printable;
 use crate::cgroup::stats;
 use crate::commands::mounts;
-use crate::dbus::{self, Message};
 use crate::sys::stat::Stat;
+use crate::systemd::bus::{self, Message};
 
 /// Any file may be asked for any of what is in files: a later kernel may write what is not expected.
 pub fn files(data: &[u8]) {
@@ -30,7 +30,7 @@ pub fn files(data: &[u8]) {
 pub fn bus(data: &[u8]) {
     let mut rest = data;
     while let Some((start, after)) = rest.split_first_chunk() {
-        let Ok((fields, body)) = dbus::lengths(start) else {
+        let Ok((fields, body)) = bus::lengths(start) else {
             return;
         };
         let length = fields.next_multiple_of(8) + body;

@@ -8,12 +8,13 @@ use serde_json::{Value, json};
 
 use super::{assert_printable, callers};
 use crate::bundle::Bundle;
+use crate::cli::{self, fast, normalize};
 use crate::commands::{events, kill, mounts as added, update};
-use crate::container::check_id;
+use crate::facility::accounts;
 use crate::plan::namespaces::Namespaces;
 use crate::plan::options::{self, Options};
-use crate::plan::{Plan, mounts as planned, ranges, variant};
-use crate::{argv, cli, plain, users};
+use crate::plan::{Plan, cpu_list, gvariant, mounts as planned};
+use crate::state::container::check_id;
 
 /// The first line is the type, the second the destination, the third the source; the others are options.
 pub fn mounts(data: &[u8]) {
@@ -126,17 +127,17 @@ pub fn words(data: &[u8]) {
             );
         }
         check_list(line);
-        if let Ok(value) = variant::parse(line) {
+        if let Ok(value) = gvariant::parse(line) {
             drop((value.signature(), value.to_string()));
         }
-        users::number(line, "--user").ok();
+        accounts::number(line, "--user").ok();
         options::propagation(line, "linux.rootfsPropagation").ok();
     }
 }
 
 fn check_list(text: &str) {
     const MOST: usize = 1024;
-    let Ok(bits) = ranges::bits(text, MOST) else {
+    let Ok(bits) = cpu_list::bits(text, MOST) else {
         return;
     };
     let has = |number: usize| {
@@ -170,8 +171,8 @@ fn check_sysctl(settings: impl Iterator<Item = (String, Value)>) {
 pub fn args(data: &[u8]) {
     let words = data.split(|byte| *byte == b'\n').map(OsStr::from_bytes);
     let words: Vec<OsString> = words.map(OsStr::to_os_string).collect();
-    if let Some(read) = plain::read(&words) {
-        let call = argv::canonical(&mut words.iter().cloned());
+    if let Some(read) = fast::read(&words) {
+        let call = normalize::canonical(&mut words.iter().cloned());
         let by_clap = call.map(|call| cli::read(call.command, &call.words));
         let by_clap = by_clap.expect("words").expect("a call");
         assert_eq!(format!("{read:?}"), format!("{by_clap:?}"));
@@ -190,7 +191,7 @@ pub fn users(data: &[u8]) {
     let [user, passwd, group] = parts[..] else {
         return;
     };
-    let Ok(found) = users::resolve_in(user, passwd, group, 7) else {
+    let Ok(found) = accounts::resolve_in(user, passwd, group, 7) else {
         return;
     };
     let by_number = user

@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use super::names::{MAPS, NAMES, proper};
-use crate::spelling;
+use crate::text::suggest;
 
 /// Fields of the spec that are not read: those of other platforms, and one of none.
 const UNREAD: [&str; 6] = ["commandLine", "solaris", "username", "vm", "windows", "zos"];
@@ -42,7 +42,7 @@ fn look(value: &Value, place: &str, is_map: bool, found: &mut Vec<String>) {
                     place => format!("{place}.{name}"),
                 };
                 if !is_map && !is_known(name) {
-                    let near = spelling::nearest(name, NAMES.into_iter());
+                    let near = suggest::nearest(name, NAMES.into_iter());
                     found.extend(near.map(|near| {
                         format!("{path}: is no field of the spec and has no effect; did you mean {near}?")
                     }));

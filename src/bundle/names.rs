@@ -5,7 +5,7 @@
 use anyhow::{Result, ensure};
 use serde_json::Value;
 
-use super::objects;
+use crate::bundle::reject_arrays;
 
 /// The names of all fields of the spec that are read.
 pub const NAMES: [&str; 149] = [
@@ -173,7 +173,7 @@ pub const MAPS: [&str; 6] = [
 /// Returns the names in the text that the spec does not have.
 pub fn odd(text: &[u8]) -> Vec<&str> {
     let is_odd = |name: &&str| NAMES.binary_search(name).is_err();
-    objects::names(text).filter(is_odd).collect()
+    reject_arrays::names(text).filter(is_odd).collect()
 }
 
 /// Whether one of these names is one of the spec's but for its case.

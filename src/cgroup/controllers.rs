@@ -5,9 +5,9 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::{explain, open_directory, write_at};
-use crate::fault::coded;
 use crate::plan::resources::{Resources, Setting};
 use crate::sys;
+use crate::text::fault::coded;
 
 const PAGES: &str = "/sys/kernel/mm/hugepages";
 

@@ -10,8 +10,8 @@ use anyhow::Error;
 use nix::errno::Errno;
 
 use super::Cgroup;
-use crate::fault::coded;
 use crate::sys;
+use crate::text::fault::coded;
 
 impl Cgroup {
     /// How many processes the kernel has killed here for want of memory.
@@ -249,7 +249,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::fault::{Fault, line};
+    use crate::text::fault::{Fault, line};
 
     fn tree(name: &str, files: &[(&str, &str)]) -> PathBuf {
         let root =

@@ -6,10 +6,11 @@ use anyhow::{Error, Result};
 use nix::errno::Errno;
 
 use super::{Cgroup, is_gone};
-use crate::fault::coded;
 use crate::plan::resources::Setting;
 use crate::plan::update::{BELOW_USAGE, changed, undo};
-use crate::{log, sys};
+use crate::sys;
+use crate::text::fault::coded;
+use crate::text::log;
 
 /// What was written, and so has to be written to have it as it was.
 pub struct Written<'a> {

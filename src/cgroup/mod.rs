@@ -4,11 +4,9 @@
 //! container's own directory from one that somebody else has put there since.
 
 pub mod controllers;
-pub mod devices;
 mod explain;
 mod limits;
 pub mod stats;
-pub mod systemd;
 pub mod tree;
 mod watch;
 
@@ -26,11 +24,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{Uid, fchownat};
 
-use crate::fault::coded;
-use crate::log;
 use crate::plan::cgroup::CgroupPlan;
 use crate::sys::{self, bpf, named, path};
-use systemd::{Manager, Unit};
+use crate::systemd::scope::{Manager, Unit, place_of};
+use crate::text::fault::coded;
+use crate::text::log;
 
 /// How long a killed cgroup may take to empty: processes in uninterruptible sleep do not die.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -62,7 +60,7 @@ impl Cgroup {
     pub fn create_scope(plan: &CgroupPlan, manager: &mut Manager, pid: i32) -> Result<Cgroup> {
         let scope = plan.unit.as_ref().context("no scope is planned")?;
         manager.start(scope, pid)?;
-        let opened = systemd::place_of(pid, scope)
+        let opened = place_of(pid, scope)
             .and_then(|place| Cgroup::at(&plan.mount.join(place)))
             .and_then(|cgroup| cgroup.check_below(&plan.mount).map(|()| cgroup))
             .and_then(|cgroup| cgroup.check_thawed().map(|()| cgroup));

@@ -13,9 +13,9 @@ mod users;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use crate::container::Store;
-use crate::flags::{self, Format};
-use crate::log::printable;
+use crate::cli::args::{self, Format};
+use crate::state::container::Store;
+use crate::text::log::printable;
 
 /// One line of the report.
 struct Finding {
@@ -38,7 +38,7 @@ enum Status {
 
 type Group = (&'static str, Vec<Finding>);
 
-pub fn run(args: &flags::Check, store: &Store) -> Result<i32> {
+pub fn run(args: &args::Check, store: &Store) -> Result<i32> {
     let caller = users::Caller::probe()?;
     let groups = [
         ("kernel", kernel::findings()),

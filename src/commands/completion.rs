@@ -7,11 +7,11 @@ use anyhow::Result;
 use clap::{Arg, Command};
 use nix::sys::signal::Signal;
 
-use crate::container::{Container, Status, Store};
-use crate::flags::{self, Shell};
-use crate::{argv, cli};
+use crate::cli::args::{self, Shell};
+use crate::cli::{self, normalize};
+use crate::state::container::{Container, Status, Store};
 
-pub fn run(args: &flags::Completion) -> Result<i32> {
+pub fn run(args: &args::Completion) -> Result<i32> {
     super::print(match args.shell {
         Shell::Bash => BASH,
         Shell::Zsh => ZSH,
@@ -77,7 +77,7 @@ complete -c cofferdam -f -a '(__cofferdam_complete)'
 
 /// Prints what the last word may become, one offer a line: the word, a tab, its meaning. A line `:files` or `:directories` has
 /// the shell offer those.
-pub fn complete(args: &flags::Complete, store: &Store) -> Result<i32> {
+pub fn complete(args: &args::Complete, store: &Store) -> Result<i32> {
     let words = joined(&args.words);
     let cursor = Cursor::new(&words);
     let lines = match cursor.offer() {
@@ -157,7 +157,7 @@ impl<'a> Cursor<'a> {
         if let Some(at) = value.filter(|_| cursor.flag.is_none() && !cursor.foreign) {
             cursor.prefix = &word[..=at];
             let name = word[..at].trim_start_matches('-');
-            cursor.flag = argv::find(&cursor.level, name).cloned();
+            cursor.flag = normalize::find(&cursor.level, name).cloned();
         }
         cursor
     }
@@ -171,8 +171,9 @@ impl<'a> Cursor<'a> {
         } else if self.foreign {
         } else if word == "--" {
             self.foreign = true;
-        } else if let Some((name, value)) = argv::flag(word.as_ref()) {
-            let flag = argv::find(&self.level, &name).filter(|arg| arg.get_action().takes_values());
+        } else if let Some((name, value)) = normalize::flag(word.as_ref()) {
+            let flag =
+                normalize::find(&self.level, &name).filter(|arg| arg.get_action().takes_values());
             match (name.as_str(), value) {
                 ("root", Some(_)) => self.root = word.split_once('=').map(|(_, root)| root),
                 (_, None) => self.flag = flag.cloned(),

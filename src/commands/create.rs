@@ -9,29 +9,31 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::socket::SockType;
 
 use super::delete;
-use crate::argv;
 use crate::bundle::Bundle;
-use crate::cgroup::systemd::Manager;
 use crate::cgroup::{Cgroup, controllers};
-use crate::cli::{CgroupManager, Global, Rootless};
-use crate::container::{Container, State, Store, boot_id};
-use crate::flags::{self, CreateFlags};
+use crate::cli::args::{self, CreateFlags};
+use crate::cli::{CgroupManager, Global, Rootless, normalize};
+use crate::facility::{id_maps, lsm, resctrl};
 use crate::host::Host;
-use crate::launch::{Born, Init, Launch};
-use crate::pid_file::{self, PidFile};
+use crate::lifecycle::pid_file::{self, PidFile};
+use crate::lifecycle::spawn::{Born, Init, Launch};
+use crate::lifecycle::{foreground, sd_notify};
 use crate::plan::cgroup::CgroupPlan;
 use crate::plan::systemd::{self, Property};
 use crate::plan::{Flags, Plan};
-use crate::removal;
-use crate::slot::Slot;
-use crate::sys::{clone, cred, process, socket};
-use crate::{idmap, intelrdt, log, lsm, patience, sd_notify, selfexe, terminal, timings};
+use crate::protect;
+use crate::state::claim::Slot;
+use crate::state::container::{Container, State, Store, boot_id};
+use crate::state::locks;
+use crate::sys::{clone, cred, process, socket, wait};
+use crate::systemd::scope::Manager;
+use crate::text::{log, timings};
 
 #[inline(never)]
-pub fn run(args: &flags::Create, global: &Global, store: &Store) -> Result<i32> {
+pub fn run(args: &args::Create, global: &Global, store: &Store) -> Result<i32> {
     let flags = &args.flags;
     if !flags.dry_run {
-        selfexe::protect()?;
+        protect::protect()?;
     }
     let bundle = Bundle::load(&flags.bundle, flags.config.as_deref())?;
     let request = Request {
@@ -91,7 +93,7 @@ pub struct Made {
 #[derive(Default)]
 pub struct Resources {
     cgroup: Option<Cgroup>,
-    rdt: Option<intelrdt::Made>,
+    rdt: Option<resctrl::Made>,
 }
 
 impl Resources {
@@ -143,7 +145,7 @@ impl Request<'_> {
         make_unguessable(plan.process.keyring.as_mut())?;
         let sockets = Sockets::connect(&self.flags.console_socket, &self.pidfd_receiver())?;
 
-        patience::keep_interrupts()?;
+        wait::block_termination_signals()?;
         let mut manager = reach_systemd(&plan)?;
         let mut slot = Slot::claim(store, self.id)?;
         let mut state = self.record(&plan, &host, manager.as_ref())?;
@@ -221,7 +223,7 @@ impl Request<'_> {
         if let Some(rdt) = &plan.rdt {
             slot.claim_rdt(&rdt.groups)?;
         }
-        let make_groups = |rdt| intelrdt::make(Path::new(intelrdt::ROOT), rdt);
+        let make_groups = |rdt| resctrl::make(Path::new(resctrl::ROOT), rdt);
         resources.rdt = plan.rdt.as_ref().map(make_groups).transpose()?;
         Ok(())
     }
@@ -309,7 +311,7 @@ impl Request<'_> {
             controllers::check(&cgroup.mount, &cgroup.resources)?;
         }
         check_rdt(plan)?;
-        idmap::check_joined(&plan.namespaces)?;
+        id_maps::check_joined(&plan.namespaces)?;
         self.bundle.check_files()?;
         check_preserved(plan.process.preserve_fds)
     }
@@ -317,7 +319,7 @@ impl Request<'_> {
     fn check_terminal(&self, plan: &Plan) -> Result<()> {
         let has_terminal = plan.process.terminal.is_some();
         let socket = self.flags.console_socket.is_some();
-        let program = argv::called();
+        let program = normalize::called();
         ensure!(
             socket || !has_terminal || !self.detached,
             "process.terminal: cannot allocate tty if {program} will detach without setting console socket; set process.terminal \
@@ -329,7 +331,7 @@ impl Request<'_> {
              or set process.terminal to true"
         );
         match has_terminal && !self.detached {
-            true => terminal::check_stdin(),
+            true => foreground::check_stdin(),
             false => Ok(()),
         }
     }
@@ -422,9 +424,9 @@ fn check_rdt(plan: &Plan) -> Result<()> {
     let Some(rdt) = &plan.rdt else {
         return Ok(());
     };
-    let root = Path::new(intelrdt::ROOT);
-    intelrdt::check_mounted(root)?;
-    intelrdt::check(root, rdt)
+    let root = Path::new(resctrl::ROOT);
+    resctrl::check_mounted(root)?;
+    resctrl::check(root, rdt)
 }
 
 /// Leaves the container as it is when this process ends.
@@ -449,7 +451,7 @@ fn undo(slot: &Slot, state: &State, resources: Resources, error: Error) -> Error
 fn give_up(slot: &Slot, state: &State, resources: Resources, error: Error) -> Error {
     let error = slot.explain(error);
     // Where another command takes too long over it, nothing is gained by leaving more behind.
-    let alone = removal::alone(&slot.dir).ok();
+    let alone = locks::alone(&slot.dir).ok();
     drop(resources);
     delete::unmount_in_place(state);
     drop(alone);
@@ -467,7 +469,7 @@ impl Sockets {
         let connect = |path: &Option<PathBuf>, flag: &'static str| {
             let connected = path
                 .as_deref()
-                .map(|path| patience::connect(path, SockType::Stream));
+                .map(|path| wait::connect(path, SockType::Stream));
             connected.transpose().context(flag)
         };
         Ok(Sockets {

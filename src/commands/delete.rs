@@ -9,16 +9,18 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use crate::cgroup::{Cgroup, tree};
-use crate::container::{Container, State, Status, Store, boot_id};
-use crate::directory::Directory;
-use crate::fault::{self, coded};
-use crate::flags;
-use crate::removal::{self, begins_poststop};
-use crate::report::report;
-use crate::sys::{self, named, path, process};
-use crate::{hooks, intelrdt, log, patience, timings};
+use crate::cli::args;
+use crate::facility::resctrl;
+use crate::programs::hooks;
+use crate::state::container::{Container, State, Status, Store, boot_id};
+use crate::state::document::report;
+use crate::state::locks::{self, begins_poststop};
+use crate::state::state_dir::Directory;
+use crate::sys::{self, named, path, process, wait};
+use crate::text::fault::{self, coded};
+use crate::text::{log, timings};
 
-pub fn run(args: &flags::Delete, store: &Store) -> Result<i32> {
+pub fn run(args: &args::Delete, store: &Store) -> Result<i32> {
     let delete = |id: &String| delete(id, args.force, store);
     super::for_each(&store.named(&args.id, args.regex)?, delete)
 }
@@ -63,7 +65,7 @@ fn is_missing(error: &Error) -> bool {
 
 /// Leaves the record in place when anything survives, so that another try finds it.
 pub fn remove(container: &Container) -> Result<()> {
-    let Some(mut alone) = removal::alone(&container.dir)? else {
+    let Some(mut alone) = locks::alone(&container.dir)? else {
         return Ok(());
     };
     end(container)?;
@@ -71,7 +73,7 @@ pub fn remove(container: &Container) -> Result<()> {
         // A hook may delete the container, too.
         drop(alone);
         run_poststop_hooks(&container.dir, &container.state);
-        match removal::alone(&container.dir)? {
+        match locks::alone(&container.dir)? {
             Some(again) => alone = again,
             None => return Ok(()),
         }
@@ -130,7 +132,7 @@ pub fn kill_all(container: &Container) -> Result<()> {
     let Some(init) = signal_kill(container)? else {
         return Ok(());
     };
-    if container.dies_within(&init, patience::DEATH)? {
+    if container.dies_within(&init, wait::KILL_TIMEOUT)? {
         return Ok(());
     }
     // pid_namespaces(7): init ends last of all in its namespace.
@@ -200,7 +202,7 @@ fn is_populated(path: &Path) -> bool {
 fn remove_rdt_groups(state: &State) -> Result<()> {
     match &state.rdt {
         Some(groups) if state.boot_id == boot_id()? => {
-            intelrdt::remove(Path::new(intelrdt::ROOT), groups)
+            resctrl::remove(Path::new(resctrl::ROOT), groups)
         }
         _ => Ok(()),
     }

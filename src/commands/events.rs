@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::cgroup::Cgroup;
-use crate::container::{Container, Status, Store};
-use crate::flags;
-use crate::intelrdt::{self, usage};
+use crate::cli::args;
+use crate::facility::{resctrl, resctrl_usage};
+use crate::state::container::{Container, Status, Store};
 
-pub fn run(args: &flags::Events, store: &Store) -> Result<i32> {
+pub fn run(args: &args::Events, store: &Store) -> Result<i32> {
     let container = store.find(&args.id)?;
     let interval = interval(&args.interval)?;
     ensure!(
@@ -60,7 +60,7 @@ fn report(container: &Container, cgroup: &Cgroup) -> Result<()> {
         return Ok(());
     };
     let groups = container.state.rdt.as_ref();
-    let rdt = groups.map(|groups| usage::usage(intelrdt::ROOT.as_ref(), groups));
+    let rdt = groups.map(|groups| resctrl_usage::usage(resctrl::ROOT.as_ref(), groups));
     super::print(&report::stats(&container.state.id, &stats, rdt.as_ref())?)
 }
 

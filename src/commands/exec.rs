@@ -10,27 +10,28 @@ use nix::sys::stat::Mode;
 use serde_json::Value;
 
 use super::create::{Sockets, check_preserved, tell_of};
-use crate::argv;
-use crate::bundle::{Bundle, values};
-use crate::cgroup::{Cgroup, systemd};
-use crate::container::{CGROUP, Container, Status, Store};
-use crate::fault::{self, Coded, coded};
-use crate::flags;
+use crate::bundle::{Bundle, unique_keys};
+use crate::cgroup::Cgroup;
+use crate::cli::{args, normalize};
+use crate::facility::{accounts, id_maps, lsm};
 use crate::host::Host;
-use crate::launch::{Init, Launch, raise_hard_limits};
-use crate::pid_file::{self, PidFile};
+use crate::init::relay::Target;
+use crate::lifecycle::pid_file::{self, PidFile};
+use crate::lifecycle::spawn::{Init, Launch, raise_hard_limits};
+use crate::lifecycle::{foreground, sd_notify};
 use crate::plan::Plan;
 use crate::plan::exec::{self, Changes, Saved};
 use crate::plan::namespaces::KINDS;
-use crate::relay::Target;
-use crate::sys::{self, clone, process, socket};
-use crate::{
-    caller_files, idmap, log, lsm, patience, sd_notify, selfexe, terminal, timings, users,
-};
+use crate::protect;
+use crate::state::container::{CGROUP, Container, Status, Store};
+use crate::sys::{self, caller_file, clone, process, socket, wait};
+use crate::systemd::scope;
+use crate::text::fault::{self, Coded, coded};
+use crate::text::{log, timings};
 
 #[inline(never)]
-pub fn run(args: &flags::Exec, store: &Store) -> Result<i32> {
-    selfexe::protect()?;
+pub fn run(args: &args::Exec, store: &Store) -> Result<i32> {
+    protect::protect()?;
     let container = store.find(&args.id)?;
     let init = living(&container, args.ignore_paused)?;
     timings::step(|| "find the container".to_string());
@@ -43,7 +44,7 @@ pub fn run(args: &flags::Exec, store: &Store) -> Result<i32> {
 }
 
 /// Names the flag that set a field of the process, where the error names the field.
-fn name_flag(args: &flags::Exec, error: Error) -> Error {
+fn name_flag(args: &args::Exec, error: Error) -> Error {
     let flags = [
         (args.cwd.is_some(), "process.cwd", "--cwd"),
         (args.user.is_some(), "process.user", "--user"),
@@ -85,7 +86,7 @@ pub fn is_ending(container: &Container) -> bool {
     const MOMENT: Duration = Duration::from_millis(50);
     match container.init() {
         Ok(Some(init)) => {
-            container.is_exiting() || patience::ends_within(&init, MOMENT) || container.is_exiting()
+            container.is_exiting() || wait::wait_exit(&init, MOMENT) || container.is_exiting()
         }
         init => init.is_ok(),
     }
@@ -95,7 +96,7 @@ fn stopped() -> Coded {
     coded("container-state", "cannot exec in a stopped container")
 }
 
-fn join(args: &flags::Exec, container: &Container, init: OwnedFd) -> Result<i32> {
+fn join(args: &args::Exec, container: &Container, init: OwnedFd) -> Result<i32> {
     let mut saved = container.saved()?;
     let target = Target {
         flags: foreign_namespaces(container.state.pid, saved.namespaces)?,
@@ -151,16 +152,16 @@ fn join(args: &flags::Exec, container: &Container, init: OwnedFd) -> Result<i32>
 }
 
 /// Whether nobody is told of the process between its being ready and its start.
-fn starts_at_once(args: &flags::Exec, plan: &Plan) -> bool {
+fn starts_at_once(args: &args::Exec, plan: &Plan) -> bool {
     let is_told = args.pidfd_socket.is_some() || args.pid_file.is_some();
     !is_told && plan.process.terminal.is_none()
 }
 
 fn detached(
-    args: &flags::Exec,
+    args: &args::Exec,
     container: &Container,
     sockets: Sockets,
-    launch: impl FnOnce(&mut crate::container::State) -> Result<Init>,
+    launch: impl FnOnce(&mut crate::state::container::State) -> Result<Init>,
 ) -> Result<i32> {
     let mut state = container.state.clone();
     let mut process = launch(&mut state)?;
@@ -176,19 +177,19 @@ fn detached(
 }
 
 fn foreground(
-    args: &flags::Exec,
+    args: &args::Exec,
     container: &Container,
-    launch: impl FnOnce(&mut crate::container::State) -> Result<Init>,
+    launch: impl FnOnce(&mut crate::state::container::State) -> Result<Init>,
 ) -> Result<i32> {
-    let (signals, _) = terminal::block_signals()?;
+    let (signals, _) = foreground::block_signals()?;
     let mut state = container.state.clone();
     let mut process = launch(&mut state)?;
-    let console = process.console.take().map(terminal::attach).transpose()?;
+    let console = process.console.take().map(foreground::attach).transpose()?;
     start(&mut process, args, container)?;
-    terminal::wait(process.pidfd.as_fd(), console, None, &signals)
+    foreground::wait(process.pidfd.as_fd(), console, None, &signals)
 }
 
-fn start(process: &mut Init, args: &flags::Exec, container: &Container) -> Result<()> {
+fn start(process: &mut Init, args: &args::Exec, container: &Container) -> Result<()> {
     if process.runs {
         return Ok(());
     }
@@ -196,7 +197,7 @@ fn start(process: &mut Init, args: &flags::Exec, container: &Container) -> Resul
 }
 
 /// The file first: if this process is killed between the two, nobody lives on whose number is not told. What fails leaves none.
-fn with_pid_file<T>(args: &flags::Exec, pid: i32, start: impl FnOnce() -> Result<T>) -> Result<T> {
+fn with_pid_file<T>(args: &args::Exec, pid: i32, start: impl FnOnce() -> Result<T>) -> Result<T> {
     let Some(file) = &args.pid_file else {
         return start();
     };
@@ -218,7 +219,7 @@ fn living(container: &Container, ignore_paused: bool) -> Result<OwnedFd> {
 }
 
 fn plan(
-    args: &flags::Exec,
+    args: &args::Exec,
     container: &Container,
     host: &Host,
     target: &Target,
@@ -238,7 +239,7 @@ fn plan(
     let flags = exec::flags(&args.id, args.preserve_fds, sd_notify::listen_fds(), saved);
     let mut plan = Plan::exec(&bundle, host, &flags, target.flags)?;
     if target.flags & clone::NEWUSER != 0 {
-        plan.namespaces.uids = idmap::read_map(container.state.pid, "uid_map")?;
+        plan.namespaces.uids = id_maps::read_map(container.state.pid, "uid_map")?;
         // Asked afterwards: then the number was that of init.
         ensure!(!process::has_ended(&target.pidfd), stopped());
     }
@@ -249,11 +250,11 @@ fn plan(
 }
 
 fn read(file: &Path) -> Result<Value> {
-    let text = caller_files::read(file).with_context(|| format!("--process: read {file:?}"))?;
-    values::read(&text).with_context(|| format!("--process: {}", file.display()))
+    let text = caller_file::read(file).with_context(|| format!("--process: read {file:?}"))?;
+    unique_keys::read(&text).with_context(|| format!("--process: {}", file.display()))
 }
 
-fn changes(args: &flags::Exec, saved: &Saved, container: &Container) -> Result<Changes> {
+fn changes(args: &args::Exec, saved: &Saved, container: &Container) -> Result<Changes> {
     ensure!(
         !args.command.is_empty(),
         "exec: no command given; give one after the ID, or --process"
@@ -262,7 +263,7 @@ fn changes(args: &flags::Exec, saved: &Saved, container: &Container) -> Result<C
     let mut user = None;
     if let Some(text) = &args.user {
         let gid = saved.process["user"]["gid"].as_u64().unwrap_or(0) as u32;
-        let found = users::resolve(text, &root_of(container)?, gid)?;
+        let found = accounts::resolve(text, &root_of(container)?, gid)?;
         user = Some((found.uid, found.gid));
         groups.extend(found.groups.unwrap_or_default());
     }
@@ -291,10 +292,10 @@ fn root_of(container: &Container) -> Result<OwnedFd> {
     Ok(root)
 }
 
-fn check_terminal(args: &flags::Exec, plan: &Plan) -> Result<()> {
+fn check_terminal(args: &args::Exec, plan: &Plan) -> Result<()> {
     let has_terminal = plan.process.terminal.is_some();
     let socket = args.console_socket.is_some();
-    let program = argv::called();
+    let program = normalize::called();
     ensure!(
         socket || !has_terminal || !args.detach,
         "process.terminal: cannot allocate tty if {program} will detach without setting console socket; give --console-socket"
@@ -304,7 +305,7 @@ fn check_terminal(args: &flags::Exec, plan: &Plan) -> Result<()> {
         "cannot use console socket if {program} will not detach or allocate tty: leave --console-socket out"
     );
     match has_terminal && !args.detach {
-        true => terminal::check_stdin(),
+        true => foreground::check_stdin(),
         false => Ok(()),
     }
 }
@@ -393,7 +394,7 @@ fn below(asked: &[String]) -> Result<PathBuf> {
 /// Returns the cgroup in which a process is. Fails for the top of the tree, where no limit holds, and for one that this process's
 /// cgroup namespace does not show: its path begins with "/.." (cgroup_namespaces(7)).
 fn present_cgroup(mount: &Path, pid: i32) -> Result<PathBuf> {
-    let path = systemd::cgroup_of(&pid.to_string())?;
+    let path = scope::cgroup_of(&pid.to_string())?;
     let plain = |part| matches!(part, Component::Normal(_));
     ensure!(
         path != Path::new("") && path.components().all(plain),

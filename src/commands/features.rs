@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use crate::argv;
+use crate::cli::normalize;
 use crate::plan::hooks::Hooks;
 use crate::plan::{mempolicy, namespaces, options, seccomp};
 
@@ -107,7 +107,7 @@ fn capabilities() -> Vec<String> {
 /// Docker takes name and version from any line with the word "version", so it is in one only; some
 /// engines accept no other name than that of the program which this one stands in for.
 pub fn version(program: &OsStr) -> String {
-    let name = argv::program(program);
+    let name = normalize::program(program);
     let lines = [
         format!("{name} version {}", env!("CARGO_PKG_VERSION")),
         format!(

@@ -8,14 +8,14 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 use super::{delete, ps};
-use crate::container::{Container, Status, Store, not_running};
-use crate::flags;
+use crate::cli::args;
+use crate::state::container::{Container, Status, Store, not_running};
 use crate::sys::{self, process};
 
 /// How long to wait for the end of what was killed, so that `state` says stopped; the caller may be in a hurry.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-pub fn run(args: &flags::Kill, store: &Store) -> Result<i32> {
+pub fn run(args: &args::Kill, store: &Store) -> Result<i32> {
     let signal = parse(&args.signal)?;
     let kill = |id: &String| kill(&store.find(id)?, signal, args.all);
     super::for_each(&store.named(&args.id, args.regex)?, kill)

@@ -2,12 +2,13 @@
 
 use anyhow::{Context, Result};
 
-use crate::container::{Container, Store};
-use crate::flags::{self, Format};
-use crate::report::Report;
-use crate::{host, log};
+use crate::cli::args::{self, Format};
+use crate::host;
+use crate::state::container::{Container, Store};
+use crate::state::document::Report;
+use crate::text::log;
 
-pub fn run(args: &flags::List, store: &Store) -> Result<i32> {
+pub fn run(args: &args::List, store: &Store) -> Result<i32> {
     let containers = store.list()?;
     if args.quiet {
         let ids = containers

@@ -9,7 +9,9 @@ use anyhow::{Context, Result, bail};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 
-use crate::{cli, flags, pid_file, sys};
+use crate::cli::{self, args};
+use crate::lifecycle::pid_file;
+use crate::sys;
 
 const SECTION: &str = "8";
 
@@ -169,7 +171,7 @@ const ENVIRONMENT: &[(&str, &str)] = &[
 ];
 
 /// Makes `dir` if it is not there, and writes the pages into it.
-pub fn run(args: &flags::Man) -> Result<i32> {
+pub fn run(args: &args::Man) -> Result<i32> {
     let dir = &args.dir;
     sys::io(std::fs::create_dir_all(dir)).with_context(|| format!("make {}", dir.display()))?;
     for (name, text) in pages()? {

@@ -18,31 +18,32 @@ use serde_json::{Value, json};
 use super::exec::{foreign_namespaces, is_ending};
 use crate::bundle::Bundle;
 use crate::channel::{self, Up};
-use crate::container::{Container, MOUNTS, Status, Store};
-use crate::fault::Coded;
-use crate::flags::{self, MountsAction};
+use crate::cli::args::{self, MountsAction};
 use crate::host::Host;
 use crate::init::hotplug::{self, Site};
-use crate::log::printable;
+use crate::init::relay::Target;
+use crate::init::trees::Trees;
+use crate::lifecycle::bind_sources;
 use crate::plan::mounts::{self, Mounts, clean};
 use crate::plan::namespaces::{IdMap, Namespaces};
 use crate::plan::step::{Step, Tree};
-use crate::relay::Target;
+use crate::state::container::{Container, MOUNTS, Status, Store};
 use crate::sys::clone::{self, Side};
-use crate::sys::{self, again, named, process};
-use crate::trees::Trees;
-use crate::{caller_files, log, patience, selfexe, trees};
+use crate::sys::{self, again, caller_file, named, process, wait};
+use crate::text::fault::Coded;
+use crate::text::log::{self, printable};
+use crate::{protect, supervise};
 
 /// The work of the process that joins the container, in messages.
 const JOINING: &str = "change the mounts of the container";
 
-pub fn run(args: &flags::Mounts, store: &Store) -> Result<i32> {
+pub fn run(args: &args::Mounts, store: &Store) -> Result<i32> {
     match args.action {
         MountsAction::List => ensure!(
             args.paths.is_empty() && args.config.is_none(),
             "mounts list: takes no path and no --config"
         ),
-        MountsAction::Add | MountsAction::Remove => selfexe::protect()?,
+        MountsAction::Add | MountsAction::Remove => protect::protect()?,
     }
     let container = store.find(&args.id)?;
     match container.status()? {
@@ -64,7 +65,7 @@ pub fn run(args: &flags::Mounts, store: &Store) -> Result<i32> {
 
 const STOPPED: &str = "a stopped container has no mounts";
 
-fn add(args: &flags::Mounts, container: &Container) -> Result<()> {
+fn add(args: &args::Mounts, container: &Container) -> Result<()> {
     let entries = entries(args)?;
     let host = Host::probe()?;
     let (mut target, site) = open(container)?;
@@ -86,7 +87,7 @@ fn add(args: &flags::Mounts, container: &Container) -> Result<()> {
         if opened.len() < plan.trees.len() {
             // Not in the host's mount namespace: a mount namespace that is kept in a file there cannot be attached in an older one.
             clone::unshare(clone::NEWNS)?;
-            opened = trees::open(&plan.trees, &host)?;
+            opened = bind_sources::open(&plan.trees, &host)?;
         }
         target.enter()?;
         hotplug::add(&steps, Trees::opened(opened), site)
@@ -109,17 +110,21 @@ fn open_locked(trees: &[Tree], container: &Container, host: &Host) -> Result<Vec
         process::exit(0)
     };
     drop(child);
-    understood(patience::answer_of(&parent, (pid, &holder), JOINING))?;
-    let (coming, to) = trees::coming(trees.len())?;
-    let opener = trees::send(trees, None, host, (pid, &holder), to)?;
+    understood(supervise::recv_from_helper(
+        &parent,
+        (pid, &holder),
+        JOINING,
+    ))?;
+    let (coming, to) = bind_sources::coming(trees.len())?;
+    let opener = bind_sources::send(trees, None, host, (pid, &holder), to)?;
     let opened = coming.all();
     drop(parent);
-    patience::end(&opener);
-    patience::end(&holder);
+    wait::kill_and_reap(&opener);
+    wait::kill_and_reap(&holder);
     opened
 }
 
-fn remove(args: &flags::Mounts, container: &Container) -> Result<()> {
+fn remove(args: &args::Mounts, container: &Container) -> Result<()> {
     let mut targets: Vec<PathBuf> = args.paths.iter().map(PathBuf::from).collect();
     if args.config.is_some() {
         let entries = entries(args)?;
@@ -144,7 +149,7 @@ fn remove(args: &flags::Mounts, container: &Container) -> Result<()> {
 }
 
 /// The entries of the file, or the one of the command line.
-fn entries(args: &flags::Mounts) -> Result<Vec<Mount>> {
+fn entries(args: &args::Mounts) -> Result<Vec<Mount>> {
     let Some(file) = &args.config else {
         return Ok(vec![serde_json::from_value(entry(args)?)?]);
     };
@@ -159,7 +164,7 @@ fn entries(args: &flags::Mounts) -> Result<Vec<Mount>> {
     );
     let read = match file.to_str() {
         Some("-") => sys::read_all(std::io::stdin().lock()),
-        _ => caller_files::read(file),
+        _ => caller_file::read(file),
     };
     let text = read.with_context(|| format!("--config: read {file:?}"))?;
     let mut reader = serde_json::Deserializer::from_slice(&text);
@@ -168,7 +173,7 @@ fn entries(args: &flags::Mounts) -> Result<Vec<Mount>> {
     Ok(entries)
 }
 
-fn entry(args: &flags::Mounts) -> Result<Value> {
+fn entry(args: &args::Mounts) -> Result<Value> {
     let is_bind = args.kind == "bind";
     let (source, destination) = match args.paths.as_slice() {
         [source, destination] => (source.as_str(), destination),
@@ -297,12 +302,12 @@ fn inside(act: impl FnOnce() -> Result<()>) -> Result<()> {
     let (parent, child) = channel::pair()?;
     if let Side::Parent { pid, pidfd } = clone::clone3(0, None)? {
         drop(child);
-        let said = patience::answer_of(&parent, (pid, &pidfd), JOINING);
-        patience::end(&pidfd);
+        let said = supervise::recv_from_helper(&parent, (pid, &pidfd), JOINING);
+        wait::kill_and_reap(&pidfd);
         return understood(said);
     }
     drop(parent);
-    selfexe::let_go_of_mount();
+    protect::let_go_of_mount();
     // What ends the command from the terminal does not end this half-way.
     setsid().ok();
     child.send(answer(act())).ok();
@@ -388,8 +393,8 @@ fn read_proc(pid: i32, file: &str) -> Result<String> {
 mod tests {
     use super::*;
 
-    fn args(paths: &[&str], kind: &str, options: &str) -> flags::Mounts {
-        flags::Mounts {
+    fn args(paths: &[&str], kind: &str, options: &str) -> args::Mounts {
+        args::Mounts {
             action: MountsAction::Add,
             id: "c".to_string(),
             paths: paths.iter().map(ToString::to_string).collect(),

@@ -2,11 +2,11 @@
 
 use anyhow::{Result, bail, ensure};
 
-use crate::container::{CGROUP, Container, Status, Store, not_running};
-use crate::fault::coded;
-use crate::flags;
+use crate::cli::args;
+use crate::state::container::{CGROUP, Container, Status, Store, not_running};
+use crate::text::fault::coded;
 
-pub fn pause(args: &flags::Pause, store: &Store) -> Result<i32> {
+pub fn pause(args: &args::Pause, store: &Store) -> Result<i32> {
     let container = store.find(&args.id)?;
     let status = container.status()?;
     ensure!(
@@ -16,7 +16,7 @@ pub fn pause(args: &flags::Pause, store: &Store) -> Result<i32> {
     freeze(&container, true)
 }
 
-pub fn resume(args: &flags::Pause, store: &Store) -> Result<i32> {
+pub fn resume(args: &args::Pause, store: &Store) -> Result<i32> {
     let container = store.find(&args.id)?;
     ensure!(
         container.status()? == Status::Paused,

@@ -5,12 +5,13 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::container::{Container, Status, Store, not_running};
-use crate::flags::{self, Format};
-use crate::program;
-use crate::{log, sys};
+use crate::cli::args::{self, Format};
+use crate::programs::output;
+use crate::state::container::{Container, Status, Store, not_running};
+use crate::sys;
+use crate::text::log;
 
-pub fn run(args: &flags::Ps, store: &Store) -> Result<i32> {
+pub fn run(args: &args::Ps, store: &Store) -> Result<i32> {
     let container = store.find(&args.id)?;
     ensure!(container.status()? != Status::Stopped, not_running());
     let pids = pids(&container)?;
@@ -52,7 +53,7 @@ fn in_pid_namespace_of(init: i32) -> Vec<i32> {
 
 /// The rows of ps(1) whose PID column names one of ours.
 fn table(pids: &[i32], ps_args: &[String]) -> Result<String> {
-    let output = program::output(Command::new("ps").args(ps_args))?;
+    let output = output::output(Command::new("ps").args(ps_args))?;
     if !output.status.success() {
         bail!(
             "ps {}: {}",

@@ -10,20 +10,22 @@ use serde_json::{Value, json};
 use super::create::{Made, Request, keep};
 use super::{delete, spec, start};
 use crate::bundle::Bundle;
-use crate::cli::Global;
-use crate::container::{Container, Store};
-use crate::flags;
-use crate::launch::Init;
-use crate::pid_file::PidFile;
-use crate::plan::rootfs::{Overlay, Upper};
-use crate::sd_notify::{self, Forwarder};
+use crate::bundle::overlay::{Overlay, Upper};
+use crate::cli::{Global, args};
+use crate::lifecycle::foreground;
+use crate::lifecycle::pid_file::PidFile;
+use crate::lifecycle::sd_notify::{self, Forwarder};
+use crate::lifecycle::spawn::Init;
+use crate::protect;
+use crate::state::container::{Container, Store};
+use crate::state::state_dir;
 use crate::sys::{self, process};
-use crate::{directory, log, selfexe, terminal, timings};
+use crate::text::{log, timings};
 
 #[inline(never)]
-pub fn run(args: &flags::Run, global: &Global, store: &Store) -> Result<i32> {
+pub fn run(args: &args::Run, global: &Global, store: &Store) -> Result<i32> {
     if !args.flags.dry_run {
-        selfexe::protect()?;
+        protect::protect()?;
     }
     let bundle = bundle(args)?;
     let (id, flags) = (args.id.as_str(), &args.flags);
@@ -67,8 +69,8 @@ fn detached(request: Request, store: &Store) -> Result<i32> {
     Ok(0)
 }
 
-fn foreground(args: &flags::Run, request: Request, store: &Store) -> Result<i32> {
-    let (signals, _) = terminal::block_signals()?;
+fn foreground(args: &args::Run, request: Request, store: &Store) -> Result<i32> {
+    let (signals, _) = foreground::block_signals()?;
     if !args.no_subreaper {
         // Processes that the container leaves to its caller's namespace come to this one.
         process::set_child_subreaper()?;
@@ -76,7 +78,7 @@ fn foreground(args: &flags::Run, request: Request, store: &Store) -> Result<i32>
     let linux = request.bundle.spec.linux().as_ref();
     let filtered = linux.is_some_and(|linux| linux.seccomp().is_some());
     let (mut init, container, pid_file) = on_its_own(request.make(store)?);
-    let console = init.console.take().map(terminal::attach).transpose();
+    let console = init.console.take().map(foreground::attach).transpose();
     let started = console.and_then(|console| {
         init.start(&container.state)?;
         timings::step(|| "startContainer hooks, seccomp, exec".to_string());
@@ -90,7 +92,7 @@ fn foreground(args: &flags::Run, request: Request, store: &Store) -> Result<i32>
     });
     let failed = started.is_err();
     let code = started.and_then(|(console, forwarder)| {
-        terminal::wait(init.pidfd.as_fd(), console, forwarder, &signals)
+        foreground::wait(init.pidfd.as_fd(), console, forwarder, &signals)
     });
     if filtered && code.as_ref().is_ok_and(|code| *code == 128 + libc::SIGSYS) {
         log::warn(start::FILTERED);
@@ -120,7 +122,7 @@ fn on_its_own(made: Made) -> (Init, Container, Option<PidFile>) {
 }
 
 /// The bundle that is named, or one made of layers; with the command that is given, if any.
-fn bundle(args: &flags::Run) -> Result<Bundle> {
+fn bundle(args: &args::Run) -> Result<Bundle> {
     let flags = &args.flags;
     let mut bundle = if args.layers.is_empty() {
         ensure!(args.upper.is_none(), "--upper: has no use without --layer");
@@ -138,9 +140,9 @@ fn bundle(args: &flags::Run) -> Result<Bundle> {
 }
 
 /// No bundle at all: the defaults of `spec`, on an overlay.
-fn layered(args: &flags::Run) -> Result<Bundle> {
+fn layered(args: &args::Run) -> Result<Bundle> {
     let absolute = |dir: &PathBuf| {
-        sys::path::real(dir).map_err(|error| match directory::refuse_others(dir) {
+        sys::path::real(dir).map_err(|error| match sys::path::check_only_directories(dir) {
             Err(reason) => reason.context("--layer"),
             Ok(()) => error.context(format!("--layer: {}", dir.display())),
         })
@@ -193,7 +195,7 @@ fn upper(dir: &Path, dry_run: bool) -> Result<Upper> {
         dir,
     };
     for dir in [&upper.dir, &upper.work].into_iter().filter(|_| !dry_run) {
-        directory::make_all(dir, 0o777).map_err(|error| match sys::errno(&error) {
+        state_dir::make_all(dir, 0o777).map_err(|error| match sys::errno(&error) {
             Some(_) => error.context(format!("--upper: {}", dir.display())),
             None => error.context("--upper"),
         })?;

@@ -11,13 +11,14 @@ use nix::unistd::{getegid, geteuid};
 use serde_json::{Value, json};
 
 use super::features::SPEC_VERSION;
-use crate::flags;
-use crate::{sys, users};
+use crate::cli::args;
+use crate::facility::accounts;
+use crate::sys;
 
 /// The kernel's limit (uname(2)).
 const LONGEST_HOSTNAME: usize = 64;
 
-pub fn run(args: &flags::Spec) -> Result<()> {
+pub fn run(args: &args::Spec) -> Result<()> {
     let ids = (geteuid().as_raw(), getegid().as_raw());
     let mut spec = default_spec(args.rootless, ids);
     adapt(&mut spec, args)?;
@@ -39,7 +40,7 @@ pub fn run(args: &flags::Spec) -> Result<()> {
     }
 }
 
-fn adapt(spec: &mut Value, args: &flags::Spec) -> Result<()> {
+fn adapt(spec: &mut Value, args: &args::Spec) -> Result<()> {
     if let Some(name) = &args.hostname {
         ensure!(
             (1..=LONGEST_HOSTNAME).contains(&name.len()),
@@ -54,7 +55,7 @@ fn adapt(spec: &mut Value, args: &flags::Spec) -> Result<()> {
     adapt_process(&mut spec["process"], args)
 }
 
-fn adapt_process(process: &mut Value, args: &flags::Spec) -> Result<()> {
+fn adapt_process(process: &mut Value, args: &args::Spec) -> Result<()> {
     for variable in &args.env {
         set_variable(&mut process["env"], variable)?;
     }
@@ -93,7 +94,8 @@ fn set_variable(env: &mut Value, variable: &str) -> Result<()> {
 /// Names would have to be looked up in a root filesystem that need not be there yet.
 fn user(text: &str, rootless: bool) -> Result<(u32, u32)> {
     let (uid, gid) = text.split_once(':').unwrap_or((text, "0"));
-    let id = |text| users::number(text, "--user")?.context("--user: must be UID[:GID], by number");
+    let id =
+        |text| accounts::number(text, "--user")?.context("--user: must be UID[:GID], by number");
     let (uid, gid) = (id(uid)?, id(gid)?);
     ensure!(
         !rootless || (uid, gid) == (0, 0),
@@ -102,7 +104,7 @@ fn user(text: &str, rootless: bool) -> Result<(u32, u32)> {
     Ok((uid, gid))
 }
 
-fn command(args: &flags::Spec) -> Result<Option<&[String]>> {
+fn command(args: &args::Spec) -> Result<Option<&[String]>> {
     ensure!(
         args.args.is_empty() || args.command.is_empty(),
         "--args: {:?}: cannot be used with a command after --",
@@ -314,8 +316,8 @@ mod tests {
         assert_eq!(names, ["bounding", "effective", "permitted"]);
     }
 
-    fn adapted(change: impl FnOnce(&mut flags::Spec)) -> Result<Value> {
-        let mut args = flags::Spec::default();
+    fn adapted(change: impl FnOnce(&mut args::Spec)) -> Result<Value> {
+        let mut args = args::Spec::default();
         change(&mut args);
         let mut spec = default_spec(args.rootless, (1000, 100));
         adapt(&mut spec, &args).map(|()| spec)
@@ -361,11 +363,11 @@ mod tests {
     #[test]
     fn a_wrong_value_names_its_flag() {
         let long = "x".repeat(65);
-        let wrong = |change: fn(&mut flags::Spec, String), value: &str| {
+        let wrong = |change: fn(&mut args::Spec, String), value: &str| {
             let error = adapted(|args| change(args, value.to_string())).unwrap_err();
             format!("{error:#}")
         };
-        let hostname: fn(&mut flags::Spec, String) = |args, text| args.hostname = Some(text);
+        let hostname: fn(&mut args::Spec, String) = |args, text| args.hostname = Some(text);
         let table = [
             (wrong(hostname, ""), "--hostname: \"\": must"),
             (wrong(hostname, &long), "--hostname: \"xxx"),
@@ -396,7 +398,7 @@ mod tests {
     fn an_existing_file_stays() {
         let bundle = std::env::temp_dir().join(format!("cofferdam-spec-{}", std::process::id()));
         std::fs::create_dir(&bundle).unwrap();
-        let args = flags::Spec {
+        let args = args::Spec {
             bundle: bundle.clone(),
             ..Default::default()
         };

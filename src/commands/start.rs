@@ -10,24 +10,26 @@ use nix::errno::Errno;
 
 use super::delete;
 use crate::channel::ParentEnd;
-use crate::container::{Container, Status, Store};
-use crate::fault::{Coded, coded};
-use crate::flags;
-use crate::patience::{self, Debtor};
-use crate::start::start_over;
+use crate::cli::args;
+use crate::lifecycle::sd_notify;
+use crate::lifecycle::start::start_over;
+use crate::programs::hooks;
+use crate::state::container::{Container, Status, Store};
+use crate::supervise::AwaitedInit;
 use crate::sys::stat::Stat;
-use crate::sys::{self, process};
-use crate::{hooks, log, sd_notify, timings};
+use crate::sys::{self, process, wait};
+use crate::text::fault::{Coded, coded};
+use crate::text::{log, timings};
 
-pub fn run(args: &flags::Start, store: &Store) -> Result<i32> {
+pub fn run(args: &args::Start, store: &Store) -> Result<i32> {
     let container = find(&args.id, store)?;
     let init = living(&container)?;
     let cgroup = container.cgroup()?;
-    let mut debtor = Debtor::new(container.state.pid, &init, "start");
-    debtor.cgroup = cgroup.as_ref();
-    let gate = gate(&container, &debtor)?;
+    let mut awaited_init = AwaitedInit::new(container.state.pid, &init, "start");
+    awaited_init.cgroup = cgroup.as_ref();
+    let gate = gate(&container, &awaited_init)?;
     timings::step(|| "find the container".to_string());
-    let started = start_over(&gate, &container.state, debtor);
+    let started = start_over(&gate, &container.state, awaited_init);
     if started
         .as_ref()
         .is_err_and(|error| hooks::has_failed(error, "startContainer"))
@@ -88,12 +90,12 @@ fn living(container: &Container) -> Result<OwnedFd> {
 }
 
 /// Connects to an init that waits to be started. Nobody listens where another caller has started it meanwhile.
-fn gate(container: &Container, init: &Debtor) -> Result<ParentEnd> {
+fn gate(container: &Container, init: &AwaitedInit) -> Result<ParentEnd> {
     match container.gate() {
         Ok(gate) => Ok(ParentEnd::connected(gate)),
         Err(_) if process::has_ended(init.pidfd) => bail!(stopped(container)),
         Err(error) if sys::errno(&error) == Some(Errno::EAGAIN) => {
-            init.check_moves()?;
+            init.check_not_stalled()?;
             Err(error.context("start: container init does not answer"))
         }
         Err(_) => bail!(coded("container-state", ALREADY_RUNNING)),
@@ -102,7 +104,7 @@ fn gate(container: &Container, init: &Debtor) -> Result<ParentEnd> {
 
 /// A connection has no peer any more where init was killed meanwhile, and where it went to its program for another caller.
 fn lost(container: &Container, init: &OwnedFd) -> Coded {
-    match patience::ends_within(init, MOMENT) {
+    match wait::wait_exit(init, MOMENT) {
         true => stopped(container),
         false => coded("container-state", ALREADY_RUNNING),
     }
@@ -121,7 +123,7 @@ fn check_survival(container: &Container, init: &OwnedFd) -> Result<()> {
     if !std::fs::read_link(exe).is_err_and(gone) {
         return Ok(());
     }
-    patience::ends_within(init, MOMENT);
+    wait::wait_exit(init, MOMENT);
     match container.exit_status().map(|status| status & 0x7f) {
         Some(libc::SIGSYS) => bail!(coded("seccomp-killed", FILTERED)),
         _ => Ok(()),

@@ -2,10 +2,10 @@
 
 use anyhow::Result;
 
-use crate::container::Store;
-use crate::flags;
+use crate::cli::args;
+use crate::state::container::Store;
 
-pub fn run(args: &flags::State, store: &Store) -> Result<i32> {
+pub fn run(args: &args::State, store: &Store) -> Result<i32> {
     let container = store.find(&args.id)?;
     super::print(&format!(
         "{}\n",

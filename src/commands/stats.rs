@@ -14,9 +14,10 @@ use anyhow::{Result, ensure};
 use nix::sys::signalfd::SignalFd;
 
 use crate::cgroup::stats::Stats;
-use crate::container::{Container, Status, Store};
-use crate::flags::{self, Format};
-use crate::{state_root, terminal};
+use crate::cli::args::{self, Format};
+use crate::lifecycle::foreground;
+use crate::state::container::{Container, Status, Store};
+use crate::state::root_dir;
 use row::Row;
 use screen::{Screen, Woken};
 
@@ -24,9 +25,9 @@ use screen::{Screen, Woken};
 const FIRST: Duration = Duration::from_millis(200);
 const INTERVAL: Duration = Duration::from_secs(1);
 
-pub fn run(args: &flags::Stats, store: &Store) -> Result<i32> {
+pub fn run(args: &args::Stats, store: &Store) -> Result<i32> {
     check(&args.ids, store)?;
-    let (signals, _) = terminal::block_signals()?;
+    let (signals, _) = foreground::block_signals()?;
     let live = !args.no_stream && args.format == Format::Table && std::io::stdout().is_terminal();
     if live {
         return watch(args, store, &signals);
@@ -45,7 +46,7 @@ pub fn run(args: &flags::Stats, store: &Store) -> Result<i32> {
 }
 
 /// Until the user, or the last of the named containers, ends it.
-fn watch(args: &flags::Stats, store: &Store, signals: &SignalFd) -> Result<i32> {
+fn watch(args: &args::Stats, store: &Store, signals: &SignalFd) -> Result<i32> {
     let screen = Screen::open()?;
     let mut before = sample(&args.ids, store);
     let mut shown = String::new();
@@ -71,7 +72,7 @@ fn watch(args: &flags::Stats, store: &Store, signals: &SignalFd) -> Result<i32> 
 
 /// Who names a container wants to know that it is not there, and everybody whether the records can be trusted.
 fn check(ids: &[String], store: &Store) -> Result<()> {
-    state_root::check(store.root())?;
+    root_dir::check(store.root())?;
     for id in ids {
         let status = store.find(id)?.status()?;
         ensure!(

@@ -7,18 +7,21 @@ use std::path::Path;
 use anyhow::{Context, Error, Result, ensure};
 use serde_json::{Value, json};
 
+use crate::bundle;
 use crate::cgroup::{Cgroup, controllers};
-use crate::container::{Container, Status, Store, not_running};
-use crate::fault::{Coded, coded};
-use crate::flags;
+use crate::cli::args;
+use crate::facility::resctrl;
 use crate::host::Host;
 use crate::plan::rdt::{self, Schema};
 use crate::plan::resources::Resources;
 use crate::plan::systemd::{self, Property};
 use crate::plan::update;
-use crate::{bundle, caller_files, intelrdt, log, sys};
+use crate::state::container::{Container, Status, Store, not_running};
+use crate::sys::{self, caller_file};
+use crate::text::fault::{Coded, coded};
+use crate::text::log;
 
-pub fn run(args: &flags::Update, store: &Store) -> Result<i32> {
+pub fn run(args: &args::Update, store: &Store) -> Result<i32> {
     let container = store.find(&args.id)?;
     let status = container.status()?;
     let lives = matches!(status, Status::Created | Status::Running | Status::Paused);
@@ -81,7 +84,7 @@ fn planned(asked: Value, cgroup: Option<&Cgroup>) -> Result<Resources> {
 
 /// Whoever gives flags is told of flags, not of fields.
 fn by_flags(
-    args: &flags::Update,
+    args: &args::Update,
     container: &Container,
     cgroup: Option<&Cgroup>,
 ) -> Result<(Resources, Vec<Schema>)> {
@@ -120,11 +123,11 @@ fn linux(values: [Option<Value>; FLAGS.len()]) -> Value {
 fn read(file: &Path) -> Result<Value> {
     let read = match file.to_str() {
         Some("-") => sys::read_all(std::io::stdin().lock()),
-        _ => caller_files::read(file),
+        _ => caller_file::read(file),
     };
     let text = read.with_context(|| format!("--resources: read {file:?}"))?;
     let value: Value =
-        bundle::values::read(&text).with_context(|| format!("--resources: {file:?}"))?;
+        bundle::unique_keys::read(&text).with_context(|| format!("--resources: {file:?}"))?;
     ensure!(
         value.is_object(),
         "--resources: {file:?}: must be a JSON object, as linux.resources is"
@@ -154,7 +157,7 @@ const FLAGS: [(&str, &str); 18] = [
     ("--mem-bw-schema", "linux.intelRdt.memBwSchema"),
 ];
 
-fn values(args: &flags::Update) -> Result<[Option<Value>; FLAGS.len()]> {
+fn values(args: &args::Update) -> Result<[Option<Value>; FLAGS.len()]> {
     Ok([
         args.blkio_weight.map(Value::from),
         args.cpu_period.map(Value::from),
@@ -226,7 +229,7 @@ fn schemata(spec: &Value, container: &Container) -> Result<Vec<Schema>> {
 fn set_schemata(container: &Container, schemata: &[Schema]) -> Result<()> {
     match &container.state.rdt {
         Some(groups) if !schemata.is_empty() => {
-            intelrdt::update(Path::new(intelrdt::ROOT), groups, schemata)
+            resctrl::update(Path::new(resctrl::ROOT), groups, schemata)
         }
         _ => Ok(()),
     }

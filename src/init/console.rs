@@ -16,8 +16,8 @@ use nix::unistd::{Uid, fchown};
 use super::rootfs::{Root, trusted_proc};
 use super::streams;
 use crate::channel::{ChildEnd, Up};
+use crate::facility::stream_owner;
 use crate::plan::Plan;
-use crate::stdio;
 use crate::sys::{again, mount, named, path, tty};
 
 const DEVPTS: FsType = FsType(0x1cd1);
@@ -100,13 +100,13 @@ pub fn put_on_console(terminal: &OwnedFd, root: &Root) -> Result<()> {
 pub fn take_over_stdio(terminal: Option<OwnedFd>, uid: u32) -> Result<()> {
     let Some(terminal) = terminal else {
         streams::replace_host_devices()?;
-        return named(stdio::give_what_may_be_given(uid), || {
+        return named(stream_owner::give_what_may_be_given(uid), || {
             format!("fchown(standard stream, {uid})")
         });
     };
     if stat(&terminal)?.st_uid != uid {
         let given = fchown(&terminal, Some(Uid::from_raw(uid)), None);
-        named(stdio::unless_refused(given), || {
+        named(stream_owner::unless_refused(given), || {
             format!("fchown(terminal, {uid})")
         })?;
     }

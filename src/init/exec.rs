@@ -14,12 +14,12 @@ use nix::unistd::{AccessFlags, faccessat};
 
 use super::{explain, identity};
 use crate::channel::{self, ChildEnd};
-use crate::hooks;
 use crate::plan::Plan;
 use crate::plan::hooks::Hook;
 use crate::plan::process::{Process, Rlimit};
 use crate::plan::scheduling::Scheduling;
 use crate::plan::seccomp::Filter;
+use crate::programs::hooks;
 use crate::sys::confine::{self, Confinement};
 use crate::sys::courier::Courier;
 use crate::sys::process::{self, Pointers};
@@ -96,7 +96,7 @@ fn courier(plan: &Plan, channel: &ChildEnd) -> Option<Courier> {
     let filter = plan.process.seccomp.as_ref();
     let wanted = filter.is_some_and(|filter| filter.notify.is_some());
     let confined = plan.namespaces.has(clone::NEWUSER);
-    (wanted && confined).then(|| Courier::new(channel.as_fd()))?
+    (wanted && confined).then(|| Courier::new(channel.as_fd(), channel::LISTENER_TAG))?
 }
 
 /// From here on the filter judges this process too.

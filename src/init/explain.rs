@@ -13,8 +13,8 @@ use nix::errno::Errno;
 use nix::sys::stat::FileStat;
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 
-use crate::fault::{self, Coded, coded};
 use crate::sys::{self, regular};
+use crate::text::fault::{self, Coded, coded};
 
 /// The program headers follow that of the file, as a rule.
 const HEAD: usize = 4096;

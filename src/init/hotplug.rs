@@ -15,9 +15,9 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::rootfs::{Root, trusted_proc};
 use super::steps;
+use crate::init::trees::Trees;
 use crate::plan::step::Step;
 use crate::sys::{again, mount, named, path};
-use crate::trees::Trees;
 
 /// What is opened before anything is joined.
 pub struct Site {

@@ -11,13 +11,15 @@ mod explain;
 mod filesystem;
 pub mod hotplug;
 mod identity;
-mod locks;
+mod locked_flags;
 mod masks;
 mod moving;
 mod procfs;
+pub mod relay;
 mod rootfs;
 mod steps;
 mod streams;
+pub mod trees;
 
 use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -27,22 +29,23 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::channel::{ChildEnd, Down, LONGEST, Up};
-use crate::container::{State, Status};
-use crate::fault::{Coded, coded};
-use crate::hooks;
-use crate::lsm;
+use crate::facility::lsm;
+use crate::init::relay::{Target, set_own_oom_score};
+use crate::init::trees::Trees;
 use crate::plan::Plan;
 use crate::plan::hooks::Hook;
 use crate::plan::process::UMASK;
 use crate::plan::rootfs::Rootfs;
 use crate::plan::scheduling::Affinity;
-use crate::relay::{Target, set_own_oom_score};
-use crate::report::report;
-use crate::sys::clone::Side;
+use crate::programs::hooks;
+use crate::protect;
+use crate::state::container::{State, Status};
+use crate::state::document::report;
+use crate::sys::clone::{self, Side};
 use crate::sys::confine::Confinement;
-use crate::sys::{again, clone, cred, named, net, path, process, socket, tty};
-use crate::trees::Trees;
-use crate::{selfexe, timings};
+use crate::sys::{again, cred, named, net, path, process, socket, tty};
+use crate::text::fault::{Coded, coded};
+use crate::text::timings;
 
 /// How long a caller of `start` may be silent after it has connected.
 const CALLER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -155,7 +158,7 @@ fn set_up(plan: &Plan, channel: &ChildEnd, mut materials: Materials) -> Result<e
 /// Takes nothing over from the parent's signals, and dies with it from here on.
 fn wait_for_parent(channel: &ChildEnd, waits: bool) -> Result<()> {
     timings::restart();
-    selfexe::let_go_of_mount();
+    protect::let_go_of_mount();
     process::set_parent_death_signal(libc::SIGKILL)?;
     process::reset_signals()?;
     unblock_signals()?;

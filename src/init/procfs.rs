@@ -9,13 +9,13 @@ use super::exec::close_all_but;
 use super::filesystem::configure;
 use super::steps::is_proc;
 use crate::channel::{self, ChildEnd, Up};
-use crate::fault::Coded;
-use crate::patience::{self, Debtor};
 use crate::plan::step::Mount;
+use crate::supervise::{self, AwaitedInit};
 use crate::sys::clone::{self, Side};
 use crate::sys::cred::{self, Sets};
 use crate::sys::mount::Configuration;
-use crate::sys::{named, process};
+use crate::sys::{named, process, wait};
+use crate::text::fault::Coded;
 
 /// The number of no process.
 const UNKNOWN: i32 = 0;
@@ -47,13 +47,13 @@ fn mount_from_inside(namespace: &OwnedFd, step: &Mount, root: impl AsFd) -> Resu
     drop(there);
     let (mut pid, mut pidfd) = (pid, pidfd);
     let mounted = loop {
-        let mut debtor = Debtor::new(pid, &pidfd, "mount a procfs");
-        (debtor.name, debtor.limit) = ("the process that does so", Some(TIMEOUT));
-        debtor.pidfd = here.as_fd();
-        match patience::next_word(&here, &debtor) {
+        let mut awaited_init = AwaitedInit::new(pid, &pidfd, "mount a procfs");
+        (awaited_init.name, awaited_init.limit) = ("the process that does so", Some(TIMEOUT));
+        awaited_init.pidfd = here.as_fd();
+        match supervise::recv_from_init(&here, &awaited_init) {
             // Its number is not to be had: /proc may be the container's, which does not show this process.
             Ok(Some(Up::Born(made))) if pid != UNKNOWN => {
-                patience::end(&pidfd);
+                wait::kill_and_reap(&pidfd);
                 (pid, pidfd) = (UNKNOWN, made);
             }
             // A tracer inside may have the process send anything.
@@ -63,7 +63,7 @@ fn mount_from_inside(namespace: &OwnedFd, step: &Mount, root: impl AsFd) -> Resu
             Err(error) => break Err(error),
         }
     };
-    patience::end(&pidfd);
+    wait::kill_and_reap(&pidfd);
     mounted
 }
 

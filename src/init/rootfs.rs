@@ -11,11 +11,12 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use super::filesystem::{self, New};
 use super::moving;
-use crate::plan::rootfs::{Overlay, Root as Plan, Rootfs};
+use crate::bundle::overlay::Overlay;
+use crate::init::trees::Trees;
+use crate::plan::rootfs::{Root as Plan, Rootfs};
 use crate::plan::step::{Propagation, Source};
 use crate::sys::mount::{self, Configuration};
 use crate::sys::{self, named, path};
-use crate::trees::Trees;
 
 /// The root being furnished, and what the steps share.
 pub struct Root {

@@ -11,12 +11,12 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use super::filesystem::{self, New, configure};
 use super::rootfs::{Root, open_tree, trusted_proc};
-use super::{copyup, explain, locks, masks, procfs};
-use crate::fault::{Coded, coded};
+use super::{copyup, explain, locked_flags, masks, procfs};
 use crate::plan::step::{Bind, Mount, Node, NodeKind, Propagation, Remount, Step};
 use crate::sys::mount::{self, Attributes, Configuration};
 use crate::sys::{self, named, path, socket};
-use crate::timings;
+use crate::text::fault::{Coded, coded};
+use crate::text::timings;
 
 pub fn perform_all(steps: &[&Step], root: &mut Root) -> Result<()> {
     for step in steps {
@@ -108,7 +108,7 @@ fn bind(step: &Bind, root: &mut Root) -> Result<()> {
         false => target(root, &step.target, is_dir)?.0,
     };
     let changes = [step.attributes, step.recursive_attributes];
-    locks::change(&tree, changes, step.locked)?;
+    locked_flags::change(&tree, changes, step.locked)?;
     root.prepare_for(&tree, &step.target)?;
     mount::move_mount(&tree, &target).map_err(|error| explain_mismatch(error, is_dir, &target))?;
     set_propagation(&tree, &step.propagation)?;
@@ -179,7 +179,7 @@ fn remount(step: &Remount, root: &Root) -> Result<()> {
         superblock.reconfigure()?;
     }
     let changes = [step.attributes, step.recursive_attributes];
-    locks::change(&target, changes, false)?;
+    locked_flags::change(&target, changes, false)?;
     set_propagation(&target, &step.propagation)
 }
 

@@ -12,10 +12,10 @@ use super::namespaces::Namespaces;
 use super::resources::{self, Resources};
 use super::systemd::{self, Scope};
 use crate::bundle::Bundle;
-use crate::cgroup::devices::{self, DeviceRule};
 use crate::host::Host;
-use crate::log::printable;
+use crate::plan::devices::{self, DeviceRule};
 use crate::sys::clone;
+use crate::text::log::printable;
 
 const SUBGROUP: &str = "run.oci.systemd.subgroup";
 const DELEGATED: &str = "run.oci.delegate-cgroup";

@@ -10,7 +10,7 @@ use oci_spec::runtime::{
     LinuxMemoryPolicy, MemoryPolicyFlagType as Flag, MemoryPolicyModeType as Mode,
 };
 
-use super::ranges;
+use crate::plan::cpu_list;
 
 /// The largest kernels have 1 << CONFIG_NODES_SHIFT nodes, which is 10 at most.
 const MOST_NODES: usize = 1024;
@@ -47,7 +47,7 @@ pub struct MemoryPolicy {
 
 pub fn memory_policy(spec: &LinuxMemoryPolicy) -> Result<MemoryPolicy> {
     let text = spec.nodes().as_deref().unwrap_or_default().trim();
-    let nodes = ranges::bits(text, MOST_NODES)
+    let nodes = cpu_list::bits(text, MOST_NODES)
         .with_context(|| format!("linux.memoryPolicy.nodes: {text:?}"))?;
     let given = spec.flags().as_deref().unwrap_or_default();
     let given: Vec<_> = FLAGS.iter().filter(|row| given.contains(&row.0)).collect();

@@ -3,10 +3,14 @@
 
 pub mod bpf;
 pub mod cgroup;
+pub mod cpu_list;
+pub mod devices;
 pub mod exec;
 #[cfg(test)]
 mod golden;
+pub mod gvariant;
 pub mod hooks;
+pub mod ignored_v1;
 pub mod mempolicy;
 pub mod mounts;
 pub mod namespaces;
@@ -15,7 +19,6 @@ mod notify_socket;
 pub mod options;
 mod places;
 pub mod process;
-pub mod ranges;
 pub mod rdt;
 pub mod resources;
 pub mod rootfs;
@@ -27,8 +30,6 @@ pub mod systemd;
 #[cfg(test)]
 pub mod tests;
 pub mod update;
-pub mod v1;
-pub mod variant;
 
 use std::fmt;
 
@@ -37,8 +38,8 @@ use oci_spec::runtime::Linux;
 
 use crate::bundle::Bundle;
 use crate::host::Host;
-use crate::log::printable;
 use crate::sys::clone;
+use crate::text::log::printable;
 
 /// What the command line adds to the config.
 #[derive(Debug, Default)]

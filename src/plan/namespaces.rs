@@ -308,7 +308,7 @@ impl fmt::Display for Namespaces {
                 f,
                 "join {} namespace {}",
                 join.kind.name,
-                crate::log::printable(&join.path.to_string_lossy())
+                crate::text::log::printable(&join.path.to_string_lossy())
             )?;
         }
         for (name, maps) in [("uid", &self.uids), ("gid", &self.gids)] {

@@ -10,8 +10,8 @@ use libc::{
 };
 
 use super::step::Propagation;
-use crate::spelling;
 use crate::sys::mount::Attributes;
+use crate::text::suggest;
 
 /// One entry's options, sorted by what they act on.
 #[derive(Default)]
@@ -188,7 +188,7 @@ const ALIASES: [(&str, &str); 6] = [
 pub fn nearest(word: &str) -> Option<&'static str> {
     let word = word.to_lowercase();
     let alias = ALIASES.iter().find(|(alias, _)| *alias == word);
-    let close = || spelling::nearest(&word, OPTIONS.iter().map(|(name, ..)| *name));
+    let close = || suggest::nearest(&word, OPTIONS.iter().map(|(name, ..)| *name));
     alias.map(|(_, name)| *name).or_else(close)
 }
 

@@ -12,16 +12,15 @@ use oci_spec::runtime::{
     User,
 };
 
-use super::Flags;
 use super::namespaces::Namespaces;
-use super::notify_socket;
 use super::scheduling::{Scheduling, scheduling};
 use super::seccomp::Filter;
+use super::{Flags, notify_socket};
 use crate::bundle::Bundle;
 use crate::host::Host;
-use crate::log;
 use crate::sys::clone;
 use crate::sys::cred::Sets;
+use crate::text::log;
 
 /// Set for a process that keeps the supplementary groups of the caller.
 const KEEP_GROUPS: &str = "run.oci.keep_original_groups";

@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 use oci_spec::runtime::LinuxIntelRdt;
 use serde::{Deserialize, Serialize};
 
-use crate::log::printable;
+use crate::text::log::printable;
 
 /// The group that every task is in at first: resctrl's root.
 const DEFAULT: &str = "/";

@@ -13,8 +13,8 @@ use oci_spec::runtime::{
     LinuxRdma, LinuxResources, LinuxThrottleDevice, LinuxWeightDevice,
 };
 
-use super::v1;
-use crate::cgroup::devices::{self, DeviceRule};
+use crate::plan::devices::{self, DeviceRule};
+use crate::plan::ignored_v1;
 
 #[derive(Debug, Default)]
 pub struct Resources {
@@ -46,7 +46,7 @@ pub fn resources(spec: Option<&LinuxResources>) -> Result<Resources> {
         return Ok(Resources::default());
     };
     let mut plan = Resources {
-        warnings: v1::warnings(spec),
+        warnings: ignored_v1::warnings(spec),
         devices: device_rules(spec.devices().as_deref().unwrap_or_default())?,
         ..Resources::default()
     };

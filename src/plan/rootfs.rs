@@ -15,25 +15,10 @@ use super::options::propagation;
 use super::places::{NewFilesystems, Places};
 use super::step::{Node, NodeKind, Propagation, Source, Step, Tree};
 use crate::bundle::Bundle;
+use crate::bundle::overlay::{Overlay, Upper};
 use crate::host::Host;
-use crate::log::printable;
 use crate::sys::clone;
-
-/// Directories of an overlay, top first, absolute.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Overlay {
-    pub lower: Vec<PathBuf>,
-    /// Where changes go; absent: a tmpfs that dies with the container.
-    pub upper: Option<Upper>,
-    /// Overlay attributes as `user.overlay.*`, all that a user namespace may set.
-    pub user_attributes: bool,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Upper {
-    pub dir: PathBuf,
-    pub work: PathBuf,
-}
+use crate::text::log::printable;
 
 #[derive(Debug)]
 pub enum Root {

@@ -9,11 +9,12 @@ use oci_spec::runtime::{
 };
 
 use super::mempolicy::{MemoryPolicy, memory_policy};
-use super::ranges;
+use crate::plan::cpu_list;
+use crate::sys::process::SchedAttr;
 
 #[derive(Debug, Default)]
 pub struct Scheduling {
-    pub scheduler: Option<Scheduler>,
+    pub scheduler: Option<SchedAttr>,
     /// Class and level as ioprio_set(2) packs them.
     pub io_priority: Option<i32>,
     /// As personality(2) takes it.
@@ -29,23 +30,6 @@ pub struct Affinity {
     /// While the process is not in the container's cgroup yet.
     pub initial: Vec<u64>,
     pub last: Vec<u64>,
-}
-
-/// `struct sched_attr` (sched_setattr(2)).
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Scheduler {
-    pub size: u32,
-    pub policy: u32,
-    pub flags: u64,
-    pub nice: i32,
-    pub priority: u32,
-    pub runtime: u64,
-    pub deadline: u64,
-    pub period: u64,
-    /// The bounds that the flags for clamping set: the config has no fields for others than none.
-    pub least_utilization: u32,
-    pub most_utilization: u32,
 }
 
 /// SCHED_CAPACITY_SCALE: as much as a processor has.
@@ -86,7 +70,7 @@ fn affinity(process: &Process) -> Result<Affinity> {
     let bits = |name: &str, list: Option<&String>| {
         let list = list.map_or("", String::as_str);
         let field = || format!("process.execCPUAffinity.{name}: {list:?}");
-        ranges::bits(list, MOST).with_context(field)
+        cpu_list::bits(list, MOST).with_context(field)
     };
     let initial = spec.and_then(|spec| spec.initial().as_ref());
     let last = spec.and_then(|spec| spec.cpu_affinity_final().as_ref());
@@ -96,7 +80,7 @@ fn affinity(process: &Process) -> Result<Affinity> {
     })
 }
 
-fn scheduler(spec: &Spec) -> Result<Scheduler> {
+fn scheduler(spec: &Spec) -> Result<SchedAttr> {
     use LinuxSchedulerPolicy::{
         SchedBatch, SchedDeadline, SchedFifo, SchedIso, SchedOther, SchedRr,
     };
@@ -136,9 +120,9 @@ fn scheduler(spec: &Spec) -> Result<Scheduler> {
         .iter()
         .flatten()
         .fold(0, |bits, flag| bits | flag_bit(*flag));
-    let size = size_of::<Scheduler>() as u32;
+    let size = size_of::<SchedAttr>() as u32;
     let (policy, priority) = (policy_number(policy), priority as u32);
-    Ok(Scheduler {
+    Ok(SchedAttr {
         size,
         policy,
         flags,
@@ -207,7 +191,7 @@ fn io_priority(spec: &LinuxIOPriority) -> Result<i32> {
 impl fmt::Display for Scheduling {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         if let Some(scheduler) = &self.scheduler {
-            let Scheduler {
+            let SchedAttr {
                 policy,
                 flags,
                 nice,

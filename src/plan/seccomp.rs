@@ -24,8 +24,8 @@ use serde::{Deserialize, Serialize};
 pub use self::architecture::supported as supported_architectures;
 use self::architecture::{Architecture, architectures};
 use self::table::{BAD_ARCHITECTURE, Table, sections};
-pub use super::bpf::Instruction;
 use super::bpf::{self, Compare, Test};
+pub use crate::sys::seccomp::Instruction;
 
 /// What init hands to seccomp(2).
 #[derive(Debug, Serialize, Deserialize)]

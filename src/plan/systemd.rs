@@ -10,12 +10,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::ranges;
 use super::resources::Setting;
-use super::variant;
 use crate::bundle::Bundle;
-use crate::dbus::Value;
 use crate::host::Host;
+use crate::plan::cpu_list;
+use crate::plan::gvariant::{self, Value};
 
 /// Annotations with this prefix are properties of the scope.
 const ANNOTATION: &str = "org.systemd.property.";
@@ -192,7 +191,7 @@ fn annotated(name: &str, text: &str) -> Result<Property> {
         "{}: must not be set: systemd would move other processes into the container's scope",
         field()
     );
-    let value = variant::parse(text).with_context(field)?;
+    let value = gvariant::parse(text).with_context(field)?;
     let (name, value) = match name.strip_suffix("Sec").filter(|stem| !stem.ends_with('U')) {
         Some(stem) => (
             format!("{stem}USec"),
@@ -344,7 +343,7 @@ fn cpu_max(text: &str, field: &str) -> Result<Vec<Property>> {
 /// A byte for each eight numbers, the lowest first.
 fn mask(list: &str, field: &str) -> Result<Value> {
     const MOST: usize = 8192;
-    let words = ranges::bits(list, MOST).with_context(|| field.to_string())?;
+    let words = cpu_list::bits(list, MOST).with_context(|| field.to_string())?;
     let mut bytes: Vec<u8> = words.into_iter().flat_map(u64::to_le_bytes).collect();
     let used = bytes
         .iter()

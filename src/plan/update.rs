@@ -8,7 +8,7 @@ use oci_spec::runtime::LinuxResources;
 use serde_json::{Value, json};
 
 use super::resources::{Resources, Setting, resources};
-use crate::fault::coded;
+use crate::text::fault::coded;
 
 /// The code of a limit below what is in use.
 pub const BELOW_USAGE: &str = "limit-below-usage";

@@ -15,6 +15,7 @@ pub struct Allocator(UnsafeCell<Dlmalloc>);
 unsafe impl Sync for Allocator {}
 
 impl Allocator {
+    #[allow(clippy::new_without_default)]
     pub const fn new() -> Self {
         Allocator(UnsafeCell::new(Dlmalloc::new()))
     }

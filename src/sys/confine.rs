@@ -13,8 +13,8 @@ use nix::errno::Errno;
 
 use super::cred::{self, Sets};
 use super::process::Pointers;
+use super::seccomp::Instruction;
 use super::{errno, named, process, seccomp};
-use crate::plan::seccomp::Instruction;
 
 /// The confinement that a hook takes on in its own process. The process that starts the hook stays as it is.
 #[derive(Clone, Default)]

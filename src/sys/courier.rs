@@ -13,7 +13,6 @@ use nix::errno::Errno;
 
 use super::check_fd;
 use super::process::write;
-use crate::channel::listener_packet;
 
 pub struct Courier {
     errand: &'static Errand,
@@ -24,16 +23,22 @@ struct Errand {
     /// Takes the number of the listener, plus one: zero is no event.
     numbers: OwnedFd,
     socket: RawFd,
+    /// The first byte of the packet; the number of the listener follows.
+    tag: u8,
 }
 
 impl Courier {
     /// Waits for the number. Not to be had where there may be no more threads.
-    pub fn new(socket: impl AsFd) -> Option<Courier> {
+    pub fn new(socket: impl AsFd, tag: u8) -> Option<Courier> {
         // SAFETY: no pointers are passed.
         let opened = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
         let numbers = check_fd(opened.into(), || "eventfd()".to_string()).ok()?;
         let socket = socket.as_fd().as_raw_fd();
-        let errand: &'static Errand = Box::leak(Box::new(Errand { numbers, socket }));
+        let errand: &'static Errand = Box::leak(Box::new(Errand {
+            numbers,
+            socket,
+            tag,
+        }));
         let mut thread = MaybeUninit::uninit();
         let argument = std::ptr::from_ref(errand).cast_mut().cast();
         // SAFETY: the errand is never freed or changed.
@@ -56,14 +61,16 @@ extern "C" fn carry(errand: *mut c_void) -> *mut c_void {
     // SAFETY: the place has eight bytes, and outlives the call.
     let read = unsafe { libc::read(errand.numbers.as_raw_fd(), place, size_of::<u64>()) };
     if read > 0 && number > 0 {
-        give(errand.socket, (number - 1) as i32);
+        give(errand, (number - 1) as i32);
     }
     null_mut()
 }
 
 /// With the number, by which the parent can try to take it itself if it cannot be sent (ETOOMANYREFS).
-fn give(socket: RawFd, listener: i32) {
-    let packet = listener_packet(listener);
+fn give(errand: &Errand, listener: i32) {
+    let socket = errand.socket;
+    let [a, b, c, d] = listener.to_ne_bytes();
+    let packet = [errand.tag, a, b, c, d];
     let mut part = libc::iovec {
         iov_base: packet.as_ptr().cast_mut().cast(),
         iov_len: packet.len(),

@@ -3,21 +3,19 @@
 //! What of it is needed is done here: the words of the call are kept, descriptors 0 to 2 are open, and a reader that is gone
 //! is an error instead of a signal.
 
-use std::ffi::{CStr, OsStr, OsString, c_char, c_int};
+use std::ffi::{CStr, OsStr, OsString, c_char};
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::process::exit;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
-use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::stat::Mode;
 
-type Words = *const *const c_char;
+pub type Words = *const *const c_char;
 
 unsafe extern "C" {
     static environ: Words;
@@ -30,23 +28,22 @@ static WORDS: AtomicPtr<*const c_char> = AtomicPtr::new(ptr::null_mut());
 static STRINGS: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
 static LENGTH: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: the only function of that name; unit tests and fuzzing have one of their harness.
-#[cfg(not(any(test, fuzzing)))]
-#[unsafe(no_mangle)]
-extern "C" fn main(_count: c_int, words: Words) -> c_int {
+/// Keeps where the words of the call and the environment are.
+///
+/// # Safety
+/// `words` is the list that the C library gives to main, and nothing has changed the environment yet.
+pub unsafe fn keep_args(words: Words) {
     WORDS.store(words.cast_mut(), Ordering::Relaxed);
     let (words, environment) = strings();
     STRINGS.store(words.start as *mut u8, Ordering::Relaxed);
     LENGTH.store(environment.end - words.start, Ordering::Relaxed);
-    let begun = Instant::now();
-    crate::selfexe::protect_early();
-    if open_standard_streams().is_err() {
-        exit(1);
-    }
+}
+
+/// Opens those of descriptors 0 to 2 that are closed, and makes a write to a closed pipe an error instead of a signal.
+pub fn prepare_streams() -> nix::Result<()> {
+    open_standard_streams()?;
     // SAFETY: no handler is installed.
-    unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) }.ok();
-    // Flushes what has been printed, which the return from here would not.
-    exit(crate::start(begun))
+    unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) }.map(drop)
 }
 
 /// The words of the call, the program's name first. There are none in unit tests.

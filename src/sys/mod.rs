@@ -3,16 +3,16 @@
 //! Used by parent and child alike. A wrapper takes and returns typed values (owned and borrowed
 //! descriptors), decides nothing, and names the call with its arguments when the kernel refuses it.
 
-#[cfg(not(any(test, fuzzing)))]
 pub mod alloc;
 pub mod bpf;
+pub mod caller_file;
 pub mod clone;
 pub mod confine;
 pub mod courier;
 pub mod cred;
-#[cfg_attr(any(test, fuzzing), allow(dead_code, unused_imports))]
-mod entry;
+pub mod entry;
 pub mod image;
+pub mod min_kernel;
 pub mod mount;
 pub mod net;
 pub mod netlink;
@@ -21,10 +21,10 @@ pub mod probe;
 pub mod process;
 pub mod regular;
 pub mod seccomp;
-pub mod since;
 pub mod socket;
 pub mod stat;
 pub mod tty;
+pub mod wait;
 pub mod xattr;
 
 pub use entry::{arguments, execute_again, words};
@@ -56,7 +56,7 @@ impl fmt::Display for Refused {
             call => write!(f, "{call}: {}", self.errno.desc())?,
         }
         if self.errno == Errno::ENOSYS {
-            f.write_str(&since::hint(&self.call))?;
+            f.write_str(&min_kernel::hint(&self.call))?;
         }
         Ok(())
     }

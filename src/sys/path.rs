@@ -5,6 +5,7 @@
 
 use std::ffi::{CString, OsStr};
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -234,4 +235,21 @@ fn try_openat2(
         }
     }
     Err(Errno::EAGAIN)
+}
+
+/// Refuses a path on which there is something else than directories: a link that leads nowhere, or a file.
+pub fn check_only_directories(path: &Path) -> Result<()> {
+    let Some(there) = path
+        .ancestors()
+        .find(|path| path.symlink_metadata().is_ok())
+    else {
+        return Ok(());
+    };
+    match (std::fs::metadata(there), std::fs::read_link(there)) {
+        (Err(error), Ok(target)) if error.kind() == ErrorKind::NotFound => bail!(
+            "{there:?} is a symbolic link to {target:?}, which is not there; make it, or name another"
+        ),
+        (Ok(meta), _) if !meta.is_dir() => bail!("{there:?} is no directory; name another"),
+        _ => Ok(()),
+    }
 }

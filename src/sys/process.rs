@@ -11,7 +11,23 @@ use nix::sys::signal::SigSet;
 
 use super::stat::Stat;
 use super::{again, check, check_fd, named};
-use crate::plan::scheduling::Scheduler;
+
+/// `struct sched_attr` (sched_setattr(2)).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SchedAttr {
+    pub size: u32,
+    pub policy: u32,
+    pub flags: u64,
+    pub nice: i32,
+    pub priority: u32,
+    pub runtime: u64,
+    pub deadline: u64,
+    pub period: u64,
+    /// The bounds that the flags for clamping set: the config has no fields for others than none.
+    pub least_utilization: u32,
+    pub most_utilization: u32,
+}
 
 pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
     // SAFETY: no pointers are passed.
@@ -190,10 +206,10 @@ pub fn set_umask(mask: u32) -> Result<()> {
     check(result, || format!("umask({mask:#o})")).map(drop)
 }
 
-pub fn set_scheduler(attributes: &Scheduler) -> Result<()> {
+pub fn set_scheduler(attributes: &SchedAttr) -> Result<()> {
     let pointer = std::ptr::from_ref(attributes);
-    let Scheduler { policy, flags, .. } = attributes;
-    // SAFETY: Scheduler has the layout of sched_attr, names its own size and outlives the call.
+    let SchedAttr { policy, flags, .. } = attributes;
+    // SAFETY: SchedAttr has the layout of sched_attr, names its own size and outlives the call.
     let result = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, pointer, 0) };
     check(result, || {
         format!("sched_setattr(policy {policy}, flags {flags:#x})")
@@ -357,4 +373,14 @@ pub fn callers(fd: RawFd) -> BorrowedFd<'static> {
     // SAFETY: the caller's descriptors stay open for the life of the process; one that is not open is
     // refused by the kernel.
     unsafe { BorrowedFd::borrow_raw(fd) }
+}
+
+/// Writes a process's oom_score_adj; `process` is a pid or `self` (proc_pid_oom_score_adj(5)).
+pub fn set_oom_score(process: &str, score: i32) -> Result<()> {
+    let file = format!("/proc/{process}/oom_score_adj");
+    let hint =
+        || format!("process.oomScoreAdj: {score}: a value below one's own needs CAP_SYS_RESOURCE");
+    super::io(std::fs::write(&file, score.to_string()))
+        .with_context(|| format!("write \"{score}\" to {file:?}"))
+        .with_context(hint)
 }

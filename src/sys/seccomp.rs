@@ -2,7 +2,38 @@
 
 use nix::errno::Errno;
 
-use crate::plan::seccomp::Instruction;
+use serde::{Deserialize, Serialize};
+
+/// One instruction, laid out as the kernel's `struct sock_filter`. In a record it is one number.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "u64", into = "u64")]
+pub struct Instruction {
+    pub code: u16,
+    pub jt: u8,
+    pub jf: u8,
+    pub k: u32,
+}
+
+impl From<u64> for Instruction {
+    fn from(number: u64) -> Instruction {
+        Instruction {
+            code: number as u16,
+            jt: (number >> 16) as u8,
+            jf: (number >> 24) as u8,
+            k: (number >> 32) as u32,
+        }
+    }
+}
+
+impl From<Instruction> for u64 {
+    fn from(own: Instruction) -> u64 {
+        u64::from(own.k) << 32
+            | u64::from(own.jf) << 24
+            | u64::from(own.jt) << 16
+            | u64::from(own.code)
+    }
+}
 
 const SECCOMP_SET_MODE_FILTER: libc::c_uint = 1;
 

@@ -14,8 +14,8 @@ use nix::unistd::{AccessFlags, Pid, eaccess};
 
 use super::users::Caller;
 use super::{Finding, fact, has_systemd};
-use crate::cgroup::devices;
 use crate::host::Hierarchy;
+use crate::plan::devices;
 use crate::sys::clone::{self, Side};
 use crate::sys::{self, bpf, process};
 

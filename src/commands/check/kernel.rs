@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use super::trial::attempt;
 use super::{Finding, fact};
 use crate::plan::seccomp::Instruction;
-use crate::sys::since::NEWER;
+use crate::sys::min_kernel::NEWER;
 use crate::sys::{self, cred, probe, process};
 
 /// Major and minor number of the oldest kernel that has all that is used.

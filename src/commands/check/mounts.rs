@@ -15,11 +15,11 @@ use nix::unistd::fchdir;
 use super::trial::{Refusal, attempt};
 use super::users::Caller;
 use super::{Finding, fact};
+use crate::facility::{id_maps, resctrl};
 use crate::host::Host;
 use crate::plan::namespaces::IdMap;
 use crate::sys::mount::{self, Configuration};
 use crate::sys::{self, clone, named};
-use crate::{idmap, intelrdt};
 
 const OUTER: &str = "this seems to be a container itself; let its seccomp and AppArmor profiles allow mounts, \
                      or give it CAP_SYS_ADMIN";
@@ -168,7 +168,7 @@ fn map_owners() -> Result<String> {
         size: 65_536,
     };
     let host = Host::probe()?;
-    let namespace = idmap::namespace(&host, &[map], &[map])?;
+    let namespace = id_maps::namespace(&host, &[map], &[map])?;
     let place = "/";
     let tree = mount::clone_tree(Path::new(place), false)?;
     mount::set_idmap(&tree, &namespace, false)
@@ -178,12 +178,12 @@ fn map_owners() -> Result<String> {
 
 fn resctrl() -> Finding {
     let name = "resctrl";
-    let place = intelrdt::ROOT;
+    let place = resctrl::ROOT;
     let known = fact("/proc/filesystems").unwrap_or_default();
     if !known.split_whitespace().any(|kind| kind == "resctrl") {
         return Finding::missing(name, "not in this kernel; linux.intelRdt is refused");
     }
-    match intelrdt::check_mounted(Path::new(place)) {
+    match resctrl::check_mounted(Path::new(place)) {
         Ok(()) => Finding::ok(name, format!("mounted at {place}")),
         Err(_) => {
             Finding::limited(name, "not mounted").fix(format!("mount -t resctrl resctrl {place}"))

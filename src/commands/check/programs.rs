@@ -12,8 +12,10 @@ use nix::unistd::{AccessFlags, eaccess};
 
 use super::users::Caller;
 use super::{Finding, has_systemd};
-use crate::container::Store;
-use crate::{patience, program, state_root};
+use crate::programs::output;
+use crate::state::container::Store;
+use crate::state::root_dir;
+use crate::sys::wait;
 
 pub fn findings(caller: &Caller, store: &Store) -> Vec<Finding> {
     let mut found = vec![states(caller, store.root())];
@@ -34,7 +36,7 @@ fn states(caller: &Caller, root: &Path) -> Finding {
     let there = there.unwrap_or(Path::new("/"));
     let allowed = eaccess(there, AccessFlags::W_OK | AccessFlags::X_OK);
     let refused = match allowed {
-        Ok(()) => state_root::check(root).map(drop),
+        Ok(()) => root_dir::check(root).map(drop),
         Err(errno) => Err(anyhow!("{}: {}", there.display(), errno.desc())),
     };
     let finding = match refused {
@@ -62,7 +64,7 @@ fn systemd() -> Finding {
 fn system_bus() -> Finding {
     let name = "system bus";
     let path = Path::new("/run/dbus/system_bus_socket");
-    match patience::connect(path, SockType::Stream) {
+    match wait::connect(path, SockType::Stream) {
         Ok(_) => Finding::ok(name, format!("answers at {}", path.display())),
         Err(error) => Finding::missing(name, format!("{error:#}"))
             .fix("for the systemd cgroup driver: apt-get install dbus, systemctl start dbus"),
@@ -73,7 +75,7 @@ fn system_bus() -> Finding {
 fn user_bus(caller: &Caller) -> Finding {
     let name = "user bus";
     let path = address(caller.uid);
-    match patience::connect(&path, SockType::Stream) {
+    match wait::connect(&path, SockType::Stream) {
         Ok(_) => Finding::ok(name, format!("answers at {}", path.display())),
         Err(error) => Finding::missing(name, format!("{error:#}")).fix(format!(
             "for the systemd cgroup driver: loginctl enable-linger {}, log in anew, and set XDG_RUNTIME_DIR=/run/user/{}",
@@ -108,7 +110,7 @@ fn criu() -> Finding {
         return Finding::missing(name, "not installed; checkpoints need it")
             .fix("apt-get install criu");
     };
-    let output = program::output(Command::new(&path).arg("--version"));
+    let output = output::output(Command::new(&path).arg("--version"));
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
     let version = text.as_deref().unwrap_or_default().lines().next();
     match version.and_then(|line| line.strip_prefix("Version: ")) {

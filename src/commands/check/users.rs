@@ -12,8 +12,8 @@ use nix::unistd::{getegid, geteuid};
 
 use super::trial::{Refusal, attempt};
 use super::{Finding, fact};
+use crate::facility::id_maps;
 use crate::host::{self, Hierarchy, Host};
-use crate::idmap;
 use crate::plan::namespaces::{IdMap, KINDS, Kind};
 use crate::sys::{clone, cred, probe};
 
@@ -206,7 +206,7 @@ fn map(caller: &Caller, uids: (u32, u32), gids: (u32, u32)) -> Result<()> {
             own: PathBuf::new(),
         },
     };
-    idmap::namespace(&host, &maps(caller.uid, uids), &maps(caller.gid, gids)).map(drop)
+    id_maps::namespace(&host, &maps(caller.uid, uids), &maps(caller.gid, gids)).map(drop)
 }
 
 fn fix_for_ids() -> &'static str {
@@ -239,7 +239,7 @@ fn range(text: &str, names: &[&str]) -> Option<(u32, u32)> {
 
 /// newuidmap(1) or newgidmap(1), which map by a privilege of their own.
 fn helper(name: &str) -> Finding {
-    let Some(path) = idmap::helper(name) else {
+    let Some(path) = id_maps::helper(name) else {
         return Finding::limited(name, "not installed")
             .fix("apt-get install uidmap, or the package shadow-utils");
     };

@@ -9,7 +9,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::cgroup::stats::{Amount, Device, Memory, Pressure, Stall, Stats, UNLIMITED};
-use crate::intelrdt::usage::{Domain, Usage};
+use crate::facility::resctrl_usage::{Domain, Usage};
 
 pub fn stats(id: &str, stats: &Stats, rdt: Option<&Usage>) -> Result<String> {
     let data = Data {

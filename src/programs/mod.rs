@@ -1,0 +1,5 @@
+//! Programs of the host: hooks and helpers.
+
+pub mod descendants;
+pub mod hooks;
+pub mod output;

@@ -1,0 +1,4 @@
+//! systemd as the manager of cgroups.
+
+pub mod bus;
+pub mod scope;
