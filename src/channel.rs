@@ -11,9 +11,9 @@
 //!        <------ Up::Timings{text} ------  only with --timings
 //!        <--------------- Up::Ready -------  all is set up, the executable is found
 //!   state saved --------- Down::Start ---->  run: goes on to exec. One that is told before leaves Ready out
-//!                   or -- Down::Wait ----->  create: waits at the gate
+//!                   or -- Down::Wait ----->  create: waits at the start socket
 //!        <-------------- Up::Waiting ------  no longer bound to the parent's life
-//! start                                     the same process, over a connection to the gate
+//! start                                     the same process, connected to the start socket
 //!        ---------------- Down::Start ---->
 //!        <------------- Up::Starting ------  this caller won; end of file then means that exec succeeded
 //!        <-- Up::NotifySocket + fd ------  only with NOTIFY_SOCKET in the environment of create
@@ -96,7 +96,7 @@ pub fn pair() -> Result<(ParentEnd, ChildEnd)> {
 }
 
 impl ParentEnd {
-    /// The end that a connection to the gate gives.
+    /// Returns the end of a connection to the start socket.
     pub fn connected(socket: OwnedFd) -> ParentEnd {
         ParentEnd { socket }
     }

@@ -30,7 +30,7 @@ extern "C" fn main(_count: c_int, args: *const *const c_char) -> c_int {
     // SAFETY: the C library passes the list that execve(2) made, before any other code of the program runs.
     unsafe { entry::keep_args(args) };
     let begun = Instant::now();
-    protect::protect_early();
+    protect::protect_at_start();
     if entry::prepare_streams().is_err() {
         return 1;
     }

@@ -47,13 +47,13 @@ const SEALS: SealFlag = SealFlag::F_SEAL_SEAL
 /// Protects this program, if a word of the command line names a verb that enters a container, before anything is done that
 /// the second execution would repeat. A failure is left for [`protect`] to report.
 #[cfg_attr(test, allow(dead_code))]
-pub fn protect_early() {
-    if is_early() {
+pub fn protect_at_start() {
+    if may_enter_container() {
         protect().ok();
     }
 }
 
-pub fn is_early() -> bool {
+pub fn may_enter_container() -> bool {
     sys::words().any(|word| [c"create", c"exec", c"run", c"mounts"].contains(&word))
 }
 
@@ -96,7 +96,7 @@ pub fn protect() -> Result<()> {
 
 /// Ends the mount of the overlay. The kernel waits for a grace period then, with the last process that has the mount open. The
 /// caller has something else to wait for meanwhile.
-pub fn let_go_of_mount() {
+pub fn close_exe_mount() {
     drop(MOUNT.lock().unwrap_or_else(PoisonError::into_inner).take());
 }
 

@@ -8,11 +8,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use nix::unistd::setsid;
 
 use crate::cgroup::Cgroup;
-use crate::channel::{ParentEnd, STEP_TIMEOUT, Up};
+use crate::channel::{self, ParentEnd, STEP_TIMEOUT, Up};
+use crate::sys::clone::{self, Side};
 use crate::sys::stat::Stat;
 use crate::sys::{process, wait};
+use crate::text::fault::Coded;
 
 /// A silence after which init is looked at.
 const STALL_CHECK_EVERY: Duration = Duration::from_secs(5);
@@ -76,6 +79,40 @@ pub fn recv_from_helper(
         process::pidfd_send_signal(pidfd, libc::SIGKILL).ok();
     }
     said
+}
+
+/// Lets a child do something, and returns its error. The child has a session of its own, so a signal of the terminal does not stop
+/// it half-way. `awaited` names the work in messages.
+pub fn run_in_child(awaited: &'static str, act: impl FnOnce() -> Result<()>) -> Result<()> {
+    process::reset_sigchld();
+    let (parent, child) = channel::pair()?;
+    if let Side::Parent { pid, pidfd } = clone::clone3(0, None).context(awaited)? {
+        drop(child);
+        let received = recv_from_helper(&parent, (pid, &pidfd), awaited);
+        wait::kill_and_reap(&pidfd);
+        return from_report(received?);
+    }
+    drop(parent);
+    setsid().ok();
+    child.send(to_report(act())).ok();
+    process::exit(0)
+}
+
+/// Returns the message by which a helper reports.
+pub fn to_report(done: Result<()>) -> Up {
+    match done {
+        Ok(()) => Up::Ready,
+        Err(error) => Up::Failed(Coded::of(&error)),
+    }
+}
+
+/// Returns the error that a helper has reported. None is the message of one that ended early.
+pub fn from_report(received: Option<Up>) -> Result<()> {
+    match received {
+        Some(Up::Ready) => Ok(()),
+        Some(Up::Failed(failure)) => bail!(failure),
+        other => bail!("the process that does so ended early: {other:?}"),
+    }
 }
 
 impl<'a> AwaitedInit<'a> {

@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use super::{assert_printable, callers};
 use crate::bundle::Bundle;
 use crate::cli::{self, fast, normalize};
-use crate::commands::{events, kill, mounts as added, update};
+use crate::commands::{events, kill, update};
 use crate::facility::accounts;
-use crate::plan::namespaces::Namespaces;
+use crate::plan::namespaces::{IdMap, Namespaces};
 use crate::plan::options::{self, Options};
 use crate::plan::{Plan, cpu_list, gvariant, mounts as planned};
 use crate::state::container::check_id;
@@ -67,8 +67,9 @@ fn plans(value: Value, place: &str) -> Vec<Plan> {
 /// Lines of three numbers, as /proc has them. Ids are mapped as in arithmetic without an end.
 pub fn idmap(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
-    let maps = added::id_map_in(&text);
-    let entry = |map: &crate::plan::namespaces::IdMap| json!({"containerID": map.container, "hostID": map.host, "size": map.size});
+    let maps = IdMap::parse_lines(&text);
+    let entry =
+        |map: &IdMap| json!({"containerID": map.container, "hostID": map.host, "size": map.size});
     let list: Vec<Value> = maps.iter().map(entry).collect();
     let ids = maps.iter().flat_map(|map| {
         [

@@ -63,7 +63,7 @@ impl Cgroup {
         let opened = place_of(pid, scope)
             .and_then(|place| Cgroup::at(&plan.mount.join(place)))
             .and_then(|cgroup| cgroup.check_below(&plan.mount).map(|()| cgroup))
-            .and_then(|cgroup| cgroup.check_thawed().map(|()| cgroup));
+            .and_then(|cgroup| cgroup.ensure_not_frozen().map(|()| cgroup));
         let mut cgroup = opened.inspect_err(|_| drop(manager.unit.stop()))?;
         cgroup.unit = Some(manager.unit.clone());
         cgroup.kept = false;
@@ -100,7 +100,7 @@ impl Cgroup {
     }
 
     /// Whether cgroups below have controllers of their own, so that no process may be here.
-    pub fn hands_on_controllers(&self) -> bool {
+    pub fn delegates_controllers(&self) -> bool {
         let list = self.read("cgroup.subtree_control").ok().flatten();
         list.is_some_and(|list| !list.trim().is_empty())
     }
@@ -111,7 +111,7 @@ impl Cgroup {
     }
 
     /// Writes the limits.
-    pub fn limit(&self, plan: &CgroupPlan) -> Result<()> {
+    pub fn apply_limits(&self, plan: &CgroupPlan) -> Result<()> {
         self.check_below(&plan.mount)?;
         // systemd does so for a scope, as the properties ask.
         let all = self.unit.is_none();
@@ -120,13 +120,13 @@ impl Cgroup {
             self.set(setting)?;
         }
         match plan.owner.filter(|_| plan.below == Path::new("")) {
-            Some(owner) => self.give_to(owner),
+            Some(owner) => self.chown(owner),
             None => Ok(()),
         }
     }
 
     /// Attaches the device program.
-    pub fn restrict(&self, plan: &CgroupPlan) -> Result<()> {
+    pub fn attach_device_filter(&self, plan: &CgroupPlan) -> Result<()> {
         if let Some(program) = &plan.devices {
             bpf::load_device_program(program)
                 .and_then(|program| bpf::attach_device_program(self, program))
@@ -136,7 +136,7 @@ impl Cgroup {
     }
 
     /// Puts a process where the plan wants it below this cgroup, with all controllers that are here.
-    pub fn lead_below(&self, plan: &CgroupPlan, pid: i32) -> Result<()> {
+    pub fn move_to_subgroup(&self, plan: &CgroupPlan, pid: i32) -> Result<()> {
         if plan.below == Path::new("") {
             return Ok(());
         }
@@ -152,10 +152,10 @@ impl Cgroup {
             .with_context(|| format!("put process {pid} in {}", place.path.display()))?;
         // Only now that nobody is above (cgroups(7), "no internal processes").
         controllers::hand_down(&self.path, &plan.below)?;
-        plan.owner.map_or(Ok(()), |owner| place.give_to(owner))
+        plan.owner.map_or(Ok(()), |owner| place.chown(owner))
     }
 
-    fn give_to(&self, owner: u32) -> Result<()> {
+    fn chown(&self, owner: u32) -> Result<()> {
         self.change_owner(owner)
             .with_context(|| format!("give the cgroup to user {owner}"))
     }
@@ -390,7 +390,7 @@ fn make_once(plan: &CgroupPlan) -> Result<Cgroup> {
         cgroup.check_unpopulated()?;
     }
     cgroup.kept = existed;
-    cgroup.check_thawed()?;
+    cgroup.ensure_not_frozen()?;
     cgroup.kept = false;
     Ok(cgroup)
 }
@@ -438,7 +438,7 @@ impl Cgroup {
     }
 
     /// Whoever is born in a frozen cgroup, or below one, does not move; and nobody would notice. One without the file is gone.
-    fn check_thawed(&self) -> Result<()> {
+    fn ensure_not_frozen(&self) -> Result<()> {
         let file = "cgroup.freeze";
         let frozen = self.read(file)?.ok_or(Errno::ENOENT);
         let frozen = named(frozen, || format!("{:?}: read {file}", self.path))?;

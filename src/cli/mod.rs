@@ -803,24 +803,6 @@ mod tests {
     }
 
     #[test]
-    fn the_version_has_its_word_once() {
-        for (line, name) in [
-            ("cofferdam --version", "cofferdam"),
-            ("/usr/sbin/runc -v", "runc"),
-            ("/usr/sbin/runc2 --root /r -v list", "cofferdam"),
-        ] {
-            let text = text(line);
-            assert!(text.starts_with(&format!("{name} version 0.")), "{text}");
-            assert_eq!(text.matches("version").count(), 1);
-            let names = text
-                .lines()
-                .skip(1)
-                .map(|line| line.split(": ").next().unwrap());
-            assert_eq!(names.collect::<Vec<_>>(), ["commit", "spec", "libseccomp"]);
-        }
-    }
-
-    #[test]
     fn only_one_who_is_root_indeed_gets_run() {
         let root = |euid, confined, dir: Option<&str>| {
             default_root("cofferdam", euid, confined, dir.map(OsStr::new))

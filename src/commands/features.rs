@@ -139,6 +139,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_version_has_its_word_once() {
+        for (program, name) in [
+            ("cofferdam", "cofferdam"),
+            ("/usr/sbin/runc", "runc"),
+            ("/usr/sbin/runc2", "cofferdam"),
+        ] {
+            let text = version(OsStr::new(program));
+            assert!(text.starts_with(&format!("{name} version 0.")), "{text}");
+            assert_eq!(text.matches("version").count(), 1);
+            let names = text
+                .lines()
+                .skip(1)
+                .map(|line| line.split(": ").next().unwrap());
+            assert_eq!(names.collect::<Vec<_>>(), ["commit", "spec", "libseccomp"]);
+        }
+    }
+
+    #[test]
     fn engines_find_what_they_gate_on() {
         let document = features();
         assert_eq!(

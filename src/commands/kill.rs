@@ -7,22 +7,24 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
-use super::{delete, ps};
+use super::ps;
 use crate::cli::args;
+use crate::lifecycle::remove;
 use crate::state::container::{Container, Status, Store, not_running};
 use crate::sys::{self, process};
 
-/// How long to wait for the end of what was killed, so that `state` says stopped; the caller may be in a hurry.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// How long `kill` waits for the death of init, so that `state` says stopped afterwards. A loaded machine takes seconds to end many
+/// processes; callers have timeouts of ten seconds.
+const KILL_WAIT: Duration = Duration::from_secs(5);
 
 pub fn run(args: &args::Kill, store: &Store) -> Result<i32> {
     let signal = parse(&args.signal)?;
     let kill = |id: &String| kill(&store.find(id)?, signal, args.all);
-    super::for_each(&store.named(&args.id, args.regex)?, kill)
+    super::for_each(&store.resolve_ids(&args.id, args.regex)?, kill)
 }
 
 fn kill(container: &Container, signal: i32, all: bool) -> Result<()> {
-    let (status, init) = container.look()?;
+    let (status, init) = container.status_and_init()?;
     match status {
         Status::Stopped => return signal_others(container, signal, all),
         Status::Created | Status::Running | Status::Paused => {}
@@ -30,7 +32,7 @@ fn kill(container: &Container, signal: i32, all: bool) -> Result<()> {
     }
     let everybody = all || !container.state.private_pids;
     let killed = if everybody && signal == libc::SIGKILL {
-        delete::signal_kill(container)?
+        remove::signal_kill(container)?
     } else if all {
         signal_all(container, signal)?;
         None
@@ -44,8 +46,8 @@ fn kill(container: &Container, signal: i32, all: bool) -> Result<()> {
         Some(init).filter(|_| signal == libc::SIGKILL)
     };
     if let Some(init) = killed {
-        // One that is in uninterruptible sleep dies later.
-        container.dies_within(&init, PATIENCE)?;
+        // An init in uninterruptible sleep dies later.
+        container.dies_within(&init, KILL_WAIT)?;
     }
     Ok(())
 }
@@ -58,7 +60,7 @@ fn signal_others(container: &Container, signal: i32, all: bool) -> Result<()> {
     let have_outlived = !container.state.private_pids && !others.is_empty();
     ensure!(all || is_kill && have_outlived, not_running());
     match is_kill {
-        true => delete::kill_all(container),
+        true => remove::kill_all(container),
         false => signal_each(&others, signal),
     }
 }

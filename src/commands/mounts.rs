@@ -1,41 +1,18 @@
 //! `mounts`: adds, removes and lists the mounts of a running container.
-//!
-//! An entry is planned as one of the config is, and performed by a process that joins the container
-//! with its trees already opened. Only what was added can be removed: its numbers are noted in the
-//! container's directory.
 
-use std::fs::File;
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::fcntl::OFlag;
-use nix::sys::stat::Mode;
-use nix::unistd::setsid;
 use oci_spec::runtime::Mount;
 use serde_json::{Value, json};
 
-use super::exec::{foreign_namespaces, is_ending};
-use crate::bundle::Bundle;
-use crate::channel::{self, Up};
 use crate::cli::args::{self, MountsAction};
-use crate::host::Host;
-use crate::init::hotplug::{self, Site};
-use crate::init::relay::Target;
-use crate::init::trees::Trees;
-use crate::lifecycle::bind_sources;
-use crate::plan::mounts::{self, Mounts, clean};
-use crate::plan::namespaces::{IdMap, Namespaces};
-use crate::plan::step::{Step, Tree};
-use crate::state::container::{Container, MOUNTS, Status, Store};
-use crate::sys::clone::{self, Side};
-use crate::sys::{self, again, caller_file, named, process, wait};
-use crate::text::fault::Coded;
-use crate::text::log::{self, printable};
-use crate::{protect, supervise};
-
-/// The work of the process that joins the container, in messages.
-const JOINING: &str = "change the mounts of the container";
+use crate::lifecycle::mounts::{self, STOPPED};
+use crate::plan::mounts::split;
+use crate::protect;
+use crate::state::container::{Status, Store};
+use crate::sys::{self, caller_file};
+use crate::text::log::printable;
 
 pub fn run(args: &args::Mounts, store: &Store) -> Result<i32> {
     match args.action {
@@ -52,83 +29,27 @@ pub fn run(args: &args::Mounts, store: &Store) -> Result<i32> {
         Status::Created | Status::Running | Status::Paused => {}
     }
     let done = match args.action {
-        MountsAction::Add => add(args, &container),
-        MountsAction::Remove => remove(args, &container),
-        MountsAction::List => list(container.state.pid).and_then(|text| super::print(&text)),
+        MountsAction::Add => entries(args).and_then(|entries| mounts::add(&entries, &container)),
+        MountsAction::Remove => {
+            targets(args).and_then(|targets| mounts::remove(&targets, &container))
+        }
+        MountsAction::List => {
+            mounts::mountinfo(container.state.pid).and_then(|text| super::print(&list(&text)))
+        }
     };
     match done {
         // The kernel gives all kinds of errors for a process that ends.
-        Err(_) if is_ending(&container) => bail!(STOPPED),
+        Err(_) if container.is_ending() => bail!(STOPPED),
         done => done.map(|()| 0),
     }
 }
 
-const STOPPED: &str = "a stopped container has no mounts";
-
-fn add(args: &args::Mounts, container: &Container) -> Result<()> {
-    let entries = entries(args)?;
-    let host = Host::probe()?;
-    let (mut target, site) = open(container)?;
-    let plan = plan(&entries, container, &host, target.flags)?;
-    plan.warnings.iter().for_each(|warning| log::warn(warning));
-    let steps: Vec<Step> = plan.steps.into_iter().chain(plan.seals).collect();
-    steps.iter().for_each(|step| log::debug(&step.to_string()));
-    // Who may not open mounts here may do so in a copy that belongs to the container's user namespace.
-    let has_user = target.flags & clone::NEWUSER != 0;
-    let joins_first = host.euid != 0 && has_user;
-    let mut opened = Vec::new();
-    if has_user && !joins_first {
-        opened = open_locked(&plan.trees, container, &host)?;
-    }
-    inside(|| {
-        if joins_first {
-            target = target.in_its_user_namespace()?;
-        }
-        if opened.len() < plan.trees.len() {
-            // Not in the host's mount namespace: a mount namespace that is kept in a file there cannot be attached in an older one.
-            clone::unshare(clone::NEWNS)?;
-            opened = bind_sources::open(&plan.trees, &host)?;
-        }
-        target.enter()?;
-        hotplug::add(&steps, Trees::opened(opened), site)
-    })
-}
-
-/// With the locks that the kernel gives a copy of the host's mounts that belongs to the container's user
-/// namespace: a process makes that copy, and holds it while another opens the trees in there.
-fn open_locked(trees: &[Tree], container: &Container, host: &Host) -> Result<Vec<OwnedFd>> {
-    let (target, _) = open(container)?;
-    let (parent, child) = channel::pair()?;
-    let Side::Parent { pid, pidfd: holder } = clone::clone3(0, None)? else {
-        drop(parent);
-        let copied = target
-            .in_its_user_namespace()
-            .and_then(|_| clone::unshare(clone::NEWNS));
-        child.send(answer(copied)).ok();
-        // Until the parent hangs up.
-        child.receive().ok();
-        process::exit(0)
-    };
-    drop(child);
-    understood(supervise::recv_from_helper(
-        &parent,
-        (pid, &holder),
-        JOINING,
-    ))?;
-    let (coming, to) = bind_sources::coming(trees.len())?;
-    let opener = bind_sources::send(trees, None, host, (pid, &holder), to)?;
-    let opened = coming.all();
-    drop(parent);
-    wait::kill_and_reap(&opener);
-    wait::kill_and_reap(&holder);
-    opened
-}
-
-fn remove(args: &args::Mounts, container: &Container) -> Result<()> {
+/// Returns the destinations to remove: those of the command line, or of the file, the last one first.
+fn targets(args: &args::Mounts) -> Result<Vec<PathBuf>> {
     let mut targets: Vec<PathBuf> = args.paths.iter().map(PathBuf::from).collect();
     if args.config.is_some() {
         let entries = entries(args)?;
-        // What was mounted last may lie on what was mounted first.
+        // A later mount may lie on an earlier one.
         targets = entries
             .iter()
             .rev()
@@ -139,13 +60,7 @@ fn remove(args: &args::Mounts, container: &Container) -> Result<()> {
         !targets.is_empty(),
         "mounts remove: no destination given; give one after the ID, or --config"
     );
-    let targets: Vec<PathBuf> = targets.iter().map(|target| clean(target)).collect();
-    let added = added(container)?;
-    let (target, site) = open(container)?;
-    inside(|| {
-        target.enter()?;
-        hotplug::remove(&targets, &added, &site)
-    })
+    Ok(targets)
 }
 
 /// The entries of the file, or the one of the command line.
@@ -182,7 +97,7 @@ fn entry(args: &args::Mounts) -> Result<Value> {
             "mounts add: give SOURCE and DESTINATION after the ID; a new filesystem needs no SOURCE"
         ),
     };
-    let mut options = mounts::split(&args.options);
+    let mut options = split(&args.options);
     let mut source = PathBuf::from(source);
     if is_bind {
         let here = sys::io(std::env::current_dir()).context("find the current directory")?;
@@ -202,135 +117,8 @@ fn entry(args: &args::Mounts) -> Result<Value> {
     }))
 }
 
-fn plan(entries: &[Mount], container: &Container, host: &Host, flags: u64) -> Result<Mounts> {
-    let state = &container.state;
-    let config = json!({
-        "ociVersion": state.oci_version,
-        "mounts": entries,
-        "linux": container.saved()?.linux,
-        "annotations": state.annotations,
-    });
-    let bundle = Bundle::of_process(state.bundle.clone(), &config)?;
-    let mut namespaces = Namespaces {
-        enter: flags,
-        ..Namespaces::default()
-    };
-    if flags & clone::NEWUSER != 0 {
-        namespaces.uids = id_map(state.pid, "uid_map")?;
-        namespaces.gids = id_map(state.pid, "gid_map")?;
-    }
-    let plan = mounts::mounts(&bundle, host, &namespaces)?;
-    let remount = plan
-        .steps
-        .iter()
-        .find(|step| matches!(step, Step::Remount(_)));
-    match remount {
-        Some(step) => bail!("{step}: what is mounted cannot be changed while the container runs"),
-        None => Ok(plan),
-    }
-}
-
-/// The maps of the container's user namespace, as idmapped mounts may want them.
-fn id_map(pid: i32, file: &str) -> Result<Vec<IdMap>> {
-    Ok(id_map_in(&read_proc(pid, file)?))
-}
-
-pub fn id_map_in(text: &str) -> Vec<IdMap> {
-    let map = |line: &str| {
-        let fields: Vec<u32> = line
-            .split_whitespace()
-            .filter_map(|field| field.parse().ok())
-            .collect();
-        match fields[..] {
-            [container, host, size] => Some(IdMap {
-                container,
-                host,
-                size,
-            }),
-            _ => None,
-        }
-    };
-    text.lines().filter_map(map).collect()
-}
-
-/// Returns the namespaces to join, and the files that must be opened while the host's paths are in reach.
-///
-/// The pid namespace is not joined: processes of the container could see this one there.
-fn open(container: &Container) -> Result<(Target, Site)> {
-    let pid = container.state.pid;
-    let all = foreign_namespaces(pid, 0)?;
-    let flags = all & !clone::NEWPID;
-    let namespace = || sys::io(File::open(format!("/proc/{pid}/ns/pid")));
-    let pid_namespace = (all != flags).then(namespace).transpose();
-    ensure!(
-        flags & clone::NEWNS != 0,
-        "the container has no mount namespace of its own; mount on the host"
-    );
-    let flag = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let path = format!("/proc/{pid}/root");
-    let root = named(
-        again(|| nix::fcntl::open(path.as_str(), flag, Mode::empty())),
-        || format!("open({path:?})"),
-    )?;
-    let appended = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT;
-    let record =
-        sys::io(container.dir.file(MOUNTS, appended)).context("open the record of added mounts")?;
-    let site = Site {
-        root,
-        proc: hotplug::procfs()?,
-        pid_namespace: pid_namespace
-            .context("open the container's pid namespace")?
-            .map(OwnedFd::from),
-        record: record.into(),
-    };
-    // Asked last: then all that was opened by number is of this process.
-    let pidfd = container.init()?.context(STOPPED)?;
-    Ok((Target { pidfd, flags }, site))
-}
-
-fn added(container: &Container) -> Result<Vec<u64>> {
-    let text = container.dir.read(MOUNTS).unwrap_or_default();
-    Ok(String::from_utf8_lossy(&text)
-        .lines()
-        .filter_map(|line| line.parse().ok())
-        .collect())
-}
-
-/// Lets a process of its own do something, and gives its error.
-fn inside(act: impl FnOnce() -> Result<()>) -> Result<()> {
-    process::keep_children();
-    let (parent, child) = channel::pair()?;
-    if let Side::Parent { pid, pidfd } = clone::clone3(0, None)? {
-        drop(child);
-        let said = supervise::recv_from_helper(&parent, (pid, &pidfd), JOINING);
-        wait::kill_and_reap(&pidfd);
-        return understood(said);
-    }
-    drop(parent);
-    protect::let_go_of_mount();
-    // What ends the command from the terminal does not end this half-way.
-    setsid().ok();
-    child.send(answer(act())).ok();
-    process::exit(0)
-}
-
-fn answer(done: Result<()>) -> Up {
-    match done {
-        Ok(()) => Up::Ready,
-        Err(error) => Up::Failed(Coded::of(&error)),
-    }
-}
-
-fn understood(answer: Result<Option<Up>>) -> Result<()> {
-    match answer? {
-        Some(Up::Ready) => Ok(()),
-        Some(Up::Failed(text)) => bail!(text),
-        other => bail!("the process that joined the container ended early: {other:?}"),
-    }
-}
-
-fn list(pid: i32) -> Result<String> {
-    let text = read_proc(pid, "mountinfo")?;
+/// Returns the table of mounts, from the lines of mountinfo.
+fn list(text: &str) -> String {
     let heading = ["DESTINATION", "SOURCE", "TYPE", "OPTIONS"].map(str::to_string);
     let rows: Vec<[String; 4]> = std::iter::once(heading)
         .chain(text.lines().filter_map(row))
@@ -345,7 +133,7 @@ fn list(pid: i32) -> Result<String> {
         let cells = cells.map(|(cell, width)| format!("{cell:<width$}"));
         cells.collect::<Vec<_>>().join("   ").trim_end().to_string() + "\n"
     };
-    Ok(rows.iter().map(line).collect())
+    rows.iter().map(line).collect()
 }
 
 /// proc_pid_mountinfo(5). Spaces in names stay escaped as the kernel has them; what could steer a terminal
@@ -382,11 +170,6 @@ fn propagation(field: &str) -> Option<&'static str> {
         "unbindable" => Some("unbindable"),
         _ => None,
     }
-}
-
-fn read_proc(pid: i32, file: &str) -> Result<String> {
-    let path = Path::new("/proc").join(pid.to_string()).join(file);
-    sys::io(std::fs::read_to_string(&path)).with_context(|| format!("read {path:?}"))
 }
 
 #[cfg(test)]

@@ -139,16 +139,7 @@ fn maps_of(namespace: &OwnedFd) -> Result<(Vec<IdMap>, Vec<IdMap>)> {
 pub fn read_map(pid: i32, file: &str) -> Result<Vec<IdMap>> {
     let path = format!("/proc/{pid}/{file}");
     let text = sys::io(std::fs::read_to_string(&path)).with_context(|| format!("read {path}"))?;
-    let map = |line: &str| {
-        let mut numbers = line.split_whitespace().map(str::parse);
-        let mut next = || numbers.next()?.ok();
-        Some(IdMap {
-            container: next()?,
-            host: next()?,
-            size: next()?,
-        })
-    };
-    Ok(text.lines().filter_map(map).collect())
+    Ok(IdMap::parse_lines(&text))
 }
 
 fn write_map(pid: i32, file: &str, maps: &[IdMap]) -> Result<()> {

@@ -8,13 +8,11 @@ use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::channel::{self, Up};
 use crate::plan::netdev::NetDevice;
 use crate::supervise;
-use crate::sys::clone::{self, Side};
+use crate::sys;
+use crate::sys::clone;
 use crate::sys::netlink::{Address, Link, Netlink};
-use crate::sys::{self, process, wait};
-use crate::text::fault::Coded;
 
 /// A device that is there and may be moved, and the addresses that the move will take from it.
 pub struct Found<'a> {
@@ -81,27 +79,9 @@ pub fn move_to(init: i32, pidfd: BorrowedFd, devices: &[Found]) -> Result<()> {
     if devices.is_empty() {
         return Ok(());
     }
-    let (parent, child) = channel::pair()?;
-    match clone::clone3(0, None).context("make a helper that moves network devices")? {
-        Side::Child => {
-            drop(parent);
-            if let Err(error) = join_and_move(init, pidfd, devices) {
-                child.send(Up::Failed(Coded::of(&error))).ok();
-            }
-            process::exit(0)
-        }
-        Side::Parent { pid, pidfd } => {
-            drop(child);
-            let answer =
-                supervise::recv_from_helper(&parent, (pid, &pidfd), "move network devices");
-            let code = wait::reap(&pidfd);
-            match answer? {
-                Some(Up::Failed(failure)) => bail!(failure),
-                _ => ensure!(code == 0, "moving network devices ended early: code {code}"),
-            }
-            Ok(())
-        }
-    }
+    supervise::run_in_child("move network devices", || {
+        join_and_move(init, pidfd, devices)
+    })
 }
 
 /// What can be refused is refused before the first one moves.

@@ -12,7 +12,7 @@ use anyhow::{Context, Error, Result, ensure};
 use nix::sys::stat::fstat;
 
 use crate::plan::Plan;
-use crate::plan::namespaces::Join;
+use crate::plan::namespaces::{Join, KINDS};
 use crate::sys::{self, clone};
 
 /// Opened before anything is joined: afterwards the paths may be out of reach.
@@ -119,4 +119,21 @@ fn open_one(join: &Join) -> Result<OwnedFd> {
         join.kind.name
     );
     Ok(opened.into())
+}
+
+/// Returns the clone flags of the namespaces in which a process is and this one is not. `made` are those that were made for the
+/// container, which need no look, except for the user namespace: nobody may join its own again (setns(2)).
+pub fn differing(pid: i32, made: u64) -> Result<u64> {
+    let known = made & !clone::NEWUSER;
+    let mut flags = known;
+    for kind in KINDS.iter().filter(|kind| known & kind.flag == 0) {
+        let link = |process: &str| {
+            let path = format!("/proc/{process}/ns/{}", kind.file);
+            sys::io(std::fs::read_link(&path)).with_context(|| format!("read {path}"))
+        };
+        if link("self")? != link(&pid.to_string())? {
+            flags |= kind.flag;
+        }
+    }
+    Ok(flags)
 }

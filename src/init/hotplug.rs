@@ -20,7 +20,7 @@ use crate::plan::step::Step;
 use crate::sys::{again, mount, named, path};
 
 /// What is opened before anything is joined.
-pub struct Site {
+pub struct HotplugFds {
     /// The root directory of the container's init.
     pub root: OwnedFd,
     /// A procfs in which this process finds itself.
@@ -37,7 +37,7 @@ pub fn procfs() -> Result<OwnedFd> {
 }
 
 /// All steps, or none.
-pub fn add(steps: &[Step], trees: Trees, site: Site) -> Result<()> {
+pub fn add(steps: &[Step], trees: Trees, site: HotplugFds) -> Result<()> {
     let mut root = Root {
         directory: site.root,
         trees,
@@ -57,7 +57,7 @@ pub fn add(steps: &[Step], trees: Trees, site: Site) -> Result<()> {
 }
 
 /// Unmounts what lies at these places, if it is among the `added`.
-pub fn remove(targets: &[PathBuf], added: &[u64], site: &Site) -> Result<()> {
+pub fn remove(targets: &[PathBuf], added: &[u64], site: &HotplugFds) -> Result<()> {
     for target in targets {
         let place = path::find(&site.root, target)?;
         let mounted = place.with_context(|| format!("{target:?}: nothing is there"))?;

@@ -4,6 +4,7 @@
 //! seccomp filter on it makes raw calls on prepared memory only. It leaves in two ways: exec, or one
 //! `Failed` with the whole cause.
 
+pub mod args;
 mod console;
 mod copyup;
 mod exec;
@@ -30,8 +31,8 @@ use anyhow::{Context, Result, bail};
 
 use crate::channel::{ChildEnd, Down, LONGEST, Up};
 use crate::facility::lsm;
-use crate::init::relay::{Target, set_own_oom_score};
-use crate::init::trees::Trees;
+use crate::init::args::{InitArgs, JoinTarget, Netns, Start};
+use crate::init::relay::set_own_oom_score;
 use crate::plan::Plan;
 use crate::plan::hooks::Hook;
 use crate::plan::process::UMASK;
@@ -50,45 +51,13 @@ use crate::text::timings;
 /// How long a caller of `start` may be silent after it has connected.
 const CALLER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the parent has opened for the child.
-pub struct Materials<'a> {
-    /// For `Source::Opened`, by index.
-    pub trees: Trees,
-    /// Where a created container waits; `None` for one that starts at once.
-    pub gate: Option<&'a OwnedFd>,
-    /// Whether the parent has something to do first: to have systemd make the scope, to write id maps, to move
-    /// network devices, or to put init into its groups of resctrl.
-    pub waits: bool,
-    /// Its start follows its being ready, and it need not say that it is.
-    pub at_once: bool,
-    pub network: Network,
-    /// Those that run before the old root is left.
-    pub hooks: Vec<Hook>,
-    /// What hooks are told.
-    pub state: &'a State,
-    /// The container to join.
-    pub target: Option<Target>,
-    /// The pid namespace of others that init is born into, once it has nothing of the host any more.
-    pub pid_namespace: Option<OwnedFd>,
-}
-
-/// How far the network namespace is.
-#[derive(Clone, Copy, PartialEq)]
-pub enum Network {
-    /// Nothing is to be done.
-    Settled,
-    New,
-    /// The parent makes it meanwhile.
-    Coming,
-}
-
-pub fn run(plan: &Plan, channel: ChildEnd, materials: Materials) -> ! {
-    let (gate, state) = (materials.gate, materials.state);
-    let ready = match set_up(plan, &channel, materials) {
+pub fn run(plan: &Plan, channel: ChildEnd, args: InitArgs) -> ! {
+    let (socket, state) = (args.start_socket, args.state);
+    let ready = match set_up(plan, &channel, args) {
         Ok(ready) => ready,
         Err(error) => fail(&channel, error),
     };
-    let channel = match wait_for_start(channel, gate) {
+    let channel = match wait_for_start(channel, socket) {
         Ok(channel) => channel,
         // Nobody is left who could be told.
         Err(_) => process::exit(1),
@@ -105,21 +74,21 @@ fn fail(channel: &ChildEnd, error: anyhow::Error) -> ! {
 }
 
 /// Does everything up to the last step before the program. Returns in the process that becomes the program.
-fn set_up(plan: &Plan, channel: &ChildEnd, mut materials: Materials) -> Result<exec::Ready> {
-    let (gate, at_once) = (materials.gate, materials.at_once);
-    wait_for_parent(channel, materials.waits)?;
-    let joined = materials.target.take().map(|target| join(plan, target));
+fn set_up(plan: &Plan, channel: &ChildEnd, mut args: InitArgs) -> Result<exec::Ready> {
+    let (socket, start) = (args.start_socket, args.start);
+    wait_for_parent(channel, args.waits_for_parent)?;
+    let joined = args.target.take().map(|target| join(plan, target));
     let joined = joined.transpose()?.unwrap_or_default();
-    let is_born_last = joined.is_apart || materials.pid_namespace.is_some();
+    let is_born_last = joined.is_apart || args.pid_namespace.is_some();
     take_on_namespaces(plan)?;
     // Some settings are those of the network.
     if !plan.sysctl.is_empty() {
-        enter_network(&mut materials.network, channel)?;
+        enter_network(&mut args.netns, channel)?;
     }
     use_procfs(plan, joined.proc.as_ref())?;
 
     let (terminal, notify_socket) = match &plan.rootfs {
-        Some(rootfs) => make_root(plan, rootfs, materials, channel)?,
+        Some(rootfs) => make_root(plan, rootfs, args, channel)?,
         None => {
             let root = process::root_directory()?;
             (console::open(root, plan, channel, joined.proc)?, None)
@@ -131,7 +100,7 @@ fn set_up(plan: &Plan, channel: &ChildEnd, mut materials: Materials) -> Result<e
     // and a waiting one holds none of the host.
     let keep = [
         Some(channel.as_fd()),
-        gate.map(AsFd::as_fd),
+        socket.map(AsFd::as_fd),
         notify_socket.as_ref().map(AsFd::as_fd),
     ];
     let keep: Vec<BorrowedFd> = keep.into_iter().flatten().collect();
@@ -149,7 +118,7 @@ fn set_up(plan: &Plan, channel: &ChildEnd, mut materials: Materials) -> Result<e
     for piece in timings::pieces(LONGEST) {
         channel.send(Up::Timings(piece))?;
     }
-    if !at_once {
+    if start != Start::AtOnce {
         channel.send(Up::Ready)?;
     }
     Ok(ready)
@@ -158,7 +127,7 @@ fn set_up(plan: &Plan, channel: &ChildEnd, mut materials: Materials) -> Result<e
 /// Takes nothing over from the parent's signals, and dies with it from here on.
 fn wait_for_parent(channel: &ChildEnd, waits: bool) -> Result<()> {
     timings::restart();
-    protect::let_go_of_mount();
+    protect::close_exe_mount();
     process::set_parent_death_signal(libc::SIGKILL)?;
     process::reset_signals()?;
     unblock_signals()?;
@@ -178,11 +147,11 @@ struct Joined {
     proc: Option<OwnedFd>,
 }
 
-fn join(plan: &Plan, target: Target) -> Result<Joined> {
+fn join(plan: &Plan, target: JoinTarget) -> Result<Joined> {
     set_own_oom_score(plan)?;
     let needs_proc = plan.process.terminal.is_some() || has_labels(plan);
     let proc = needs_proc.then(rootfs::trusted_proc).transpose()?;
-    target.enter()?;
+    target.join()?;
     Ok(Joined {
         is_apart: target.has_pid_namespace(),
         proc,
@@ -230,23 +199,23 @@ fn move_into_pid_namespace(channel: &ChildEnd) -> Result<()> {
 fn make_root(
     plan: &Plan,
     rootfs: &Rootfs,
-    materials: Materials,
+    args: InitArgs,
     channel: &ChildEnd,
 ) -> Result<(Option<OwnedFd>, Option<OwnedFd>)> {
-    let Materials {
+    let InitArgs {
         trees,
         hooks,
         state,
-        mut network,
+        mut netns,
         pid_namespace,
         ..
-    } = materials;
+    } = args;
     let mut root = rootfs::enter(rootfs, trees, pid_namespace)?;
     timings::step(|| "attach the root".to_string());
     let nothing_between = plan.hooks.are_none_of_create() && plan.process.terminal.is_none();
     let [before, after, last] = rootfs.in_turn(nothing_between);
     steps::perform_all(&before, &mut root)?;
-    enter_network(&mut network, channel)?;
+    enter_network(&mut netns, channel)?;
     steps::perform_all(&after, &mut root)?;
     if plan.waits_after_mounts() {
         channel.send(Up::Hooks)?;
@@ -264,17 +233,17 @@ fn make_root(
         clone::setns(namespace, clone::NEWPID).context("join the pid namespace")?;
     }
     let notify_socket = root.notify_socket.take();
-    rootfs::leave_the_old(rootfs, root)?;
+    rootfs::pivot(rootfs, root)?;
     timings::step(|| "leave the old root".to_string());
     Ok((terminal, notify_socket))
 }
 
 /// Once, however often it is called.
-fn enter_network(network: &mut Network, channel: &ChildEnd) -> Result<()> {
-    match std::mem::replace(network, Network::Settled) {
-        Network::Settled => return Ok(()),
-        Network::New => {}
-        Network::Coming => {
+fn enter_network(netns: &mut Netns, channel: &ChildEnd) -> Result<()> {
+    match std::mem::replace(netns, Netns::Done) {
+        Netns::Done => return Ok(()),
+        Netns::Inherited => {}
+        Netns::FromParent => {
             clone::setns(channel.network()?, clone::NEWNET)?;
             timings::step(|| "wait for the network namespace".to_string());
         }
@@ -283,28 +252,28 @@ fn enter_network(network: &mut Network, channel: &ChildEnd) -> Result<()> {
 }
 
 /// From here on the process lives by itself: `create` may end, and does not take it along.
-fn wait_for_start(channel: ChildEnd, gate: Option<&OwnedFd>) -> Result<ChildEnd> {
+fn wait_for_start(channel: ChildEnd, socket: Option<&OwnedFd>) -> Result<ChildEnd> {
     let order = channel.receive()?.context("the parent is gone")?;
     process::set_parent_death_signal(0)?;
-    match (order, gate) {
+    match (order, socket) {
         (Down::Start, _) => {
             channel.send(Up::Starting)?;
             Ok(channel)
         }
-        (Down::Wait, Some(gate)) => {
+        (Down::Wait, Some(socket)) => {
             channel.send(Up::Waiting)?;
             drop(channel);
-            wait_at_gate(gate)
+            wait_at_socket(socket)
         }
         (order, _) => bail!("unexpected {order:?} from the parent"),
     }
 }
 
 /// Takes connections until one asks to start. A caller may end before it does.
-fn wait_at_gate(gate: &OwnedFd) -> Result<ChildEnd> {
+fn wait_at_socket(socket: &OwnedFd) -> Result<ChildEnd> {
     process::die_of_signals();
     loop {
-        let connection = socket::accept(gate)?;
+        let connection = socket::accept(socket)?;
         // A caller that connects and stops must not keep others from starting the container.
         socket::limit_receive(&connection, CALLER_TIMEOUT)?;
         let connection = ChildEnd::connected(connection);

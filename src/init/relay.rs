@@ -1,7 +1,6 @@
-//! CHILD: joins the namespaces of others, which the parent must not do for itself.
+//! CHILD: the relay of a container that joins namespaces by their paths. The parent must not join them itself.
 //!
-//! A process that joins a container takes all from its [`Target`]. A container that joins single namespaces by their paths has
-//! a relay: a process that joins them, makes init as its sibling, and ends.
+//! The relay joins them, makes init as its sibling, and ends.
 
 use std::os::fd::OwnedFd;
 
@@ -9,58 +8,18 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 
 use crate::channel::{ChildEnd, Up};
-use crate::init::{self, Materials};
+use crate::init;
+use crate::init::args::{InitArgs, become_userns_root};
 use crate::plan::Plan;
 use crate::plan::namespaces::Join;
 use crate::sys::clone::{self, Side};
-use crate::sys::{self, cred, process};
+use crate::sys::{self, process};
 use crate::text::fault::Coded;
 
-/// A container's init, and the clone flags of the namespaces in which it is and the caller is not.
-pub struct Target {
-    pub pidfd: OwnedFd,
-    pub flags: u64,
-}
-
-impl Target {
-    /// Whether the container has a pid namespace that this process is not in.
-    pub fn has_pid_namespace(&self) -> bool {
-        self.flags & clone::NEWPID != 0
-    }
-
-    /// Joins the user namespace alone, to act with its privilege before the others are joined.
-    pub fn in_its_user_namespace(self) -> Result<Target> {
-        process::set_dumpable(false)?;
-        clone::setns(&self.pidfd, clone::NEWUSER).context("join the container's user namespace")?;
-        become_its_root();
-        let flags = self.flags & !clone::NEWUSER;
-        Ok(Target { flags, ..self })
-    }
-
-    /// Joins all namespaces at once. A pid namespace is joined for the children of this process only (pid_namespaces(7)).
-    /// Joining a namespace again does no harm.
-    pub fn enter(&self) -> Result<()> {
-        // The processes in there must not be able to look into this one.
-        process::set_dumpable(false)?;
-        if self.flags != 0 {
-            clone::setns(&self.pidfd, self.flags).context("join the container's namespaces")?;
-        }
-        if self.flags & clone::NEWUSER != 0 {
-            become_its_root();
-        }
-        Ok(())
-    }
-}
-
 /// Joins the namespaces, makes init, tells the parent of it, and ends.
-pub fn relay(
-    plan: &Plan,
-    joins: Vec<(&Join, OwnedFd)>,
-    channel: ChildEnd,
-    materials: Materials,
-) -> ! {
+pub fn relay(plan: &Plan, joins: Vec<(&Join, OwnedFd)>, channel: ChildEnd, args: InitArgs) -> ! {
     match set_own_oom_score(plan).and_then(|()| join_and_clone(plan, joins)) {
-        Ok(Side::Child) => init::run(plan, channel, materials),
+        Ok(Side::Child) => init::run(plan, channel, args),
         Ok(Side::Parent { pidfd, .. }) => {
             channel.send(Up::Born(pidfd)).ok();
             process::exit(0)
@@ -103,7 +62,7 @@ fn join_and_clone(plan: &Plan, joins: Vec<(&Join, OwnedFd)>) -> Result<Side> {
     }
     for (join, namespace) in user {
         clone::setns(&namespace, clone::NEWUSER).with_context(|| join.field.clone())?;
-        become_its_root();
+        become_userns_root();
     }
     for (join, namespace) in refused {
         clone::setns(&namespace, join.kind.flag).with_context(|| join.field.clone())?;
@@ -112,12 +71,6 @@ fn join_and_clone(plan: &Plan, joins: Vec<(&Join, OwnedFd)>) -> Result<Side> {
         clone::make_time_namespace(file, plan.namespaces.offset_lines())
             .context("linux.timeOffsets")?;
     }
-    let flags = plan.namespaces.at_the_clone() | clone::PARENT;
+    let flags = plan.namespaces.clone_flags() | clone::PARENT;
     clone::clone3(flags, None).context("make the container's init")
-}
-
-/// Root of the user namespace that was joined, where it has one.
-fn become_its_root() {
-    cred::set_gid(0).ok();
-    cred::set_uid(0).ok();
 }

@@ -99,7 +99,7 @@ pub fn enter(plan: &Rootfs, mut trees: Trees, pid_namespace: Option<OwnedFd>) ->
 }
 
 /// Makes the new root `/` and takes the old one away.
-pub fn leave_the_old(plan: &Rootfs, root: Root) -> Result<()> {
+pub fn pivot(plan: &Rootfs, root: Root) -> Result<()> {
     if matches!(plan.root, Plan::Tree(_) | Plan::Overlay(_)) && !plan.pivot {
         let shared = plan.host_propagation.kind == libc::MS_SHARED;
         moving::over_the_old(&root.directory, shared)?;

@@ -90,6 +90,24 @@ pub struct IdMap {
     pub size: u32,
 }
 
+impl IdMap {
+    /// Reads the lines of /proc/PID/uid_map or gid_map (user_namespaces(7)). Skips other lines.
+    pub fn parse_lines(text: &str) -> Vec<IdMap> {
+        let parse_line = |line: &str| {
+            let numbers: Result<Vec<u32>, _> = line.split_whitespace().map(str::parse).collect();
+            match numbers.ok()?[..] {
+                [container, host, size] => Some(IdMap {
+                    container,
+                    host,
+                    size,
+                }),
+                _ => None,
+            }
+        };
+        text.lines().filter_map(parse_line).collect()
+    }
+}
+
 #[derive(Debug)]
 pub struct TimeOffset {
     pub clock: String,
@@ -144,7 +162,7 @@ impl Namespaces {
 
     /// Returns the namespaces that clone3(2) makes for init. Init makes the others. A time namespace with offsets is among
     /// these, as no process may be in it when its offsets are set (time_namespaces(7)).
-    pub fn at_the_clone(&self) -> u64 {
+    pub fn clone_flags(&self) -> u64 {
         let time = if self.time_offsets.is_empty() {
             0
         } else {
@@ -164,7 +182,7 @@ impl Namespaces {
     }
 
     /// Whether the network namespace can be made beside init's first steps: not if it has to belong to a new user namespace.
-    pub fn network_is_apart(&self) -> bool {
+    pub fn can_defer_netns(&self) -> bool {
         self.creates(clone::NEWNET) && !self.creates(clone::NEWUSER) && self.join.is_empty()
     }
 

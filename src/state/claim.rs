@@ -18,27 +18,27 @@ use crate::cgroup::Cgroup;
 use crate::plan::rdt::Groups;
 use crate::plan::{Plan, exec};
 use crate::state::container::{
-    CGROUP, CONFIG, Container, DELETED, GATE, RDT, STATE, State, Store, boot_id, check_id,
+    CGROUP, CONFIG, Container, DELETED, RDT, START_SOCKET, STATE, State, Store, boot_id, check_id,
     write_lock,
 };
-use crate::state::locks::{alone, forget};
+use crate::state::locks::{lock_for_removal, remove_state_dir};
 use crate::state::root_dir;
-use crate::state::state_dir::{self, Directory};
+use crate::state::state_dir::{self, StateDir};
 use crate::sys::{self, socket};
 use crate::text::fault::coded;
 
 const DELETED_MEANWHILE: &str = "deleted by another command while it was being created";
 
 /// The place of a container being made; removed on drop unless kept.
-pub struct Slot {
-    pub dir: Rc<Directory>,
+pub struct StateDirGuard {
+    pub dir: Rc<StateDir>,
     records: File,
     kept: bool,
 }
 
-impl Slot {
+impl StateDirGuard {
     /// Takes the id: of all that ask at once, one gets it.
-    pub fn claim(store: &Store, id: &str) -> Result<Slot> {
+    pub fn claim(store: &Store, id: &str) -> Result<StateDirGuard> {
         check_id(id)?;
         make_root(store.root())?;
         let path = store.root().join(id);
@@ -57,11 +57,11 @@ impl Slot {
             })?,
         }
         let new = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_EXCL;
-        let opened = Directory::open(path.clone())
+        let opened = StateDir::open(path.clone())
             .and_then(|dir| dir.file(STATE, new).map(|records| (dir, records)));
         match opened {
             Ok((dir, records)) => {
-                let slot = Slot {
+                let slot = StateDirGuard {
                     dir: Rc::new(dir),
                     records,
                     kept: false,
@@ -125,8 +125,8 @@ impl Slot {
 
     /// The socket on which the container's init will wait for `start`.
     pub fn listen(&self) -> Result<OwnedFd> {
-        socket::listen_at(&self.dir.path_of(GATE))
-            .with_context(|| format!("make the gate in {:?}", self.dir.path))
+        socket::listen_at(&self.dir.path_of(START_SOCKET))
+            .with_context(|| format!("make the start socket in {:?}", self.dir.path))
     }
 
     /// Notes the groups of resctrl before any is made.
@@ -143,16 +143,16 @@ impl Slot {
         self.dir.has(DELETED) || self.records.metadata().is_ok_and(|meta| meta.nlink() == 0)
     }
 
-    /// A deletion by somebody else is the cause of whatever has failed since.
-    pub fn explain(&self, error: Error) -> Error {
+    /// Returns the error, or that another command deletes the container, which explains any error.
+    pub fn or_deleted(&self, error: Error) -> Error {
         match self.is_deleted() {
             true => anyhow!(DELETED_MEANWHILE),
             false => error,
         }
     }
 
-    /// Leaves the container where it is.
-    pub fn keep(mut self, state: State) -> Container {
+    /// Keeps the directory when this value is dropped.
+    pub fn keep(&mut self, state: State) -> Container {
         self.kept = true;
         Container {
             dir: self.dir.clone(),
@@ -170,13 +170,13 @@ impl Slot {
     }
 }
 
-impl Drop for Slot {
+impl Drop for StateDirGuard {
     fn drop(&mut self) {
         if !self.kept {
             // Where another command takes too long over it, nothing is gained by leaving more behind.
-            let alone = alone(&self.dir).ok();
-            forget(&self.dir).ok();
-            drop(alone);
+            let lock = lock_for_removal(&self.dir).ok();
+            remove_state_dir(&self.dir).ok();
+            drop(lock);
         }
     }
 }

@@ -29,7 +29,7 @@ use crate::plan::hooks::Hooks;
 use crate::plan::rdt::Groups;
 use crate::plan::seccomp::Notify;
 use crate::state::document::{Report, report};
-use crate::state::state_dir::Directory;
+use crate::state::state_dir::StateDir;
 use crate::state::{locks, root_dir};
 use crate::sys::stat::{self, Stat};
 use crate::sys::{self, process, wait};
@@ -37,7 +37,10 @@ use crate::systemd::scope::Unit;
 use crate::text::fault::{Coded, coded};
 
 pub const STATE: &str = "state";
-pub const GATE: &str = "gate";
+/// For the end of an init that is about to end.
+const EXIT_GRACE: Duration = Duration::from_millis(50);
+
+pub const START_SOCKET: &str = "gate";
 pub const CGROUP: &str = "cgroup";
 pub const RDT: &str = "rdt";
 pub const CONFIG: &str = "config";
@@ -46,7 +49,16 @@ pub const POSTSTOP: &str = "poststop";
 /// Numbers of mounts that were added while the container ran.
 pub const MOUNTS: &str = "mounts";
 /// In the order in which they are removed.
-pub const NAMES: [&str; 8] = [GATE, CGROUP, RDT, CONFIG, MOUNTS, POSTSTOP, STATE, DELETED];
+pub const NAMES: [&str; 8] = [
+    START_SOCKET,
+    CGROUP,
+    RDT,
+    CONFIG,
+    MOUNTS,
+    POSTSTOP,
+    STATE,
+    DELETED,
+];
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -107,7 +119,7 @@ pub struct Store {
 }
 
 pub struct Container {
-    pub dir: Rc<Directory>,
+    pub dir: Rc<StateDir>,
     pub state: State,
     /// Whether no record can be read although there was one.
     pub damaged: bool,
@@ -133,7 +145,7 @@ impl Store {
     fn look_up(&self, id: &str) -> Result<Container> {
         check_id(id)?;
         let path = self.root.join(id);
-        let dir = match Directory::open(path.clone()) {
+        let dir = match StateDir::open(path.clone()) {
             // No link, no file: none of ours.
             Err(error)
                 if matches!(
@@ -163,7 +175,7 @@ impl Store {
             // Removed meanwhile; another may have the id.
             return self.look_up(id);
         }
-        let lost = || claimed && dir.has(CGROUP) && !locks::is_underway(&dir);
+        let lost = || claimed && dir.has(CGROUP) && !locks::is_removal_underway(&dir);
         let damaged = record.is_none() && (!text.is_empty() || lost());
         let state = record.unwrap_or_else(|| without_record(&dir, id));
         let of_this_boot = state.boot_id.is_empty() || state.boot_id == boot_id()?;
@@ -176,7 +188,7 @@ impl Store {
     }
 
     /// The one with this name, or with `regex` all whose whole name matches it; that may be none.
-    pub fn named(&self, name: &str, regex: bool) -> Result<Vec<String>> {
+    pub fn resolve_ids(&self, name: &str, regex: bool) -> Result<Vec<String>> {
         if !regex {
             return Ok(vec![name.to_string()]);
         }
@@ -206,11 +218,11 @@ impl Store {
 
 impl Container {
     pub fn status(&self) -> Result<Status> {
-        Ok(self.look()?.0)
+        Ok(self.status_and_init()?.0)
     }
 
     /// Returns the status, and the init process unless it has ended.
-    pub fn look(&self) -> Result<(Status, Option<OwnedFd>)> {
+    pub fn status_and_init(&self) -> Result<(Status, Option<OwnedFd>)> {
         let record = self.dir.path.join(STATE);
         ensure!(
             !self.damaged,
@@ -224,7 +236,7 @@ impl Container {
             };
             return Ok((status, None));
         }
-        let Some((init, stat)) = self.found()? else {
+        let Some((init, stat)) = self.live_init()? else {
             return Ok((Status::Stopped, None));
         };
         let frozen = match self.cgroup()? {
@@ -234,7 +246,7 @@ impl Container {
         let status = match frozen {
             _ if self.state.at_once && stat.has_executed_nothing() => Status::Creating,
             true => Status::Paused,
-            // It waits at its gate, or runs the hooks of the start.
+            // It waits at its start socket, or runs the hooks of the start.
             false if stat.has_executed_nothing() => Status::Created,
             false => Status::Running,
         };
@@ -243,10 +255,10 @@ impl Container {
 
     /// The init process, if it is still the one that was made: the same boot, number and start time.
     pub fn init(&self) -> Result<Option<OwnedFd>> {
-        Ok(self.found()?.map(|(init, _)| init))
+        Ok(self.live_init()?.map(|(init, _)| init))
     }
 
-    fn found(&self) -> Result<Option<(OwnedFd, Stat)>> {
+    fn live_init(&self) -> Result<Option<(OwnedFd, Stat)>> {
         if self.state.pid == 0 || !self.of_this_boot {
             return Ok(None);
         }
@@ -313,23 +325,33 @@ impl Container {
     }
 
     /// What was kept of the config: later changes to the bundle have no effect.
-    pub fn saved(&self) -> Result<Saved> {
+    pub fn exec_config(&self) -> Result<Saved> {
         let file = self.dir.path.join(CONFIG);
         let text = sys::io(self.dir.read(CONFIG)).with_context(|| format!("read {file:?}"))?;
         serde_json::from_slice(&text).with_context(|| format!("read {file:?}"))
     }
 
+    /// Returns whether init has ended or is about to, to explain why something failed.
+    pub fn is_ending(&self) -> bool {
+        match self.init() {
+            Ok(Some(init)) => {
+                self.is_exiting() || wait::wait_exit(&init, EXIT_GRACE) || self.is_exiting()
+            }
+            init => init.is_ok(),
+        }
+    }
+
     /// Connects to an init that waits to be started. Fails with EAGAIN if init accepts no connection in time.
-    pub fn gate(&self) -> Result<OwnedFd> {
-        wait::connect(&self.dir.path_of(GATE), SockType::SeqPacket)
+    pub fn connect_start_socket(&self) -> Result<OwnedFd> {
+        wait::connect(&self.dir.path_of(START_SOCKET), SockType::SeqPacket)
     }
 
     /// Nobody listens any more.
-    pub fn close_gate(&self) -> Result<()> {
-        sys::io(self.dir.remove(GATE)).context("remove the gate")
+    pub fn remove_start_socket(&self) -> Result<()> {
+        sys::io(self.dir.remove(START_SOCKET)).context("remove the start socket")
     }
 
-    /// To close the file ends what this process has locked of it (fcntl(2)), as by `seize`. That keeps off a creator who has no
+    /// To close the file ends what this process has locked of it (fcntl(2)), as by `lock_records`. That keeps off a creator who has no
     /// record yet; so this must not be asked of a container without one, between its seizure and its removal.
     pub fn is_being_created(&self) -> Result<bool> {
         Ok(self.creator()?.is_some())
@@ -406,7 +428,7 @@ pub fn last_record(text: &str, id: &str) -> Option<State> {
 }
 
 /// What is noted apart from the records outlives damage to them.
-fn without_record(dir: &Directory, id: &str) -> State {
+fn without_record(dir: &StateDir, id: &str) -> State {
     let link = dir.link(RDT).ok().flatten().unwrap_or_default();
     let (boot_id, groups) = link.split_once(':').unwrap_or_default();
     State {
@@ -418,7 +440,7 @@ fn without_record(dir: &Directory, id: &str) -> State {
 }
 
 /// What cannot be ours is a damaged record.
-fn read_records(dir: &Directory) -> Result<Vec<u8>> {
+fn read_records(dir: &StateDir) -> Result<Vec<u8>> {
     const LONGEST: u64 = 64 << 20;
     let damaged = || Ok(b"?".to_vec());
     let opened = match dir.file(STATE, OFlag::O_RDONLY) {
@@ -510,7 +532,7 @@ mod tests {
             own: true,
             monitor: None,
         };
-        let mut slot = crate::state::claim::Slot::claim(&store, "c").unwrap();
+        let mut slot = crate::state::claim::StateDirGuard::claim(&store, "c").unwrap();
         let state = State {
             id: "c".to_string(),
             ..State::default()

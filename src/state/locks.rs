@@ -10,16 +10,16 @@ use anyhow::{Context, Result, ensure};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use crate::state::container::{Container, DELETED, NAMES, POSTSTOP, STATE, write_lock};
-use crate::state::state_dir::Directory;
+use crate::state::state_dir::StateDir;
 use crate::sys;
 
 /// How long another command may take to remove what a container has.
-const PATIENCE: Duration = Duration::from_secs(30);
+const REMOVAL_LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Container {
     /// Of a container without an init: from now on nobody who has only just taken the id goes on to create it. `None` if
     /// one has, or if all of it is gone.
-    pub fn seize(&self) -> Result<Option<File>> {
+    pub fn lock_records(&self) -> Result<Option<File>> {
         let records = match self.dir.file(STATE, OFlag::O_WRONLY | OFlag::O_CREAT) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             opened => sys::io(opened).with_context(|| format!("remove {:?}", self.dir.path))?,
@@ -29,25 +29,25 @@ impl Container {
     }
 
     /// Tells a creator that this container is to be no more.
-    pub fn doom(&self) -> Result<()> {
-        sys::io(doom(&self.dir))
+    pub fn mark_deleted(&self) -> Result<()> {
+        sys::io(mark_deleted(&self.dir))
             .with_context(|| format!("note the deletion in {:?}", self.dir.path))
     }
 
     /// Whether its creator may be at work, and will see that it was told so.
-    pub fn is_doomed(&self) -> bool {
+    pub fn is_marked_deleted(&self) -> bool {
         self.dir.has(DELETED)
     }
 
     /// Takes the record away, last of all.
-    pub fn forget(&self) -> Result<()> {
-        sys::io(forget(&self.dir)).with_context(|| format!("remove {:?}", self.dir.path))
+    pub fn remove_state_dir(&self) -> Result<()> {
+        sys::io(remove_state_dir(&self.dir)).with_context(|| format!("remove {:?}", self.dir.path))
     }
 }
 
 /// A cgroup is removed by its path. Who does so is alone with the container for that time, and its id is still taken, for
 /// who removes the record is alone as well: what has the path cannot be that of a later one. `None` if all of it is gone.
-pub fn alone(dir: &Directory) -> Result<Option<File>> {
+pub fn lock_for_removal(dir: &StateDir) -> Result<Option<File>> {
     let lock = sys::io(dir.reopen()).with_context(|| format!("open {:?}", dir.path))?;
     let begun = Instant::now();
     while let Err(error) = lock.try_lock() {
@@ -56,49 +56,49 @@ pub fn alone(dir: &Directory) -> Result<Option<File>> {
             TryLockError::Error(error) => sys::io(Err(error)).context("flock")?,
         }
         ensure!(
-            begun.elapsed() < PATIENCE,
+            begun.elapsed() < REMOVAL_LOCK_TIMEOUT,
             "{:?}: another command has been removing it for {} s; delete again when that has ended",
             dir.path,
-            PATIENCE.as_secs()
+            REMOVAL_LOCK_TIMEOUT.as_secs()
         );
     }
     Ok(dir.is_there().then_some(lock))
 }
 
 /// Whether somebody removes it, who has taken the record away while its creator still adds to the rest.
-pub fn is_underway(dir: &Directory) -> bool {
+pub fn is_removal_underway(dir: &StateDir) -> bool {
     let taken = |lock: File| matches!(lock.try_lock(), Err(TryLockError::WouldBlock));
     dir.reopen().is_ok_and(taken) || !dir.is_there()
 }
 
 /// Whether this caller is the first to run the poststop hooks. They are run once, even if one of them ends the caller
 /// or deletes the container itself.
-pub fn begins_poststop(dir: &Directory) -> bool {
+pub fn claim_poststop(dir: &StateDir) -> bool {
     let new = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
     !dir.file(POSTSTOP, new)
         .is_err_and(|error| matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::NotFound))
 }
 
 /// Another command may still be adding something, which its creator will then see to be of no effect.
-pub fn forget(dir: &Directory) -> std::io::Result<()> {
+pub fn remove_state_dir(dir: &StateDir) -> std::io::Result<()> {
     const TRIES: usize = 100;
     for _ in 1..TRIES {
-        match forget_once(dir) {
-            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => doom(dir)?,
+        match remove_once(dir) {
+            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => mark_deleted(dir)?,
             removed => return removed,
         }
     }
-    forget_once(dir)
+    remove_once(dir)
 }
 
-fn forget_once(dir: &Directory) -> std::io::Result<()> {
+fn remove_once(dir: &StateDir) -> std::io::Result<()> {
     for name in NAMES {
         dir.remove(name)?;
     }
-    dir.remove_itself()
+    dir.rmdir()
 }
 
-fn doom(dir: &Directory) -> std::io::Result<()> {
+fn mark_deleted(dir: &StateDir) -> std::io::Result<()> {
     match dir.write(DELETED, b"") {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         other => other,

@@ -12,7 +12,7 @@ use nix::sys::stat::{FileStat, lstat};
 use nix::unistd::geteuid;
 
 use crate::host;
-use crate::state::state_dir::Directory;
+use crate::state::state_dir::StateDir;
 use crate::sys::{self, xattr};
 
 /// As many symbolic links as the kernel follows in one path (path_resolution(7)).
@@ -28,7 +28,7 @@ pub fn check(root: &Path) -> Result<bool> {
 }
 
 /// Fails for the directory of a container that belongs to another user: hooks of its record would be run for that user.
-pub fn check_record(dir: &Directory) -> Result<()> {
+pub fn check_record(dir: &StateDir) -> Result<()> {
     let (owner, own) = (sys::io(dir.owner())?, geteuid().as_raw());
     ensure!(
         owner == own || owner == 0,

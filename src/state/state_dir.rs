@@ -16,17 +16,17 @@ use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
 use crate::sys::{self, again, path};
 
 #[derive(Debug)]
-pub struct Directory {
+pub struct StateDir {
     pub path: PathBuf,
     open: OwnedFd,
 }
 
-impl Directory {
+impl StateDir {
     /// Not through a link.
-    pub fn open(path: PathBuf) -> Result<Directory> {
+    pub fn open(path: PathBuf) -> Result<StateDir> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let open = again(|| nix::fcntl::open(&path, flags, Mode::empty()))?;
-        Ok(Directory { path, open })
+        Ok(StateDir { path, open })
     }
 
     pub fn owner(&self) -> Result<u32> {
@@ -94,7 +94,7 @@ impl Directory {
     }
 
     /// Once it is empty. One that has its path by now would have to be empty as well: then its creator begins anew or gives up.
-    pub fn remove_itself(&self) -> Result<()> {
+    pub fn rmdir(&self) -> Result<()> {
         match self.is_there() {
             true => gone(std::fs::remove_dir(&self.path)).map(drop),
             false => Ok(()),

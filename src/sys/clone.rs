@@ -148,17 +148,17 @@ fn explain(error: Error, flags: u64) -> Error {
 }
 
 /// This process's network namespace, if it may come back to it: not if that belongs to another user namespace.
-pub fn own_network() -> Result<OwnedFd> {
+pub fn own_netns() -> Result<OwnedFd> {
     let own = open_network()?;
     setns(&own, NEWNET)?;
     Ok(own)
 }
 
 /// Makes a network namespace and comes back. The kernel takes longer over it than over all others together.
-pub fn network_apart(own: OwnedFd) -> Result<OwnedFd> {
+pub fn new_netns(own: OwnedFd) -> Result<OwnedFd> {
     match unshare(NEWNET) {
         Err(error) if matches!(errno(&error), Some(Errno::EPERM | Errno::ENOSYS)) => {
-            return network_of_another();
+            return new_netns_in_child();
         }
         unshared => unshared?,
     }
@@ -168,7 +168,7 @@ pub fn network_apart(own: OwnedFd) -> Result<OwnedFd> {
 }
 
 /// For a sandbox that refuses unshare(2): from a process that is born in a new one.
-fn network_of_another() -> Result<OwnedFd> {
+fn new_netns_in_child() -> Result<OwnedFd> {
     let (family, kind) = (AddressFamily::Unix, SockType::SeqPacket);
     let made = socketpair(family, kind, None, SockFlag::SOCK_CLOEXEC);
     let (here, there) = named(made, || "socketpair(AF_UNIX)".to_string())?;

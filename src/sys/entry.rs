@@ -42,8 +42,10 @@ pub unsafe fn keep_args(words: Words) {
 /// Opens those of descriptors 0 to 2 that are closed, and makes a write to a closed pipe an error instead of a signal.
 pub fn prepare_streams() -> nix::Result<()> {
     open_standard_streams()?;
+    // A sandbox may refuse the call. Then a closed pipe ends the program, as without this.
     // SAFETY: no handler is installed.
-    unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) }.map(drop)
+    unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) }.ok();
+    Ok(())
 }
 
 /// The words of the call, the program's name first. There are none in unit tests.

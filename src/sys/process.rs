@@ -277,7 +277,7 @@ pub fn is_ignored(signal: i32) -> bool {
 }
 
 /// A caller that ignores SIGCHLD would have its children reaped unseen (wait(2)).
-pub fn keep_children() {
+pub fn reset_sigchld() {
     // SAFETY: SIG_DFL installs no handler.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
 }

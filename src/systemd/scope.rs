@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::plan::gvariant::Value;
+use crate::plan::namespaces::IdMap;
 use crate::plan::systemd::{Instance, Property, Scope};
 use crate::sys;
 use crate::sys::wait::Interrupted;
@@ -44,7 +45,7 @@ pub struct Manager {
 
 impl Manager {
     /// Before anything is made, so that a missing bus costs nothing.
-    pub fn reach(scope: &Scope) -> Result<Manager> {
+    pub fn connect(scope: &Scope) -> Result<Manager> {
         let mut failed = Vec::new();
         for (path, broker) in buses(scope.instance) {
             match Bus::connect(&path, broker, PATIENCE) {
@@ -158,16 +159,15 @@ fn user_buses() -> Vec<(PathBuf, bool)> {
     found
 }
 
-/// user_namespaces(7): the second number is what the first is called outside.
+/// Returns the effective uid as the user namespace outside of the own one knows it (user_namespaces(7)).
 fn uid_outside() -> u32 {
     let own = nix::unistd::geteuid().as_raw();
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    let mut lines = map.lines().map(|line| line.split_whitespace());
-    let outside = lines.find_map(|mut words| {
-        let mut number = || words.next()?.parse::<u32>().ok();
-        let (first, outside, count) = (number()?, number()?, number()?);
-        let offset = own.checked_sub(first).filter(|offset| *offset < count)?;
-        outside.checked_add(offset)
+    let text = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let maps = IdMap::parse_lines(&text);
+    let outside = maps.iter().find_map(|map| {
+        let offset = own.checked_sub(map.container);
+        let offset = offset.filter(|offset| *offset < map.size)?;
+        map.host.checked_add(offset)
     });
     outside.unwrap_or(own)
 }

@@ -49,7 +49,7 @@ pub fn begin(started: [Instant; 2]) {
             steps: Vec::new(),
         })
     });
-    if protect::is_early() {
+    if protect::may_enter_container() {
         note(clock, "run from a protected copy".to_string(), started);
     }
     note(clock, "read the command line".to_string(), now);

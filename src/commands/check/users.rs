@@ -142,13 +142,13 @@ fn switches() -> Vec<Finding> {
             _ => Finding::ok("switch", text),
         });
     }
-    let restrict = "apparmor_restrict_unprivileged_userns";
-    if let Some(value) = fact(&format!("/proc/sys/kernel/{restrict}")) {
-        let text = format!("{restrict} is {value}");
+    let attach_device_filter = "apparmor_restrict_unprivileged_userns";
+    if let Some(value) = fact(&format!("/proc/sys/kernel/{attach_device_filter}")) {
+        let text = format!("{attach_device_filter} is {value}");
         found.push(match value.as_str() {
             "0" => Finding::ok("AppArmor switch", text),
             _ => Finding::limited("AppArmor switch", text).fix(format!(
-                "give this program an AppArmor profile with the rule `userns,`, or sysctl -w kernel.{restrict}=0"
+                "give this program an AppArmor profile with the rule `userns,`, or sysctl -w kernel.{attach_device_filter}=0"
             )),
         });
     }
