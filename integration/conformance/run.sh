@@ -74,8 +74,9 @@ is_expected() {
 # Runs a program, prints how many faults it finds: failed results; an error in its place, of one that reports no results;
 # otherwise its status. Those that report results explain expected errors in the same way, and end with 0 all the same.
 faults() {
-    local status=0 failed errors
-    timeout -k 5 60 "programs/$1" >"$2" 2>&1 </dev/null || status=$?
+    local status=0 failed errors runtime=$RUNTIME
+    [ "$1" != killsig ] || runtime=$here/delete-later.sh
+    REAL_RUNTIME=$RUNTIME RUNTIME=$runtime timeout -k 5 60 "programs/$1" >"$2" 2>&1 </dev/null || status=$?
     failed=$(grep '^not ok' "$2" | grep -vc '# TODO' || true)
     errors=0
     grep -q '^ok\|^not ok' "$2" || errors=$(grep -c '^ *"error": ".' "$2" || true)

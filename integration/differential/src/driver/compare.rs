@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use crate::observe::Seen;
+use crate::world::LINKS;
 
 #[derive(Clone, Debug)]
 pub struct Difference {
@@ -174,6 +175,7 @@ fn holds(name: &str, value: &str, difference: &Difference, config: &Value) -> bo
         _ => {
             let mut leaves = Vec::new();
             collect(config, String::new(), &mut leaves);
+            collect_mounts(config, &mut leaves);
             leaves
                 .iter()
                 .any(|(pointer, leaf)| matches(name, pointer) && matches(value, leaf))
@@ -197,6 +199,37 @@ fn collect(value: &Value, pointer: String, leaves: &mut Vec<(String, String)>) {
         Value::String(text) => leaves.push((pointer, text.clone())),
         other => leaves.push((pointer, other.to_string())),
     }
+}
+
+/// Adds the mounts once more, at pointers with the place in the root in the position of the index: `/mounts//dev/options/0`.
+fn collect_mounts(config: &Value, leaves: &mut Vec<(String, String)>) {
+    for mount in config["mounts"].as_array().into_iter().flatten() {
+        let destination = mount["destination"].as_str().unwrap_or_default();
+        collect(
+            mount,
+            format!("/mounts/{}", place_in_root(destination)),
+            leaves,
+        );
+    }
+}
+
+/// Returns the place of a destination: absolute, without `..`, and behind the links at the top of the root filesystem.
+fn place_in_root(destination: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in destination
+        .split('/')
+        .filter(|part| !matches!(*part, "" | "."))
+    {
+        match part {
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+        if let Some((_, to)) = LINKS.iter().find(|(link, _)| *link == parts.join("/")) {
+            let to = to.split('/').filter(|part| !matches!(*part, "" | ".."));
+            parts = to.collect();
+        }
+    }
+    format!("/{}", parts.join("/"))
 }
 
 /// Tells whether a text matches: `*` stands for any text, `_` for a space too, `|` separates alternatives.

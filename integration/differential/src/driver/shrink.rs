@@ -1,15 +1,21 @@
 //! Finds a small config that shows the same difference.
 
+use std::time::{Duration, Instant};
+
 use serde_json::Value;
+
+/// Bounds the search: a runtime that hangs takes ten seconds for each trial.
+const TIME: Duration = Duration::from_secs(60);
 
 /// Removes fields and elements one after the other, the largest first, as long as `shows` holds. `budget` bounds the trials.
 pub fn shrink(config: &Value, mut budget: usize, mut shows: impl FnMut(&Value) -> bool) -> Value {
+    let end = Instant::now() + TIME;
     let mut best = config.clone();
     let mut changed = true;
-    while changed && budget > 0 {
+    while changed && budget > 0 && Instant::now() < end {
         changed = false;
         for pointer in pointers(&best) {
-            if best.pointer(&pointer).is_none() || budget == 0 {
+            if best.pointer(&pointer).is_none() || budget == 0 || Instant::now() > end {
                 continue;
             }
             let mut smaller = best.clone();

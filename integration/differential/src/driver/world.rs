@@ -120,6 +120,14 @@ fn own_dev() -> Result<()> {
     mount_on("/dev/shm", "tmpfs", MsFlags::empty(), "mode=1777")
 }
 
+/// The links of a root filesystem, and where they lead.
+pub const LINKS: [(&str, &str); 4] = [
+    ("link", "data"),
+    ("dangling", "/nowhere/new"),
+    ("var/run", "/run"),
+    ("out", "../../../s/plain"),
+];
+
 /// Makes a plain directory, mounts with flags of their own, a tree with a mount inside it, and namespaces to join.
 fn sources() -> Result<()> {
     for name in ["plain", "tree", "noexec", "ro", "shared", "ns"] {
@@ -253,12 +261,7 @@ pub fn reset_bundle(config: &Value) -> Result<()> {
     fs::set_permissions(root.join("tmp"), Permissions::from_mode(0o1777))?;
     fs::set_permissions(root.join("data"), Permissions::from_mode(0o750))?;
     chown(root.join("home/user"), Some(1000), Some(1000))?;
-    for (name, to) in [
-        ("link", "data"),
-        ("dangling", "/nowhere/new"),
-        ("var/run", "/run"),
-        ("out", "../../../s/plain"),
-    ] {
+    for (name, to) in LINKS {
         symlink(to, root.join(name))?;
     }
     fs::write(root.join("ask"), questions(config).join("\n"))?;

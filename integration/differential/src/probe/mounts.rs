@@ -44,17 +44,22 @@ fn mount(line: &str) -> Option<(String, Value)> {
     let is_tmpfs = words[dash + 1] == "tmpfs";
     let mount = json!({
         "root": words[3],
-        "flags": sorted(words[5]),
+        "flags": some_of(words[5], |word| !ACCESS_TIMES.contains(&word)),
+        "atime": some_of(words[5], |word| ACCESS_TIMES.contains(&word)),
         "propagation": propagation.join(" "),
         "type": words[dash + 1],
         "source": words.get(dash + 2)?,
-        "data": sorted(words.get(dash + 3)?).split(',').filter(|word| !(is_tmpfs && word.starts_with("mode="))).collect::<Vec<_>>().join(","),
+        "data": some_of(words.get(dash + 3)?, |word| !(is_tmpfs && word.starts_with("mode="))),
     });
     Some((words[4].replace("\\040", " "), mount))
 }
 
-fn sorted(options: &str) -> String {
-    let mut words: Vec<&str> = options.split(',').collect();
+/// The flags of a mount that say when access times are written.
+const ACCESS_TIMES: [&str; 4] = ["noatime", "nodiratime", "relatime", "strictatime"];
+
+/// Returns the options that `keeps` holds for, sorted.
+fn some_of(options: &str, keeps: impl Fn(&str) -> bool) -> String {
+    let mut words: Vec<&str> = options.split(',').filter(|word| keeps(word)).collect();
     words.sort();
     words.join(",")
 }
