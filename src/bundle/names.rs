@@ -2,7 +2,7 @@
 //!
 //! runc reads `Limit` as `limit`, as Go does. The reader of types would pass it over as unknown, and the limit with it.
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use serde_json::Value;
 
 use crate::bundle::reject_arrays;
@@ -195,7 +195,8 @@ fn settle_below(value: &mut Value, is_map: bool) -> Result<()> {
             for (name, mut value) in std::mem::take(map) {
                 let proper = proper(&name).filter(|_| !is_map);
                 if is_map || proper.is_some() {
-                    settle_below(&mut value, proper.is_some_and(|name| MAPS.contains(&name)))?;
+                    settle_below(&mut value, proper.is_some_and(|name| MAPS.contains(&name)))
+                        .map_err(|error| anyhow!("{name}.{error}"))?;
                 }
                 let twice = map.insert(proper.unwrap_or(&name).to_string(), value);
                 ensure!(
@@ -241,5 +242,7 @@ mod tests {
         )));
         let error = settle(&mut json!({"a": 1, "Root": {}, "root": {}})).unwrap_err();
         assert!(error.to_string().contains("is there twice"), "{error}");
+        let error = settle(&mut json!({"process": {"Cwd": "", "cwd": ""}})).unwrap_err();
+        assert!(error.to_string().starts_with("process.cwd: "), "{error}");
     }
 }

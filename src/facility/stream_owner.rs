@@ -1,10 +1,13 @@
 //! Owners of the standard streams. The container's user owns them, so that it can open /dev/stdout again: open(2) asks the
 //! inode, not the descriptor. Used by the parent, and by the child.
 
+use std::os::fd::BorrowedFd;
+
 use anyhow::Result;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::fstat;
+use nix::sys::statfs::{FsType, fstatfs};
 use nix::unistd::{Uid, fchown, geteuid};
 
 use crate::facility::id_maps;
@@ -14,27 +17,52 @@ use crate::plan::namespaces::Namespaces;
 use crate::sys::{clone, process};
 use crate::text::log;
 
-/// Gives a standard stream to a user, if it is one to be given away: a pipe, a socket, or a regular file that belongs to this
-/// process's user and is open for writing.
+/// linux/magic.h.
+const PIPEFS_MAGIC: FsType = FsType(0x50495045);
+
+/// Gives a standard stream to a user, if the stream may be given away: a pipe, a socket, or a named FIFO or regular file that
+/// belongs to this process's user. A file must be open for writing.
 ///
 /// A device keeps its owner, also a terminal: its node is the host's. So does a file that is open for reading only: its new owner
 /// could write to it. Fails with EPERM or EINVAL if the user namespace does not map the owner or the user, and with EROFS.
 pub fn give(stream: i32, uid: u32) -> nix::Result<()> {
     let descriptor = process::callers(stream);
     let meta = fstat(descriptor)?;
+    let is_own = meta.st_uid == geteuid().as_raw();
     let is_given = match meta.st_mode & libc::S_IFMT {
         _ if meta.st_uid == uid => false,
-        libc::S_IFIFO | libc::S_IFSOCK => true,
-        libc::S_IFREG if meta.st_uid == geteuid().as_raw() => {
-            let flags = OFlag::from_bits_retain(fcntl(descriptor, FcntlArg::F_GETFL)?);
-            matches!(flags & OFlag::O_ACCMODE, OFlag::O_WRONLY | OFlag::O_RDWR)
-        }
+        libc::S_IFSOCK => true,
+        libc::S_IFIFO => is_own && !is_path(descriptor)? || is_anonymous_pipe(descriptor)?,
+        libc::S_IFREG if is_own => is_writable(descriptor)?,
         _ => false,
     };
     match is_given {
         true => fchown(descriptor, Some(Uid::from_raw(uid)), None),
         false => Ok(()),
     }
+}
+
+/// Returns whether a descriptor only names a file (O_PATH). The C library's fchown(3) would change the owner all the same.
+fn is_path(descriptor: BorrowedFd) -> nix::Result<bool> {
+    Ok(flags(descriptor)?.contains(OFlag::O_PATH))
+}
+
+fn is_writable(descriptor: BorrowedFd) -> nix::Result<bool> {
+    let flags = flags(descriptor)?;
+    let access = flags & OFlag::O_ACCMODE;
+    Ok(!flags.contains(OFlag::O_PATH) && matches!(access, OFlag::O_WRONLY | OFlag::O_RDWR))
+}
+
+fn flags(descriptor: BorrowedFd) -> nix::Result<OFlag> {
+    Ok(OFlag::from_bits_retain(fcntl(
+        descriptor,
+        FcntlArg::F_GETFL,
+    )?))
+}
+
+/// A pipe without a name is nobody's file. Another user may have made it, as the shell does that calls sudo(8).
+fn is_anonymous_pipe(descriptor: BorrowedFd) -> nix::Result<bool> {
+    Ok(fstatfs(descriptor)?.filesystem_type() == PIPEFS_MAGIC)
 }
 
 /// Gives all standard streams to the user of a process in a user namespace, which cannot give away what belongs to the host's root.

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use super::trees::Trees;
 use crate::plan::hooks::Hook;
-use crate::state::container::State;
+use crate::state::record::Record;
 use crate::sys::{clone, cred, process};
 
 /// What init is made with, besides the plan and the channel.
@@ -22,7 +22,7 @@ pub struct InitArgs<'a> {
     /// The createContainer hooks.
     pub hooks: Vec<Hook>,
     /// The state that hooks get.
-    pub state: &'a State,
+    pub state: &'a Record,
     /// The container that `exec` joins.
     pub target: Option<JoinTarget>,
     /// The pid namespace of others that the program is born into. Init has nothing of the host any more when it joins this.

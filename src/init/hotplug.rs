@@ -5,6 +5,7 @@
 //! container's and may change under its hands, so all goes by descriptor. What was done before
 //! something failed is undone. Must not execute anything, nor name a file by a path of the container.
 
+use std::cell::Cell;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -46,6 +47,7 @@ pub fn add(steps: &[Step], trees: Trees, site: HotplugFds) -> Result<()> {
         is_in_place: true,
         pid_namespace: site.pid_namespace,
         notify_socket: None,
+        has_linked_mount: Cell::new(false),
         own: Vec::new(),
     };
     let mut done = Done::default();

@@ -40,8 +40,9 @@ use crate::plan::rootfs::Rootfs;
 use crate::plan::scheduling::Affinity;
 use crate::programs::hooks;
 use crate::protect;
-use crate::state::container::{State, Status};
+use crate::state::container::Status;
 use crate::state::document::report;
+use crate::state::record::Record;
 use crate::sys::clone::{self, Side};
 use crate::sys::confine::Confinement;
 use crate::sys::{again, cred, named, net, path, process, socket, tty};
@@ -289,7 +290,7 @@ fn start(
     plan: &Plan,
     channel: &ChildEnd,
     mut ready: exec::Ready,
-    state: &State,
+    state: &Record,
 ) -> Result<Infallible> {
     if let Some(socket) = ready.notify_socket.take() {
         channel.send(Up::NotifySocket(socket))?;
@@ -299,7 +300,7 @@ fn start(
 }
 
 /// Their programs come from the image: they are confined as the container's own program.
-fn run_start_hooks(plan: &Plan, ready: &exec::Ready, state: &State) -> Result<()> {
+fn run_start_hooks(plan: &Plan, ready: &exec::Ready, state: &Record) -> Result<()> {
     let list = &plan.hooks.start_container;
     if list.is_empty() {
         return Ok(());
@@ -319,7 +320,7 @@ fn run_start_hooks(plan: &Plan, ready: &exec::Ready, state: &State) -> Result<()
 
 /// Their programs are the host's, so they have the umask of the runtime. Their working directory is the new root, which is not
 /// `/` yet.
-fn run_create_hooks(list: &[Hook], root: impl AsFd, state: &State) -> Result<()> {
+fn run_create_hooks(list: &[Hook], root: impl AsFd, state: &Record) -> Result<()> {
     if list.is_empty() {
         return Ok(());
     }
@@ -339,7 +340,7 @@ fn run_create_hooks(list: &[Hook], root: impl AsFd, state: &State) -> Result<()>
 }
 
 /// The state with the pid that a hook inside the container sees.
-fn line(state: &State, status: Status) -> Result<String> {
+fn line(state: &Record, status: Status) -> Result<String> {
     report(state, status, std::process::id() as i32).line()
 }
 

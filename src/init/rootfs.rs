@@ -1,5 +1,6 @@
 //! The new root: attached, and in the end made `/`. What furnishes it lies between (see `steps`).
 
+use std::cell::Cell;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -33,6 +34,8 @@ pub struct Root {
     pub pid_namespace: Option<OwnedFd>,
     /// The socket that the container sends its messages for the service manager to (sd_notify(3)).
     pub notify_socket: Option<OwnedFd>,
+    /// Whether a mount lies behind a symbolic link, at another place than the plan knows.
+    pub has_linked_mount: Cell<bool>,
     /// Numbers of the mounts that are the container's own: the root, and filesystems that were mounted new.
     pub own: Vec<u64>,
 }
@@ -94,6 +97,7 @@ pub fn enter(plan: &Rootfs, mut trees: Trees, pid_namespace: Option<OwnedFd>) ->
         is_in_place: matches!(plan.root, Plan::InPlace(_)),
         pid_namespace,
         notify_socket: None,
+        has_linked_mount: Cell::new(false),
         own,
     })
 }

@@ -1,6 +1,6 @@
 //! Performs the steps of the plan. Every path is resolved inside the root, every act is on a descriptor.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Error, Result, bail, ensure};
@@ -233,6 +233,12 @@ fn target(root: &Root, path: &Path, is_dir: bool) -> Result<(OwnedFd, bool)> {
                 !leads_to_proc(root, &target)?,
                 "leads into /proc by a symbolic link"
             );
+            // The mount would be covered by the root that it lies on, and nobody would see it.
+            ensure!(
+                !is_same_file(root, &target)?,
+                "leads to the root by a symbolic link; give / as the destination"
+            );
+            root.has_linked_mount.set(true);
             Ok((target, existed))
         }
         Err(errno) => named(Err(errno), || format!("openat2({path:?})")),
@@ -273,13 +279,15 @@ fn target_itself(root: &Root, path: &Path, is_dir: bool) -> Result<OwnedFd> {
 
 fn leads_to_proc(root: &Root, target: &OwnedFd) -> Result<bool> {
     let same = match path::resolve(root, Path::new("/proc")) {
-        Ok(proc) => {
-            let (proc, target) = (stat(&proc)?, stat(target)?);
-            (proc.st_dev, proc.st_ino) == (target.st_dev, target.st_ino)
-        }
+        Ok(proc) => is_same_file(&proc, target)?,
         Err(_) => false,
     };
     Ok(same || is_proc(target)?)
+}
+
+fn is_same_file(one: impl AsFd, other: impl AsFd) -> Result<bool> {
+    let (one, other) = (stat(one)?, stat(other)?);
+    Ok((one.st_dev, one.st_ino) == (other.st_dev, other.st_ino))
 }
 
 pub fn is_proc(file: &OwnedFd) -> Result<bool> {
@@ -394,10 +402,14 @@ fn symlink(target: &str, path: &Path, root: &Root) -> Result<()> {
     }
 }
 
+/// Makes a place read-only. `recursive` also takes in the mounts that came along with a bind. The plan asks for that where no entry
+/// of `mounts` lies below; behind links it cannot know.
 fn read_only(path: &Path, recursive: bool, root: &Root) -> Result<()> {
     let Some(place) = path::find(root, path)? else {
         return Ok(());
     };
+    let is_plain = !root.has_linked_mount.get() && path::resolve_plainly(root, path).is_ok();
+    let recursive = recursive && is_plain;
     let tree = mount::clone_tree_at(&place, true)?;
     mount::set_attributes(
         &tree,
@@ -425,7 +437,8 @@ pub fn kind_of(meta: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(meta.st_mode & libc::S_IFMT)
 }
 
-pub fn stat(file: &OwnedFd) -> Result<FileStat> {
+pub fn stat(file: impl AsFd) -> Result<FileStat> {
+    let file = file.as_fd();
     named(fstat(file), || format!("fstat(fd {})", file.as_raw_fd()))
 }
 

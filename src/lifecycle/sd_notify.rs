@@ -93,7 +93,9 @@ pub fn wait_until_ready(from: OwnedFd, pid: i32, init: &OwnedFd) -> Result<()> {
         let [is_sent, has_ended] = wait::poll_readable([forwarder.as_fd(), init.as_fd()], None)?;
         if is_sent {
             forwarder.forward();
-        } else if has_ended {
+        }
+        // Other processes of the container may go on sending.
+        if has_ended {
             return Ok(());
         }
     }
@@ -127,7 +129,7 @@ impl Forwarder {
 
     /// Forwards the messages that have arrived, at most a hundred at once. A service manager that does not read costs a warning.
     pub fn forward(&mut self) {
-        let mut buffer = [0; LONGEST];
+        let mut buffer = [0; LONGEST + 1];
         for _ in 0..100 {
             let received = socket::receive_datagram(&self.from, &mut buffer);
             let forwarded = received.and_then(|length| match length {
@@ -143,6 +145,10 @@ impl Forwarder {
     }
 
     fn forward_one(&mut self, message: &[u8]) -> Result<()> {
+        ensure!(
+            message.len() <= LONGEST,
+            "a message of more than {LONGEST} bytes is dropped, as service managers do"
+        );
         let mut lines = lines_of(message);
         let is_ready = lines.contains(&"READY=1");
         let main_pid = self.main_pid.filter(|_| is_ready);

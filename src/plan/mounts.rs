@@ -29,10 +29,17 @@ const PROC_FILES: [&str; 10] = [
 
 /// Options of filesystems, and of mount(8), that set owners or access. `mode` and `size` of a tmpfs are not among them: the OCI
 /// validation suite gives them to a bind.
-const DECISIVE: [&str; 9] = [
+const DECISIVE: [&str; 16] = [
+    "dir_mode",
     "dmask",
+    "dmode",
+    "file_mode",
     "fmask",
+    "fmode",
+    "fsuid",
     "gid",
+    "nr_inodes",
+    "smackfsroot",
     "uid",
     "umask",
     "x-mount.group",

@@ -159,3 +159,14 @@ fn without_a_mount_namespace_the_mount_ends_with_the_container() {
     assert_eq!(c.run().ok().answer("read /which"), "tree");
     assert_eq!(mounts_below(&c.dir), before);
 }
+
+/// The root would cover the mount, and nobody would see it.
+#[test]
+fn a_link_to_the_root_is_no_place_for_a_mount() {
+    let c = bundle!();
+    std::os::unix::fs::symlink("/", c.rootfs().join("up")).expect("symlink");
+    let c = c.mount("tmpfs", "tmpfs", "/up", &[]);
+    c.create()
+        .fails_naming("leads to the root by a symbolic link; give / as the destination");
+    c.assert_gone();
+}

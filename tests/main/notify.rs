@@ -28,7 +28,7 @@ impl Manager {
     }
 
     fn of(socket: UnixDatagram, address: String) -> Manager {
-        let limit = Some(Duration::from_secs(10));
+        let limit = Some(Duration::from_secs(60));
         socket.set_read_timeout(limit).expect("set a limit");
         Manager { socket, address }
     }
@@ -108,6 +108,21 @@ fn a_user_namespace_reaches_the_socket() {
     output.wait_for("ready");
     assert_eq!(output.answer("notify READY=1"), "ok");
     hears_ready_of(&manager, c.pid());
+}
+
+/// systemd ignores such a message, too.
+#[test]
+fn a_message_that_is_too_long_is_dropped() {
+    let long = format!("notify STATUS={},READY=1", "x".repeat(5000));
+    let c = bundle!().asks(&[&long, "notify READY=1", "exit 3"]);
+    let manager = Manager::new(&c);
+    let output = manager.call(c.call_new("run", &[])).finish().exits(3);
+    assert_eq!(manager.hears(), "READY=1");
+    assert!(
+        output.stderr().contains("more than 4096 bytes"),
+        "{}",
+        output.stderr()
+    );
 }
 
 #[test]

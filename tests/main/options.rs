@@ -317,6 +317,9 @@ fn options_that_a_bind_must_not_ignore_are_refused() {
         ("uid=5", "has no effect on a bind"),
         ("GID=5", "has no effect on a bind"),
         ("umask=077", "has no effect on a bind"),
+        ("dmode=0700", "has no effect on a bind"),
+        ("file_mode=0600", "has no effect on a bind"),
+        ("nr_inodes=9", "has no effect on a bind"),
         ("rootcontext=u:r:t:s0", "has no effect on a bind"),
         ("X-mount.owner=5", "has no effect on a bind"),
     ] {

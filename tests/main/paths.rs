@@ -264,6 +264,22 @@ fn read_only_paths_take_in_what_came_with_a_mount() {
     assert!(line.contains("noexec"), "{line}");
 }
 
+/// runc and crun make the place alone read-only.
+#[test]
+fn a_mount_that_lies_below_a_read_only_path_by_a_link_is_as_its_options_say() {
+    for (mount, path) in [("/data/deep", "/link"), ("/link/deep", "/data")] {
+        let c = bundle!()
+            .folder("/data")
+            .link("/link", "data")
+            .mount("tmpfs", "tmpfs", mount, &[])
+            .set("/linux/readonlyPaths", json!([path]))
+            .asks(&["write /data/deep/x y", "write /data/x y"]);
+        let output = c.run().ok();
+        assert_eq!(output.answer("write /data/deep/x y"), "ok", "{mount}");
+        assert_eq!(output.answer("write /data/x y"), "EROFS", "{mount}");
+    }
+}
+
 #[test]
 fn a_mount_below_a_read_only_path_is_as_its_options_say() {
     for user in [false, true] {

@@ -5,6 +5,8 @@ use crate::support::terminal::{Terminal, listen};
 use crate::support::{
     Bundle, Call, Output, PATIENCE, holds_within, in_time, mask, send, wait_until,
 };
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -477,5 +479,25 @@ fn streams_that_are_not_for_the_container_alone_keep_their_owner() {
         let owner = |file: &File| file.metadata().expect("stat").uid();
         let owners = [owner(&input), owner(&other), owner(&slave)];
         assert_eq!(owners, [0, 5000, 0], "{user_namespace}");
+    }
+}
+
+/// A FIFO has a name on the host, so it may be for others.
+#[test]
+fn a_named_fifo_of_another_user_keeps_its_owner() {
+    for (owner, wanted) in [(0, 1000), (5000, 5000)] {
+        let c = bundle!()
+            .set("/process/user", json!({"uid": 1000, "gid": 1000}))
+            .asks(&["exit 3"]);
+        let path = c.dir.join("fifo");
+        mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).expect("mkfifo");
+        chown(&path, Some(owner), None).expect("chown");
+        // Open at both ends, so nothing waits.
+        let fifo = File::options().read(true).write(true).open(&path);
+        let fifo = fifo.expect("open");
+        let copy = fifo.try_clone().expect("duplicate");
+        c.call_new("run", &[]).fd(copy, 1).finish().exits(3);
+        let found = fifo.metadata().expect("stat").uid();
+        assert_eq!(found, wanted, "of {owner}");
     }
 }
