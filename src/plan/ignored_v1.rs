@@ -1,12 +1,35 @@
-//! What of `linux.resources` cgroup v2 has no file for -> warnings. PURE.
+//! Fields of `linux.resources` for which cgroup v2 has no file: limits are errors, the rest are warnings. PURE.
 
 use std::collections::BTreeMap;
 
+use anyhow::{Result, ensure};
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxNetwork, LinuxResources};
 
 use crate::plan::resources::lines;
 
-/// What the spec asks for in vain.
+/// Refuses limits that cgroup v2 does not have: the container would run without them. -1 is no limit.
+pub fn check(spec: &LinuxResources) -> Result<()> {
+    let memory = spec.memory().as_ref();
+    let cpu = spec.cpu().as_ref();
+    let limits = [
+        ("memory.kernel", memory.and_then(LinuxMemory::kernel)),
+        ("memory.kernelTCP", memory.and_then(LinuxMemory::kernel_tcp)),
+        (
+            "cpu.realtimeRuntime",
+            cpu.and_then(LinuxCpu::realtime_runtime),
+        ),
+    ];
+    for (field, value) in limits {
+        let value = value.unwrap_or(0);
+        ensure!(
+            value <= 0,
+            "linux.resources.{field}: {value}: cgroup v2 has no such limit; remove it"
+        );
+    }
+    Ok(())
+}
+
+/// Returns a warning for each field that has no effect.
 pub fn warnings(spec: &LinuxResources) -> Vec<String> {
     let memory = spec.memory().iter().flat_map(old_memory);
     let io = spec.block_io().iter().flat_map(old_io);

@@ -45,6 +45,7 @@ pub fn resources(spec: Option<&LinuxResources>) -> Result<Resources> {
     let Some(spec) = spec else {
         return Ok(Resources::default());
     };
+    ignored_v1::check(spec)?;
     let mut plan = Resources {
         warnings: ignored_v1::warnings(spec),
         devices: device_rules(spec.devices().as_deref().unwrap_or_default())?,
@@ -683,23 +684,22 @@ mod tests {
     #[test]
     fn what_has_no_meaning_is_a_warning() {
         let json = r#"{
-            "memory": {"kernel": -1, "kernelTCP": 7, "swappiness": 60, "disableOOMKiller": true,
+            "memory": {"kernel": -1, "kernelTCP": -1, "swappiness": 60, "disableOOMKiller": true,
                 "useHierarchy": true},
             "blockIO": {"leafWeight": 20,
                 "weightDevice": [{"major": 8, "minor": 0, "leafWeight": 30}]},
-            "cpu": {"realtimeRuntime": 950000, "realtimePeriod": 1000000, "idle": 1, "shares": 4},
+            "cpu": {"realtimePeriod": 1000000, "idle": 1, "shares": 4},
             "network": {"classID": 1048577, "priorities": [{"name": "eth0", "priority": 500},
                 {"name": "eth1", "priority": 1000}]},
             "unified": {"memory.high": "\n"}}"#;
         let expected = [
             "memory.kernel: -1: has no meaning in cgroup v2, ignored",
-            "memory.kernelTCP: 7: has no meaning in cgroup v2, ignored",
+            "memory.kernelTCP: -1: has no meaning in cgroup v2, ignored",
             "memory.swappiness: 60: has no meaning in cgroup v2, ignored",
             "memory.disableOOMKiller: true: has no meaning in cgroup v2, ignored",
             "memory.useHierarchy: true: has no meaning in cgroup v2, ignored",
             "blockIO.weightDevice[0].leafWeight: 30: has no meaning in cgroup v2, ignored",
             "blockIO.leafWeight: 20: has no meaning in cgroup v2, ignored",
-            "cpu.realtimeRuntime: 950000: has no meaning in cgroup v2, ignored",
             "cpu.realtimePeriod: 1000000: has no meaning in cgroup v2, ignored",
             "network.classID: 1048577: has no meaning in cgroup v2, ignored",
             "network.priorities: eth0 eth1: has no meaning in cgroup v2, ignored",
@@ -714,6 +714,18 @@ mod tests {
     #[test]
     fn faults_name_field_and_value() {
         let table = [
+            (
+                r#"{"memory": {"kernel": 5}}"#,
+                "memory.kernel: 5: cgroup v2 has no such limit; remove it",
+            ),
+            (
+                r#"{"memory": {"kernelTCP": 7}}"#,
+                "memory.kernelTCP: 7: cgroup v2 has no such limit; remove it",
+            ),
+            (
+                r#"{"cpu": {"realtimeRuntime": 9}}"#,
+                "cpu.realtimeRuntime: 9: cgroup v2 has no such limit; remove it",
+            ),
             (
                 r#"{"memory": {"limit": -5}}"#,
                 "memory.limit: -5: must be -1 (unlimited), or a number of bytes",

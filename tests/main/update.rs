@@ -201,7 +201,7 @@ fn the_state_has_no_record_of_limits() {
 }
 
 #[test]
-fn limits_of_the_first_version_are_warned_of() {
+fn limits_of_the_first_version_are_refused() {
     let c = up(bundle!());
     by_flags(&c, &["--kernel-memory", "0", "--cpu-rt-runtime", "0"])
         .ok()
@@ -209,24 +209,29 @@ fn limits_of_the_first_version_are_warned_of() {
     for (flags, told) in [
         (
             ["--kernel-memory", "5m"],
-            "--kernel-memory: 5242880: has no meaning",
+            "--kernel-memory: 5242880: cgroup v2 has no such limit",
         ),
         (
             ["--kernel-memory-tcp", "5m"],
-            "--kernel-memory-tcp: 5242880: has no meaning",
+            "--kernel-memory-tcp: 5242880: cgroup v2 has no such limit",
         ),
         (
             ["--cpu-rt-runtime", "9"],
-            "--cpu-rt-runtime: 9: has no meaning",
-        ),
-        (
-            ["--cpu-rt-period", "9"],
-            "--cpu-rt-period: 9: has no meaning",
+            "--cpu-rt-runtime: 9: cgroup v2 has no such limit",
         ),
     ] {
-        let text = by_flags(&c, &flags).ok().stderr();
-        assert!(text.contains(told), "{text}");
+        by_flags(&c, &flags).fails_naming(told);
     }
+}
+
+#[test]
+fn other_settings_of_the_first_version_are_warned_of() {
+    let c = up(bundle!());
+    let text = by_flags(&c, &["--cpu-rt-period", "9"]).ok().stderr();
+    assert!(
+        text.contains("--cpu-rt-period: 9: has no meaning"),
+        "{text}"
+    );
     let old = json!({"memory": {"swappiness": 60}, "network": {"classID": 7}, "cpu": {"realtimePeriod": 0}});
     let text = update(&c, &old).ok().stderr();
     assert!(
