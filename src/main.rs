@@ -12,7 +12,7 @@ use anyhow::Result;
 use cofferdam::cli::log_options::log_options;
 use cofferdam::cli::{self, Cli, Command, Parsed, UnknownCommand, normalize};
 use cofferdam::commands::{self, ReaderGone, features};
-use cofferdam::state::container::Store;
+use cofferdam::state::store::Store;
 use cofferdam::sys::wait::Interrupted;
 use cofferdam::sys::{self, entry};
 use cofferdam::text::fault::coded;

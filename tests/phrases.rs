@@ -51,7 +51,7 @@ const MEANT: [(&str, &str, usize, &str); 9] = [
         "containerd and CRI-O: gone already",
     ),
     (
-        "src/state/container.rs",
+        "src/state/store.rs",
         "does not exist",
         1,
         "containerd: deleted already",

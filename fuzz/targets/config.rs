@@ -10,7 +10,7 @@ use crate::bundle::{self, Bundle};
 use crate::plan::exec::{self, Changes, Saved};
 use crate::plan::rdt::Groups;
 use crate::plan::{Plan, gvariant, systemd, update};
-use crate::state::container::last_record;
+use crate::state::record::last_record;
 use crate::sys::clone;
 
 /// Parsed, judged, planned for three callers. The plan has no chance in it, and its text nothing for a terminal.

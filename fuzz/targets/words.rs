@@ -14,7 +14,7 @@ use crate::facility::accounts;
 use crate::plan::namespaces::{IdMap, Namespaces};
 use crate::plan::options::{self, Options};
 use crate::plan::{Plan, cpu_list, gvariant, mounts as planned};
-use crate::state::container::check_id;
+use crate::state::store::check_id;
 
 /// The first line is the type, the second the destination, the third the source; the others are options.
 pub fn mounts(data: &[u8]) {

@@ -14,7 +14,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use crate::cli::args::{self, Format};
-use crate::state::container::Store;
+use crate::state::store::Store;
 use crate::text::log::printable;
 
 /// One line of the report.

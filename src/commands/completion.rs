@@ -9,7 +9,8 @@ use nix::sys::signal::Signal;
 
 use crate::cli::args::{self, Shell};
 use crate::cli::{self, normalize};
-use crate::state::container::{Container, Status, Store};
+use crate::state::container::{Container, Status};
+use crate::state::store::Store;
 
 pub fn run(args: &args::Completion) -> Result<i32> {
     super::print(match args.shell {

@@ -6,7 +6,7 @@ use crate::bundle::Bundle;
 use crate::cli::{Global, args};
 use crate::lifecycle::create::{Request, Verb};
 use crate::protect;
-use crate::state::container::Store;
+use crate::state::store::Store;
 
 #[inline(never)]
 pub fn run(args: &args::Create, global: &Global, store: &Store) -> Result<i32> {

@@ -4,7 +4,8 @@ use anyhow::{Error, Result, bail};
 
 use crate::cli::args;
 use crate::lifecycle::remove;
-use crate::state::container::{Status, Store};
+use crate::state::container::Status;
+use crate::state::store::Store;
 use crate::text::fault::{self, coded};
 use crate::text::timings;
 

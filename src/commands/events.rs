@@ -12,7 +12,8 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::cgroup::Cgroup;
 use crate::cli::args;
 use crate::facility::{resctrl, resctrl_usage};
-use crate::state::container::{Container, Status, Store};
+use crate::state::container::{Container, Status};
+use crate::state::store::Store;
 
 pub fn run(args: &args::Events, store: &Store) -> Result<i32> {
     let container = store.find(&args.id)?;

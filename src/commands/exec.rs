@@ -5,7 +5,7 @@ use anyhow::{Error, Result};
 use crate::cli::args;
 use crate::lifecycle::exec;
 use crate::protect;
-use crate::state::container::Store;
+use crate::state::store::Store;
 use crate::text::fault::Coded;
 
 #[inline(never)]

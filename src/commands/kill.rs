@@ -10,7 +10,8 @@ use nix::sys::signal::Signal;
 use super::ps;
 use crate::cli::args;
 use crate::lifecycle::remove;
-use crate::state::container::{Container, Status, Store, not_running};
+use crate::state::container::{Container, Status, not_running};
+use crate::state::store::Store;
 use crate::sys::{self, process};
 
 /// How long `kill` waits for the death of init, so that `state` says stopped afterwards. A loaded machine takes seconds to end many

@@ -4,8 +4,9 @@ use anyhow::{Context, Result};
 
 use crate::cli::args::{self, Format};
 use crate::host;
-use crate::state::container::{Container, Store};
+use crate::state::container::Container;
 use crate::state::document::Report;
+use crate::state::store::Store;
 use crate::text::log;
 
 pub fn run(args: &args::List, store: &Store) -> Result<i32> {

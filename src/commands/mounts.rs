@@ -10,7 +10,8 @@ use crate::cli::args::{self, MountsAction};
 use crate::lifecycle::mounts::{self, STOPPED};
 use crate::plan::mounts::split;
 use crate::protect;
-use crate::state::container::{Status, Store};
+use crate::state::container::Status;
+use crate::state::store::Store;
 use crate::sys::{self, caller_file};
 use crate::text::log::printable;
 

@@ -3,7 +3,9 @@
 use anyhow::{Result, bail, ensure};
 
 use crate::cli::args;
-use crate::state::container::{CGROUP, Container, Status, Store, not_running};
+use crate::state::container::{Container, Status, not_running};
+use crate::state::state_dir::CGROUP;
+use crate::state::store::Store;
 use crate::text::fault::coded;
 
 pub fn pause(args: &args::Pause, store: &Store) -> Result<i32> {

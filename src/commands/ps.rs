@@ -7,7 +7,8 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::cli::args::{self, Format};
 use crate::programs::output;
-use crate::state::container::{Container, Status, Store, not_running};
+use crate::state::container::{Container, Status, not_running};
+use crate::state::store::Store;
 use crate::sys;
 use crate::text::log;
 

@@ -12,8 +12,8 @@ use crate::bundle::overlay::{Overlay, Upper};
 use crate::cli::{Global, args};
 use crate::lifecycle::create::{Request, Verb};
 use crate::lifecycle::run;
-use crate::state::container::Store;
 use crate::state::state_dir;
+use crate::state::store::Store;
 use crate::{protect, sys};
 
 #[inline(never)]

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::cli::args;
-use crate::state::container::Store;
+use crate::state::store::Store;
 
 pub fn run(args: &args::State, store: &Store) -> Result<i32> {
     let container = store.find(&args.id)?;

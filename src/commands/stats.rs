@@ -16,8 +16,9 @@ use nix::sys::signalfd::SignalFd;
 use crate::cgroup::stats::Stats;
 use crate::cli::args::{self, Format};
 use crate::lifecycle::foreground;
-use crate::state::container::{Container, Status, Store};
+use crate::state::container::{Container, Status};
 use crate::state::root_dir;
+use crate::state::store::Store;
 use row::Row;
 use screen::{Screen, Woken};
 

@@ -10,9 +10,8 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::plan::netdev::NetDevice;
 use crate::supervise;
-use crate::sys;
-use crate::sys::clone;
 use crate::sys::netlink::{Address, Link, Netlink};
+use crate::sys::{self, clone};
 
 /// A device that is there and may be moved, and the addresses that the move will take from it.
 pub struct Found<'a> {

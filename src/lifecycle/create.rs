@@ -20,7 +20,8 @@ use crate::host::Host;
 use crate::init::args::Start;
 use crate::plan::{Flags, Plan};
 use crate::state::claim::StateDirGuard;
-use crate::state::container::{State, Store, boot_id};
+use crate::state::record::{Record, boot_id};
+use crate::state::store::Store;
 use crate::sys::{clone, cred, process, socket, wait};
 use crate::systemd::scope::Manager;
 use crate::text::{log, timings};
@@ -176,12 +177,12 @@ impl Request<'_> {
         socket.or_else(|| annotated().map(PathBuf::from))
     }
 
-    fn record(&self, plan: &Plan, host: &Host, manager: Option<&Manager>) -> Result<State> {
+    fn record(&self, plan: &Plan, host: &Host, manager: Option<&Manager>) -> Result<Record> {
         let rootfs = match &self.bundle.overlay {
             Some(overlay) => overlay.lower.first().cloned().unwrap_or_default(),
             None => self.bundle.rootfs()?,
         };
-        Ok(State {
+        Ok(Record {
             id: self.id.to_string(),
             oci_version: self.bundle.spec.version().clone(),
             boot_id: boot_id()?,
@@ -211,7 +212,7 @@ impl Request<'_> {
                 .seccomp
                 .as_ref()
                 .and_then(|filter| filter.notify.clone()),
-            ..State::default()
+            ..Record::default()
         })
     }
 

@@ -11,8 +11,9 @@ use crate::channel::{Down, ParentEnd, STEP_TIMEOUT, Up};
 use crate::plan::Plan;
 use crate::plan::hooks::Hook;
 use crate::programs::hooks;
-use crate::state::container::{State, Status};
+use crate::state::container::Status;
 use crate::state::document::report;
+use crate::state::record::Record;
 use crate::supervise::{self, AwaitedInit};
 use crate::sys::{self, clone, process, wait};
 use crate::text::fault::{Coded, coded};
@@ -95,7 +96,7 @@ impl Init {
     }
 
     /// Notes in the state which process is init. A process of `exec` is not.
-    pub fn record(&self, plan: &Plan, state: &mut State, cgroup: Option<&Cgroup>) -> Result<()> {
+    pub fn record(&self, plan: &Plan, state: &mut Record, cgroup: Option<&Cgroup>) -> Result<()> {
         match plan.rootfs {
             Some(_) => state
                 .set_init(self.pid)
@@ -132,7 +133,7 @@ impl Init {
     pub fn wait_until_ready(
         &mut self,
         plan: &Plan,
-        state: &mut State,
+        state: &mut Record,
         cgroup: Option<&Cgroup>,
     ) -> Result<()> {
         let limited = plan.hooks.create_container.iter().all(Hook::is_limited);
@@ -203,7 +204,7 @@ impl Init {
     }
 
     /// `run`, `exec`: lets init go on to its program. Returns when that runs.
-    pub fn start(&mut self, state: &State) -> Result<()> {
+    pub fn start(&mut self, state: &Record) -> Result<()> {
         if !self.is_starting {
             // The cgroup may allow no more processes than the container has now.
             self.reap_relay();
@@ -281,7 +282,7 @@ fn explain_relay(failure: Coded, cgroup: Option<&Cgroup>) -> anyhow::Error {
     }
 }
 
-fn run_runtime_hooks(plan: &Plan, state: &State) -> Result<()> {
+fn run_runtime_hooks(plan: &Plan, state: &Record) -> Result<()> {
     let json = report(state, Status::Creating, state.pid).line()?;
     hooks::run(&plan.hooks.prestart, "prestart", &json, &state.bundle)?;
     hooks::run(

@@ -12,9 +12,10 @@ use nix::mount::{MntFlags, umount2};
 use crate::cgroup::{Cgroup, tree};
 use crate::facility::resctrl;
 use crate::programs::hooks;
-use crate::state::container::{Container, State, Status, boot_id};
+use crate::state::container::{Container, Status};
 use crate::state::document::report;
 use crate::state::locks::{self, claim_poststop};
+use crate::state::record::{Record, boot_id};
 use crate::state::state_dir::StateDir;
 use crate::sys::{self, named, path, process, wait};
 use crate::text::{log, timings};
@@ -155,7 +156,7 @@ fn is_populated(path: &Path) -> bool {
 }
 
 /// Groups do not outlive a boot: one with the name would be another's.
-fn remove_rdt_groups(state: &State) -> Result<()> {
+fn remove_rdt_groups(state: &Record) -> Result<()> {
     match &state.rdt {
         Some(groups) if state.boot_id == boot_id()? => {
             resctrl::remove(Path::new(resctrl::ROOT), groups)
@@ -165,7 +166,7 @@ fn remove_rdt_groups(state: &State) -> Result<()> {
 }
 
 /// They take down what createRuntime hooks have set up (runtime.md, "Lifecycle", step 13).
-pub fn run_poststop_hooks(dir: &StateDir, state: &State) {
+pub fn run_poststop_hooks(dir: &StateDir, state: &Record) {
     let list = &state.hooks.poststop;
     if list.is_empty() || !claim_poststop(dir) {
         return;
@@ -182,7 +183,7 @@ pub fn run_poststop_hooks(dir: &StateDir, state: &State) {
 
 /// After the last process: without a mount namespace nobody else would. Links that the container has put in the way lead to
 /// nothing outside of its root.
-pub fn unmount_in_place(state: &State) {
+pub fn unmount_in_place(state: &Record) {
     for target in state.mounts_in_place.iter().rev() {
         // What was not reached is not mounted.
         unmount(&state.rootfs, target).ok();

@@ -15,15 +15,16 @@ use crate::plan::Plan;
 use crate::plan::cgroup::CgroupPlan;
 use crate::plan::systemd::{self, Property};
 use crate::state::claim::StateDirGuard;
-use crate::state::container::{Container, State};
+use crate::state::container::Container;
 use crate::state::locks;
+use crate::state::record::Record;
 use crate::systemd::scope::Manager;
 use crate::text::{log, timings};
 
 /// A container whose init is ready. Undone on drop, in the reverse order of its making, unless it is committed.
 pub struct Rollback {
     pub init: Option<Init>,
-    pub state: State,
+    pub state: Record,
     pub pid_file: Option<PidFile>,
     rdt: Option<resctrl::Made>,
     pub cgroup: Option<Cgroup>,
@@ -35,7 +36,7 @@ pub struct Rollback {
 }
 
 impl Rollback {
-    pub fn new(state_dir: StateDirGuard, state: State) -> Rollback {
+    pub fn new(state_dir: StateDirGuard, state: Record) -> Rollback {
         Rollback {
             init: None,
             state,

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use super::create::Request;
 use super::sd_notify::{self, Forwarder};
 use super::{foreground, remove, start};
-use crate::state::container::Store;
+use crate::state::store::Store;
 use crate::sys::process;
 use crate::text::{log, timings};
 

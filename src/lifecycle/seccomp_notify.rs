@@ -9,14 +9,15 @@ use anyhow::{Context, Result};
 use nix::sys::socket::SockType;
 use serde_json::json;
 
-use crate::state::container::{State, Status};
+use crate::state::container::Status;
 use crate::state::document::report;
+use crate::state::record::Record;
 use crate::sys::process::pidfd_getfd;
 use crate::sys::{socket, wait};
 
-/// config-linux.md, "Container Process State".
+/// config-linux.md, "Container Process Record".
 pub fn hand_over(
-    state: &State,
+    state: &Record,
     process: (i32, BorrowedFd),
     number: i32,
     sent: Option<OwnedFd>,

@@ -25,7 +25,7 @@ use crate::plan::Plan;
 use crate::plan::namespaces::Join;
 use crate::programs::hooks;
 use crate::protect;
-use crate::state::container::State;
+use crate::state::record::Record;
 use crate::sys::clone::{self, Side};
 use crate::sys::{self, process, wait};
 use crate::text::timings;
@@ -110,7 +110,7 @@ pub struct SpawnedInit<'a> {
 /// Makes init. Returns in the parent only.
 pub fn spawn<'a>(
     from: Spawn<'a>,
-    state: &State,
+    state: &Record,
     cgroup: Option<&Cgroup>,
 ) -> Result<SpawnedInit<'a>> {
     let (plan, host) = (from.plan, from.host);
@@ -182,7 +182,7 @@ fn run_child(
 
 impl SpawnedInit<'_> {
     /// Sets what only the parent may set, lets an init that waits go on, and notes in the state which process is init.
-    pub fn configure(&mut self, state: &mut State, cgroup: Option<&Cgroup>) -> Result<()> {
+    pub fn configure(&mut self, state: &mut Record, cgroup: Option<&Cgroup>) -> Result<()> {
         let (plan, host, init) = (self.plan, self.host, &self.init);
         protect::close_exe_mount();
         let serve = |to| bind_sources::send_of(plan, host, (init.pid, &init.pidfd), to);
@@ -213,7 +213,7 @@ impl SpawnedInit<'_> {
     }
 
     /// Answers init until it is ready. Updates the state, where another process becomes init.
-    pub fn wait_until_ready(self, state: &mut State, cgroup: Option<&Cgroup>) -> Result<Init> {
+    pub fn wait_until_ready(self, state: &mut Record, cgroup: Option<&Cgroup>) -> Result<Init> {
         let mut init = self.init;
         init.reap_relay();
         init.wait_until_ready(self.plan, state, cgroup)?;

@@ -12,7 +12,9 @@ use super::init_process::sent_or_peer_gone;
 use super::{remove, sd_notify, seccomp_notify};
 use crate::channel::{Down, ParentEnd, STEP_TIMEOUT, Up};
 use crate::programs::hooks;
-use crate::state::container::{Container, State, Status, Store};
+use crate::state::container::{Container, Status};
+use crate::state::record::Record;
+use crate::state::store::Store;
 use crate::supervise::{self, AwaitedInit};
 use crate::sys::stat::Stat;
 use crate::sys::{self, process, wait};
@@ -59,7 +61,7 @@ pub struct Started {
 /// by another.
 pub fn request_start(
     channel: &ParentEnd,
-    state: &State,
+    state: &Record,
     init: AwaitedInit,
 ) -> Result<Option<Started>> {
     if !sent_or_peer_gone(channel.send(Down::Start))? {
@@ -75,7 +77,11 @@ pub fn request_start(
 }
 
 /// The connection closes on exec: its end without a word is success.
-pub fn wait_for_exec(channel: &ParentEnd, state: &State, mut init: AwaitedInit) -> Result<Started> {
+pub fn wait_for_exec(
+    channel: &ParentEnd,
+    state: &Record,
+    mut init: AwaitedInit,
+) -> Result<Started> {
     let mut started = Started::default();
     init.limit = state.start_limit().map(|hooks| hooks + STEP_TIMEOUT);
     loop {

@@ -17,13 +17,12 @@ use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
 use crate::plan::rdt::Groups;
 use crate::plan::{Plan, exec};
-use crate::state::container::{
-    CGROUP, CONFIG, Container, DELETED, RDT, START_SOCKET, STATE, State, Store, boot_id, check_id,
-    write_lock,
-};
+use crate::state::container::Container;
 use crate::state::locks::{lock_for_removal, remove_state_dir};
+use crate::state::record::{Record, boot_id, write_lock};
 use crate::state::root_dir;
-use crate::state::state_dir::{self, StateDir};
+use crate::state::state_dir::{self, CGROUP, CONFIG, DELETED, RDT, START_SOCKET, STATE, StateDir};
+use crate::state::store::{Store, check_id};
 use crate::sys::{self, socket};
 use crate::text::fault::coded;
 
@@ -90,7 +89,7 @@ impl StateDirGuard {
     ///
     /// Not synced to the disk: after a power loss nothing of the container is left but this record,
     /// and any record, even a damaged one, can be deleted.
-    pub fn save(&mut self, state: &State) -> Result<()> {
+    pub fn save(&mut self, state: &Record) -> Result<()> {
         let mut line = serde_json::to_vec(state).context("write the state")?;
         line.push(b'\n');
         sys::io(self.records.write_all(&line))
@@ -152,7 +151,7 @@ impl StateDirGuard {
     }
 
     /// Keeps the directory when this value is dropped.
-    pub fn keep(&mut self, state: State) -> Container {
+    pub fn keep(&mut self, state: Record) -> Container {
         self.kept = true;
         Container {
             dir: self.dir.clone(),

@@ -1,4 +1,4 @@
-//! The state document of a container (runtime.md, "State").
+//! The state document of a container (runtime.md, "Record").
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,7 +6,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use crate::state::container::{State, Status};
+use crate::state::container::Status;
+use crate::state::record::Record;
 
 /// The document that `state`, `list` and hooks get.
 #[derive(Serialize)]
@@ -26,7 +27,7 @@ pub struct Report<'a> {
     pub owner: Option<String>,
 }
 
-pub fn report(state: &State, status: Status, pid: i32) -> Report<'_> {
+pub fn report(state: &Record, status: Status, pid: i32) -> Report<'_> {
     Report {
         oci_version: &state.oci_version,
         id: &state.id,

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
-use crate::state::container::{Container, DELETED, NAMES, POSTSTOP, STATE, write_lock};
-use crate::state::state_dir::StateDir;
+use crate::state::container::Container;
+use crate::state::record::write_lock;
+use crate::state::state_dir::{DELETED, NAMES, POSTSTOP, STATE, StateDir};
 use crate::sys;
 
 /// How long another command may take to remove what a container has.

@@ -15,6 +15,35 @@ use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
 
 use crate::sys::{self, again, path};
 
+/// The file of records, one a line. The last good line counts. The first is written before anything is made, so whatever a killed
+/// creator leaves can be found. The creator holds a lock on the file while it lives.
+pub const STATE: &str = "state";
+/// The socket on which a created container waits for `start`.
+pub const START_SOCKET: &str = "gate";
+/// A link whose text names the container's cgroup. It outlives damage to the records.
+pub const CGROUP: &str = "cgroup";
+/// A link whose text names the groups of resctrl.
+pub const RDT: &str = "rdt";
+/// What `exec` needs of the config.
+pub const CONFIG: &str = "config";
+/// Says that the deletion has begun.
+pub const DELETED: &str = "deleted";
+/// Says that the poststop hooks have begun.
+pub const POSTSTOP: &str = "poststop";
+/// Numbers of mounts that were added while the container ran.
+pub const MOUNTS: &str = "mounts";
+/// In the order in which they are removed.
+pub const NAMES: [&str; 8] = [
+    START_SOCKET,
+    CGROUP,
+    RDT,
+    CONFIG,
+    MOUNTS,
+    POSTSTOP,
+    STATE,
+    DELETED,
+];
+
 #[derive(Debug)]
 pub struct StateDir {
     pub path: PathBuf,

@@ -13,8 +13,8 @@ use nix::unistd::{AccessFlags, eaccess};
 use super::users::Caller;
 use super::{Finding, has_systemd};
 use crate::programs::output;
-use crate::state::container::Store;
 use crate::state::root_dir;
+use crate::state::store::Store;
 use crate::sys::wait;
 
 pub fn findings(caller: &Caller, store: &Store) -> Vec<Finding> {
