@@ -74,11 +74,12 @@ fn refuse_host_changes(plan: &Plan, join: &Join, namespace: &OwnedFd) -> Result<
         .as_ref()
         .or(plan.domainname.as_ref())
         .filter(|_| flag == clone::NEWUTS);
-    let seals = plan.rootfs.iter().flat_map(|rootfs| &rootfs.seal);
-    let mask = seals.map(ToString::to_string).next();
-    let furnish = plan.rootfs.iter().flat_map(|rootfs| &rootfs.furnish);
+    let steps = || plan.rootfs.iter().flat_map(|rootfs| rootfs.steps());
+    let mask = steps()
+        .find(|step| step.is_hardening())
+        .map(ToString::to_string);
     // Options of a new mount of cgroup2 are those of the host's, if the namespace is.
-    let mut cgroups = furnish.filter(|step| flag == clone::NEWCGROUP && step.is_cgroup());
+    let mut cgroups = steps().filter(|step| flag == clone::NEWCGROUP && step.is_cgroup());
     let Some(what) = sysctl
         .map(ToString::to_string)
         .or(name.map(|name| format!("hostname {name}")))

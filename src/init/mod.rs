@@ -213,11 +213,10 @@ fn make_root(
     } = args;
     let mut root = rootfs::enter(rootfs, trees, pid_namespace)?;
     timings::step(|| "attach the root".to_string());
-    let nothing_between = plan.hooks.are_none_of_create() && plan.process.terminal.is_none();
-    let [before, after, last] = rootfs.in_turn(nothing_between);
-    steps::perform_all(&before, &mut root)?;
+    let phases = &rootfs.phases;
+    steps::perform_all(&phases.before_network, &mut root)?;
     enter_network(&mut netns, channel)?;
-    steps::perform_all(&after, &mut root)?;
+    steps::perform_all(&phases.after_network, &mut root)?;
     if plan.waits_after_mounts() {
         channel.send(Up::Hooks)?;
         channel.expect(Down::Go)?;
@@ -228,7 +227,7 @@ fn make_root(
     if let Some(terminal) = &terminal {
         console::put_on_console(terminal, &root)?;
     }
-    steps::perform_all(&last, &mut root)?;
+    steps::perform_all(&phases.after_hooks, &mut root)?;
     if let Some(namespace) = root.pid_namespace.take() {
         // For the child that this process makes last. Hooks, which were made before, are not in there.
         clone::setns(namespace, clone::NEWPID).context("join the pid namespace")?;

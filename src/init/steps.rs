@@ -18,7 +18,7 @@ use crate::sys::{self, named, path, socket};
 use crate::text::fault::{Coded, coded};
 use crate::text::timings;
 
-pub fn perform_all(steps: &[&Step], root: &mut Root) -> Result<()> {
+pub fn perform_all(steps: &[Step], root: &mut Root) -> Result<()> {
     for step in steps {
         perform(step, root)?;
         timings::step(|| step.to_string());

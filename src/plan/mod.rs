@@ -17,6 +17,7 @@ pub mod namespaces;
 pub mod netdev;
 mod notify_socket;
 pub mod options;
+pub mod phases;
 mod places;
 pub mod process;
 pub mod rdt;
@@ -103,7 +104,9 @@ impl Plan {
         let mut warnings = bundle.warnings.clone();
         warnings.append(&mut cgroup.resources.warnings);
         warnings.append(&mut process.warnings);
-        let mut rootfs = rootfs::rootfs(bundle, host, &namespaces, flags)?;
+        let hooks = hooks::hooks(bundle)?;
+        let has_pause = !hooks.are_none_of_create() || process.terminal.is_some();
+        let mut rootfs = rootfs::rootfs(bundle, host, &namespaces, flags, has_pause)?;
         warnings.append(&mut rootfs.warnings);
         Ok(Plan {
             rootfs: Some(rootfs),
@@ -112,7 +115,7 @@ impl Plan {
             net_devices: netdev::net_devices(linux, &namespaces, host)?,
             sysctl: sysctl::sysctl(linux, &namespaces)?,
             process,
-            hooks: hooks::hooks(bundle)?,
+            hooks,
             warnings,
             namespaces,
             cgroup: (!flags.no_cgroup).then_some(cgroup),
@@ -204,9 +207,9 @@ impl fmt::Display for Plan {
         }
         let hooks = self.hooks.lists();
         if let Some(rootfs) = &self.rootfs {
-            rootfs.write_furnish(f)?;
+            rootfs.write_setup(f)?;
             write_hooks(f, &hooks[..3])?;
-            rootfs.write_seal(f)?;
+            rootfs.write_rest(f)?;
         }
         write_hooks(f, &hooks[3..4])?;
         self.process.fmt(f)?;

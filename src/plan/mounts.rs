@@ -646,15 +646,11 @@ mod tests {
             );
         }
         let plan = plan(&[("/mounts", json!([bind("/proc"), bind("/procs")]))]);
-        let checked = plan
-            .rootfs
-            .unwrap()
-            .furnish
-            .into_iter()
-            .filter_map(|step| match step {
-                Step::Bind(bind) => Some(bind.must_be_proc),
-                _ => None,
-            });
+        let rootfs = plan.rootfs.unwrap();
+        let checked = rootfs.steps().filter_map(|step| match step {
+            Step::Bind(bind) => Some(bind.must_be_proc),
+            _ => None,
+        });
         assert_eq!(checked.collect::<Vec<_>>(), [true, false]);
     }
 
@@ -738,7 +734,7 @@ mod tests {
             assert!(warning.starts_with(&wanted), "{warning}");
         }
         assert_eq!(
-            plan.rootfs.unwrap().furnish[0].to_string(),
+            plan.rootfs.unwrap().steps().next().unwrap().to_string(),
             "mounts[0]: bind /b on /a (ro)"
         );
     }
@@ -788,7 +784,7 @@ mod tests {
         let with_user = [&user_namespace()[..], &entries].concat();
         let opened = |host: &Host, changes: Changes| {
             let rootfs = plan_for(host, changes).unwrap().rootfs.unwrap();
-            let slots = rootfs.furnish.iter().filter_map(|step| match step {
+            let slots = rootfs.steps().filter_map(|step| match step {
                 Step::Bind(Bind {
                     source: Source::Opened(slot, tree),
                     ..
@@ -852,12 +848,8 @@ mod tests {
             ..fixture::host()
         };
         let changes = [shared, ("/mounts", entries)];
-        let furnish = plan_for(&confined, &changes)
-            .unwrap()
-            .rootfs
-            .unwrap()
-            .furnish;
-        let first = furnish.iter().map(ToString::to_string).take(2);
+        let rootfs = plan_for(&confined, &changes).unwrap().rootfs.unwrap();
+        let first = rootfs.steps().map(ToString::to_string).take(2);
         assert_eq!(first.collect::<Vec<_>>(), bound);
     }
 

@@ -1,4 +1,4 @@
-//! The root filesystem -> what to make the root of, and the steps that furnish it.
+//! The root filesystem -> what to make the root of, and the steps that setup it.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -12,7 +12,7 @@ use super::Flags;
 use super::mounts::{self, clean};
 use super::namespaces::Namespaces;
 use super::options::propagation;
-use super::places::{NewFilesystems, Places};
+use super::phases::{Phases, phases};
 use super::step::{Node, NodeKind, Propagation, Source, Step, Tree};
 use crate::bundle::Bundle;
 use crate::bundle::overlay::{Overlay, Upper};
@@ -37,11 +37,8 @@ pub struct Rootfs {
     pub anchor: PathBuf,
     /// Trees that the parent opens; steps refer to them by their index.
     pub trees: Vec<Tree>,
-    /// Mounts, devices, links; then the createRuntime and createContainer hooks run.
-    pub furnish: Vec<Step>,
-    /// What makes paths read-only or unreadable, after the hooks had their way.
-    pub seal: Vec<Step>,
-    /// `--no-pivot`: the new root is moved over the old one.
+    pub phases: Phases,
+    /// Whether pivot_root(2) makes the new root `/`. With `--no-pivot` it is moved over the old one.
     pub pivot: bool,
     pub propagation: Option<Propagation>,
     /// What the mounts ask for in vain.
@@ -49,36 +46,13 @@ pub struct Rootfs {
 }
 
 impl Rootfs {
-    pub fn may_open_a_device(&self) -> bool {
-        self.furnish.iter().any(Step::may_open_a_device)
+    /// Returns all steps, in the order in which they are performed.
+    pub fn steps(&self) -> impl Iterator<Item = &Step> {
+        self.phases.all()
     }
 
-    /// What is done while the network namespace is being made, what after that, and what after the hooks and the terminal, if there
-    /// is any of these. Mounts keep their order. What need not wait with them has a place apart from theirs, in a filesystem that was
-    /// mounted new: where the image has a say, a link could lead from one place to the other.
-    pub fn in_turn(&self, nothing_between: bool) -> [Vec<&Step>; 3] {
-        let (mut before, mut after): (Vec<&Step>, Vec<&Step>) = (Vec::new(), Vec::new());
-        let (seal, last) = match nothing_between {
-            true => (&self.seal[..], &[][..]),
-            false => (&[][..], &self.seal[..]),
-        };
-        let (mut new, mut waiting) = (NewFilesystems::default(), Places::default());
-        for step in self.furnish.iter().chain(seal) {
-            let overtakes =
-                || step.is_no_mount() && new.hold(step) && waiting.are_apart_from(step.place());
-            let free = after.is_empty() || overtakes();
-            match free && !step.shows_network() {
-                true => {
-                    new.add(step);
-                    before.push(step);
-                }
-                false => {
-                    waiting.add(step.place());
-                    after.push(step);
-                }
-            }
-        }
-        [before, after, last.iter().collect()]
+    pub fn may_open_a_device(&self) -> bool {
+        self.steps().any(Step::may_open_a_device)
     }
 }
 
@@ -87,6 +61,7 @@ pub fn rootfs(
     host: &Host,
     namespaces: &Namespaces,
     flags: &Flags,
+    has_pause: bool,
 ) -> Result<Rootfs> {
     let default = Linux::default();
     let linux = bundle.spec.linux().as_ref().unwrap_or(&default);
@@ -106,25 +81,25 @@ pub fn rootfs(
         check_in_place(bundle, linux, namespaces.joins(clone::NEWNS))?;
     }
 
-    let mut furnish = plan.steps;
-    let has_own_dev = !dev_is_bound(&furnish);
+    let mut setup = plan.steps;
+    let has_own_dev = !dev_is_bound(&setup);
     if has_own_dev {
-        furnish_dev(&mut furnish, linux, namespaces)?;
+        set_up_dev(&mut setup, linux, namespaces)?;
     }
-    furnish.extend(working_directory(bundle, has_own_dev));
+    setup.extend(working_directory(bundle, has_own_dev));
     if flags.has_notify_socket {
-        furnish.extend(super::notify_socket::steps());
+        setup.extend(super::notify_socket::steps());
     }
-    let mut seal = plan.seals;
+    let mut hardening = plan.seals;
     let read_only = paths(linux.readonly_paths(), "linux.readonlyPaths")?;
     let masked = paths(linux.masked_paths(), "linux.maskedPaths")?;
-    seal.extend(read_only.into_iter().map(|path| Step::ReadOnly {
-        recursive: !has_mount_below(&furnish, &path),
+    hardening.extend(read_only.into_iter().map(|path| Step::ReadOnly {
+        recursive: !has_mount_below(&setup, &path),
         path,
     }));
-    seal.extend(masked.into_iter().map(|path| Step::Mask { path }));
+    hardening.extend(masked.into_iter().map(|path| Step::Mask { path }));
     if is_read_only(bundle) {
-        seal.push(Step::Seal {
+        hardening.push(Step::Seal {
             path: PathBuf::from("/"),
         });
     }
@@ -133,8 +108,7 @@ pub fn rootfs(
         host_propagation: host_propagation(wanted),
         anchor,
         trees,
-        furnish,
-        seal,
+        phases: phases(setup, hardening, has_pause),
         pivot: !flags.no_pivot,
         propagation: wanted,
         warnings: plan.warnings,
@@ -266,14 +240,14 @@ const DEVICES: [(&str, u32, u32); 6] = [
 ];
 
 /// Adds nodes and links. What the config mounts on the path of a node stays.
-fn furnish_dev(furnish: &mut Vec<Step>, linux: &Linux, namespaces: &Namespaces) -> Result<()> {
+fn set_up_dev(setup: &mut Vec<Step>, linux: &Linux, namespaces: &Namespaces) -> Result<()> {
     let mut nodes = devices(linux, namespaces)?;
     nodes.retain(|node| {
         let path = node.place();
-        last_mount(furnish, path).is_none_or(|mount| mount.place() != path)
+        last_mount(setup, path).is_none_or(|mount| mount.place() != path)
     });
-    furnish.extend(nodes);
-    furnish.extend(LINKS.map(|(path, target)| Step::Symlink {
+    setup.extend(nodes);
+    setup.extend(LINKS.map(|(path, target)| Step::Symlink {
         target,
         path: PathBuf::from(path),
     }));
@@ -410,23 +384,26 @@ impl Rootfs {
             Step::Bind(bind) => Some(bind.target.clone()),
             _ => None,
         };
-        let targets = self.furnish.iter().filter_map(target);
+        let targets = self.steps().filter_map(target);
         targets
             .map(|target| root.join(target.strip_prefix("/").unwrap_or(&target)))
             .collect()
     }
 
     /// What init does up to the hooks, for the printed plan.
-    pub fn write_furnish(&self, f: &mut fmt::Formatter) -> fmt::Result {
+    pub fn write_setup(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "{}", self.root)?;
-        self.furnish
-            .iter()
+        let phases = [&self.phases.before_network, &self.phases.after_network];
+        phases
+            .into_iter()
+            .flatten()
             .try_for_each(|step| writeln!(f, "{}", printable(&step.to_string())))
     }
 
     /// What init does after the hooks.
-    pub fn write_seal(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        self.seal
+    pub fn write_rest(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        self.phases
+            .after_hooks
             .iter()
             .try_for_each(|step| writeln!(f, "{}", printable(&step.to_string())))?;
         match (&self.root, self.pivot) {
@@ -492,8 +469,16 @@ mod tests {
         plan(changes).rootfs.unwrap()
     }
 
-    fn texts(steps: &[Step]) -> Vec<String> {
-        steps.iter().map(ToString::to_string).collect()
+    fn setup(changes: Changes) -> Vec<String> {
+        let rootfs = rootfs_of(changes);
+        let steps = rootfs.steps().filter(|step| !step.is_hardening());
+        steps.map(ToString::to_string).collect()
+    }
+
+    fn hardening(changes: Changes) -> Vec<String> {
+        let rootfs = rootfs_of(changes);
+        let steps = rootfs.steps().filter(|step| step.is_hardening());
+        steps.map(ToString::to_string).collect()
     }
 
     fn root_text(changes: Changes) -> String {
@@ -502,7 +487,7 @@ mod tests {
 
     #[test]
     fn default_devices_and_links_are_always_there() {
-        let furnish = texts(&rootfs_of(&[]).furnish);
+        let furnish = setup(&[]);
         let expected = [
             "make node /dev/null c 1:3 (0666, owner 0:0)",
             "make node /dev/zero c 1:5 (0666, owner 0:0)",
@@ -539,7 +524,7 @@ mod tests {
     fn what_is_apart_from_sysfs_does_not_wait_for_the_network() {
         let mount =
             |kind: &str, target: &str| json!({"type": kind, "source": kind, "destination": target});
-        let rootfs = rootfs_of(&[
+        let changes = [
             (
                 "/mounts",
                 json!([
@@ -562,26 +547,33 @@ mod tests {
                 ]),
             ),
             ("/linux/readonlyPaths", json!(["/proc/sys", "/sys/block"])),
-        ]);
-        let of = |steps: &[&Step]| {
+        ];
+        let of = |steps: &[Step]| {
             steps
                 .iter()
                 .map(|step| step.place().display().to_string())
                 .collect::<Vec<_>>()
         };
-        let nodes = rootfs.furnish[6..].iter().collect::<Vec<_>>();
-        let [before, after, last] = rootfs.in_turn(true);
+        let phases = rootfs_of(&changes).phases;
+        let before = of(&phases.before_network);
+        let in_dev = |place: &String| place.starts_with("/dev/");
+        let nodes: Vec<String> = before
+            .iter()
+            .filter(|place| in_dev(place))
+            .cloned()
+            .collect();
+        assert!(nodes.len() > 10, "{nodes:?}");
         assert_eq!(
-            of(&before),
+            before,
             [
                 &["/proc".to_string(), "/dev".into(), "/tmp".into()],
-                &of(&nodes)[..],
+                &nodes[..],
                 &["/proc/sys".into(), "/proc/keys".into()]
             ]
             .concat()
         );
         assert_eq!(
-            of(&after),
+            of(&phases.after_network),
             [
                 "/sys",
                 "/sys/fs",
@@ -593,12 +585,13 @@ mod tests {
                 "/tmp/a"
             ]
         );
-        assert!(last.is_empty());
-        let [before, after, last] = rootfs.in_turn(false);
-        assert_eq!(before.len(), 3 + nodes.len());
-        assert_eq!(of(&after), ["/sys", "/sys/fs", "/run"]);
+        assert!(phases.after_hooks.is_empty());
+        let terminal = ("/process/terminal", json!(true));
+        let phases = rootfs_of(&[&changes[..], &[terminal]].concat()).phases;
+        assert_eq!(phases.before_network.len(), 3 + nodes.len());
+        assert_eq!(of(&phases.after_network), ["/sys", "/sys/fs", "/run"]);
         assert_eq!(
-            of(&last),
+            of(&phases.after_hooks),
             [
                 "/proc/sys",
                 "/sys/block",
@@ -625,9 +618,10 @@ mod tests {
             ),
             ("/linux/maskedPaths", json!(["/proc/keys"])),
         ]);
-        let [before, after, last] = rootfs.in_turn(true);
-        assert_eq!((before.len(), last.len()), (mounts.len(), 0));
-        let mask = after.last().map(|step| step.to_string());
+        let phases = rootfs.phases;
+        assert_eq!(phases.before_network.len(), mounts.len());
+        assert!(phases.after_hooks.is_empty());
+        let mask = phases.after_network.last().map(|step| step.to_string());
         assert_eq!(mask.as_deref(), Some("mask /proc/keys"));
     }
 
@@ -640,7 +634,7 @@ mod tests {
             (json!([tmpfs, bind]), false),
             (json!([bind, tmpfs]), true),
         ] {
-            let furnish = texts(&rootfs_of(&[("/mounts", mounts.clone())]).furnish);
+            let furnish = setup(&[("/mounts", mounts.clone())]);
             let found = furnish.iter().any(|step| step.contains("node /dev/zero"));
             assert_eq!(found, made, "{mounts}");
         }
@@ -648,12 +642,15 @@ mod tests {
 
     #[test]
     fn listed_devices_come_first_and_replace_defaults() {
-        let furnish = texts(&rootfs_of(&[("/linux/devices", json!([
-            {"type": "c", "path": "/dev//null", "major": 1, "minor": 3, "fileMode": 0o100600, "uid": 5, "gid": 6},
-            {"type": "b", "path": "/dev/disk", "major": 8, "minor": 0},
-            {"type": "u", "path": "/dev/u", "major": 9, "minor": 1},
-            {"type": "p", "path": "/dev/pipe"},
-        ]))]).furnish);
+        let furnish = setup(&[(
+            "/linux/devices",
+            json!([
+                {"type": "c", "path": "/dev//null", "major": 1, "minor": 3, "fileMode": 0o100600, "uid": 5, "gid": 6},
+                {"type": "b", "path": "/dev/disk", "major": 8, "minor": 0},
+                {"type": "u", "path": "/dev/u", "major": 9, "minor": 1},
+                {"type": "p", "path": "/dev/pipe"},
+            ]),
+        )]);
         let expected = [
             "linux.devices[0]: make node /dev/null c 1:3 (0600, owner 5:6)",
             "linux.devices[1]: make node /dev/disk b 8:0 (0666, owner 0:0)",
@@ -674,7 +671,7 @@ mod tests {
             "/linux/devices",
             json!([{"type": "p", "path": "/dev/pipe"}]),
         );
-        let furnish = texts(&rootfs_of(&[&[device], &user_namespace()[..]].concat()).furnish);
+        let furnish = setup(&[&[device], &user_namespace()[..]].concat());
         assert_eq!(
             furnish[0],
             "linux.devices[0]: make fifo /dev/pipe (0666, owner 0:0)"
@@ -695,7 +692,7 @@ mod tests {
             (json!([bind, tmpfs]), true),
         ];
         for (mounts, furnished) in cases {
-            let furnish = texts(&rootfs_of(&[("/mounts", mounts.clone())]).furnish);
+            let furnish = setup(&[("/mounts", mounts.clone())]);
             let found = furnish.iter().any(|step| step.contains("/dev/zero"));
             assert_eq!(found, furnished, "{mounts}");
         }
@@ -713,7 +710,7 @@ mod tests {
             ("/devel", Some("make directory /devel (0755)")),
         ];
         for (cwd, step) in cases {
-            let furnish = texts(&rootfs_of(&[("/process/cwd", json!(cwd))]).furnish);
+            let furnish = setup(&[("/process/cwd", json!(cwd))]);
             let made = furnish
                 .last()
                 .filter(|step| step.starts_with("make directory"));
@@ -723,7 +720,7 @@ mod tests {
 
     #[test]
     fn seals_come_last_read_only_paths_before_masked_ones_and_the_root_after_all() {
-        let seal = rootfs_of(&[
+        let found = hardening(&[
             ("/linux/maskedPaths", json!(["/proc/kcore", "/a/../b"])),
             ("/linux/readonlyPaths", json!(["/proc/sys"])),
             ("/root/readonly", json!(true)),
@@ -731,8 +728,7 @@ mod tests {
                 "/mounts",
                 json!([{"destination": "/t", "type": "tmpfs", "options": ["ro"]}]),
             ),
-        ])
-        .seal;
+        ]);
         let expected = [
             "make the mount at /t read-only",
             "make /proc/sys and all below it read-only",
@@ -740,7 +736,7 @@ mod tests {
             "mask /b",
             "make the mount at / read-only",
         ];
-        assert_eq!(texts(&seal), expected);
+        assert_eq!(found, expected);
     }
 
     #[test]
@@ -822,11 +818,8 @@ mod tests {
         );
         let masked = ("/linux/maskedPaths", json!(["/a"]));
         let read_only = ("/linux/readonlyPaths", json!(["/b"]));
-        let seal = rootfs_of(&[joined.clone(), masked, read_only]).seal;
-        assert_eq!(
-            texts(&seal),
-            ["make /b and all below it read-only", "mask /a"]
-        );
+        let found = hardening(&[joined.clone(), masked, read_only]);
+        assert_eq!(found, ["make /b and all below it read-only", "mask /a"]);
         for (change, words) in [
             (
                 ("/root/readonly", json!(true)),
@@ -890,7 +883,7 @@ mod tests {
     fn a_private_root_needs_pivot_root() {
         let config = bundle(&[("/linux/rootfsPropagation", json!("rprivate"))]);
         let namespaces = plan(&[]).namespaces;
-        let error = rootfs(&config, &host(), &namespaces, &flags(true))
+        let error = rootfs(&config, &host(), &namespaces, &flags(true), false)
             .unwrap_err()
             .to_string();
         assert!(
@@ -898,12 +891,12 @@ mod tests {
             "{error}"
         );
         assert!(
-            rootfs(&config, &host(), &namespaces, &flags(false))
+            rootfs(&config, &host(), &namespaces, &flags(false), false)
                 .unwrap()
                 .pivot
         );
         assert!(
-            !rootfs(&bundle(&[]), &host(), &namespaces, &flags(true))
+            !rootfs(&bundle(&[]), &host(), &namespaces, &flags(true), false)
                 .unwrap()
                 .pivot
         );

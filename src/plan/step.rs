@@ -162,6 +162,14 @@ impl Step {
         )
     }
 
+    /// Returns whether the step makes a place read-only or hides it.
+    pub fn is_hardening(&self) -> bool {
+        matches!(
+            self,
+            Step::ReadOnly { .. } | Step::Mask { .. } | Step::Seal { .. }
+        )
+    }
+
     /// A new mount of cgroup2.
     pub fn is_cgroup(&self) -> bool {
         matches!(self, Step::Mount(mount) if mount.kind == "cgroup2")
