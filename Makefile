@@ -39,7 +39,7 @@ export RUSTUP_HOME ?= $(USER_HOME)/.rustup
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test test-cli torture stress soak oracle control integration integration-nightly conformance fuzz lint-deps bench order differential install uninstall clean
+.PHONY: help setup hooks build run test test-cli torture stress soak oracle control integration integration-nightly conformance fuzz lint-deps bench order differential install uninstall clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -53,6 +53,9 @@ setup: ## install what the build needs and this machine lacks
 	@command -v cargo >/dev/null || \
 		{ echo "make: cargo is missing: install Rust from https://rustup.rs" >&2; exit 1; }
 	@[ "$(TARGET)" = $(MUSL) ] || rustup target add $(MUSL) || echo "make: no $(MUSL) here: building with glibc" >&2
+
+hooks: ## have git check the form of commit messages in this clone
+	git config core.hooksPath .githooks
 
 build: setup ## build the program, one static binary
 	COFFERDAM_COMMIT=$(COMMIT) cargo build --release --locked
@@ -145,7 +148,7 @@ install: $(BINARY) ## install program, completions, man pages, files for engines
 	install -d $(ENGINES)
 	for file in contrib/*; do sed 's#/usr/local/bin#$(PREFIX)/bin#' $$file >$(ENGINES)/$${file##*/}; done
 	chmod 644 $(ENGINES)/*
-	@echo "make: configuration for engines is in $(ENGINES); README.md says where it goes, and so do the first lines of most files"
+	@echo "make: configuration for engines is in $(ENGINES); docs/engines.md says where it goes, and so do the first lines of most files"
 
 uninstall: ## remove what install has installed
 	rm -f $(BIN)/cofferdam $(COMPLETIONS) $(PAGES)
