@@ -1,4 +1,4 @@
-//! The check of commit messages, .githooks/commit-msg: good and bad messages, and the message of HEAD in a git checkout.
+//! The check of commit messages, .githooks/commit-msg: good and bad messages.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -58,15 +58,6 @@ fn a_subject_has_at_most_72_columns() {
     let output = check("too-long", &message(73));
     assert_eq!(output.status.code(), Some(1));
     assert!(said(&output).contains("72 columns"), "{}", said(&output));
-}
-
-/// Passes outside a git checkout, where there is no message.
-#[test]
-fn the_message_of_head_passes() {
-    let output = Command::new(hooks().join("check-commits"))
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", said(&output));
 }
 
 fn check(name: &str, message: &str) -> Output {
