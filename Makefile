@@ -118,7 +118,7 @@ integration-nightly: setup ## run the suites that CI leaves out, with both cgrou
 conformance: setup ## run the OCI validation suite alone
 	@integration/conformance/run.sh
 
-fuzz: setup ## feed each parser with changed inputs, for FUZZ_SECONDS (60); TARGETS="config state" takes these only
+fuzz: setup ## run each fuzz target for FUZZ_SECONDS (60); TARGETS="config state" runs these only
 	@$(call install_packages,$(FUZZ_PACKAGES))
 	@fuzz/run.sh $(TARGETS)
 

@@ -6,7 +6,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 build=$(realpath -m "${CARGO_TARGET_DIR:-$here/../target}")
 target=$build/fuzz
-program=$build/x86_64-unknown-linux-gnu/debug/fuzz
+programs=$build/x86_64-unknown-linux-gnu/debug
 seconds=${FUZZ_SECONDS:-60}
 seed=${FUZZ_SEED:-$((RANDOM * RANDOM + 1))}
 
@@ -16,9 +16,10 @@ flags="-C target-feature=-crt-static -C passes=sancov-module -C llvm-args=-sanit
 for kind in inline-8bit-counters pc-table trace-compares; do flags="$flags -C llvm-args=-sanitizer-coverage-$kind"; done
 
 main() {
-    (cd "$here" && RUSTFLAGS=$flags cargo build --locked --target x86_64-unknown-linux-gnu --target-dir "$build")
     local targets=("$@") name failed=
     [ $# -gt 0 ] || mapfile -t targets < <(ls "$here/corpus")
+    (cd "$here" && RUSTFLAGS=$flags cargo build --locked --target x86_64-unknown-linux-gnu --target-dir "$build" \
+        "${targets[@]/#/--bin=}")
     echo "fuzz: ${#targets[@]} targets, $seconds s each, FUZZ_SEED=$seed"
     for name in "${targets[@]}"; do try "$name" || failed="$failed $name"; done
     [ -z "$failed" ] || { echo "fuzz: faults in:$failed" >&2; exit 1; }
@@ -27,7 +28,7 @@ main() {
 try() {
     local log=$target/$1.log
     mkdir -p "$target/corpus/$1" "$target/found"
-    if FUZZ_TARGET=$1 "$program" -seed="$seed" -max_total_time="$seconds" -rss_limit_mb=256 -malloc_limit_mb=64 -timeout=10 \
+    if "$programs/$1" -seed="$seed" -max_total_time="$seconds" -rss_limit_mb=256 -malloc_limit_mb=64 -timeout=10 \
         -max_len=16384 -print_final_stats=1 -artifact_prefix="$target/found/$1-" "$target/corpus/$1" "$here/corpus/$1" >"$log" 2>&1
     then
         printf '  %-10s %9s runs, %4s MB, %5s blocks\n' "$1" "$(stat number_of_executed_units)" "$(stat peak_rss_mb)" \
@@ -36,7 +37,7 @@ try() {
     fi
     grep -a -A2 "panicked at\|ERROR: libFuzzer" "$log" | head -8 >&2
     grep -a -A1 " cofferdam::" "$log" | head -24 >&2
-    echo "fuzz: again: FUZZ_TARGET=$1 $program $(sed -n 's/.*Test unit written to //p' "$log" | tail -1)" >&2
+    echo "fuzz: again: $programs/$1 $(sed -n 's/.*Test unit written to //p' "$log" | tail -1)" >&2
     return 1
 }
 

@@ -64,7 +64,7 @@ fn upward(source: &Path, file: &Path) -> Vec<String> {
     });
     let is_above = |layer: &&str| self::rank(layer).is_none_or(|other| other < rank);
     names
-        .filter(|(_, layer)| !(*layer == "fuzz" || layer.is_empty()) && is_above(layer))
+        .filter(|(_, layer)| !layer.is_empty() && is_above(layer))
         .map(|(number, layer)| {
             format!(
                 "src/{}.rs:{number}: {own} may not use {layer}",

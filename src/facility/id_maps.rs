@@ -144,8 +144,7 @@ pub fn read_map(pid: i32, file: &str) -> Result<Vec<IdMap>> {
 
 fn write_map(pid: i32, file: &str, maps: &[IdMap]) -> Result<()> {
     // The kernel takes a map in one write only.
-    let line = |map: &IdMap| format!("{} {} {}\n", map.container, map.host, map.size);
-    let text: String = maps.iter().map(line).collect();
+    let text = lines_of(maps);
     ensure!(
         maps.len() <= MOST_LINES && text.len() < PAGE,
         "{file}: {} lines of {} bytes: the kernel takes at most {MOST_LINES} lines of less than {PAGE} bytes; merge ranges",
@@ -153,6 +152,12 @@ fn write_map(pid: i32, file: &str, maps: &[IdMap]) -> Result<()> {
         text.len()
     );
     write_file(pid, file, &text)
+}
+
+/// Returns the text that the kernel takes as a map, a line for each range.
+pub fn lines_of(maps: &[IdMap]) -> String {
+    let line = |map: &IdMap| format!("{} {} {}\n", map.container, map.host, map.size);
+    maps.iter().map(line).collect()
 }
 
 fn write_file(pid: i32, file: &str, text: &str) -> Result<()> {
@@ -215,15 +220,18 @@ fn words_of(maps: &[IdMap]) -> Vec<String> {
     numbers.map(|id| id.to_string()).collect()
 }
 
-/// subuid(5): lines of a user, by name or number, a first id, and a count.
 fn granted(file: &str) -> String {
     let uid = nix::unistd::getuid().as_raw();
-    let name = host::user_name(uid);
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    granted_in(&text, uid, host::user_name(uid).as_deref())
+}
+
+/// Returns the ranges that the text of subuid(5) grants a user, by name or number; "nothing" if there are none.
+pub fn granted_in(text: &str, uid: u32, name: Option<&str>) -> String {
     let is_own = |line: &&str| {
         let user = line.split(':').next();
-        user == name.as_deref() || user == Some(&uid.to_string())
+        user == name || user == Some(&uid.to_string())
     };
-    let text = std::fs::read_to_string(file).unwrap_or_default();
     let ranges = text
         .lines()
         .filter(is_own)

@@ -33,7 +33,7 @@ pub struct Made {
 }
 
 /// Resource and domain, and the value of that.
-type Values = BTreeMap<(String, String), String>;
+pub type Values = BTreeMap<(String, String), String>;
 
 pub fn check_mounted(root: &Path) -> Result<()> {
     let mounted = statfs(root).is_ok_and(|fs| fs.filesystem_type() == RDTGROUP_SUPER_MAGIC);
@@ -250,8 +250,8 @@ fn compare(root: &Path, class: &Path, schemata: &[Schema]) -> Result<()> {
     Ok(())
 }
 
-/// `L3:0=ff;1=f`
-fn values(line: &str) -> Option<Values> {
+/// Parses a line of schemata such as `L3:0=ff;1=f`; returns None if a domain has no value.
+pub fn values(line: &str) -> Option<Values> {
     let (resource, domains) = line.split_once(':')?;
     let one = |text: &str| {
         let (domain, value) = text.split_once('=')?;
@@ -261,8 +261,8 @@ fn values(line: &str) -> Option<Values> {
     domains.split(';').map(one).collect()
 }
 
-/// Masks of caches are hexadecimal. Bandwidth is rounded up to what the machine can do.
-fn same(root: &Path, resource: &str, wanted: &str, is: &str) -> bool {
+/// Returns whether two values are equal to the kernel. Masks of caches are hexadecimal; the kernel rounds bandwidth up.
+pub fn same(root: &Path, resource: &str, wanted: &str, is: &str) -> bool {
     let radix = if resource.starts_with('L') { 16 } else { 10 };
     let number = |text: &str| {
         let digits = text.strip_prefix("0x").unwrap_or(text);

@@ -230,8 +230,8 @@ fn home(uid: u32) -> Option<String> {
     home_of(&String::from_utf8_lossy(&text), uid)
 }
 
-/// passwd(5): name, password, uid, gid, comment, home, shell.
-fn home_of(passwd: &str, uid: u32) -> Option<String> {
+/// Returns the home directory of a user from the text of passwd(5); None if no line with this uid has an absolute path.
+pub fn home_of(passwd: &str, uid: u32) -> Option<String> {
     let matching = |line: &&str| line.split(':').nth(2) == Some(&uid.to_string());
     let home = passwd.lines().find(matching)?.split(':').nth(5)?;
     (home.starts_with('/') && !home.contains('\0')).then(|| home.to_string())

@@ -7,8 +7,8 @@
 pub mod args;
 mod console;
 mod copyup;
-mod exec;
-mod explain;
+pub mod exec;
+pub mod explain;
 mod filesystem;
 pub mod hotplug;
 mod identity;

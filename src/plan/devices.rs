@@ -476,7 +476,7 @@ impl Insn {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fuzz::devices::{Probe, agree, listing, run};
+    use crate::plan::oracle::devices::{Probe, agree, listing, run};
 
     fn verdict(rules: &[DeviceRule], probe: &Probe) -> bool {
         match program(rules).unwrap() {

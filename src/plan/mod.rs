@@ -32,6 +32,19 @@ pub mod systemd;
 pub mod tests;
 pub mod update;
 
+/// The models by which fuzz targets judge filters and device programs, for the unit tests.
+#[cfg(test)]
+#[allow(
+    dead_code,
+    reason = "the targets themselves are called by tests/corpus.rs"
+)]
+#[path = "../../fuzz/src/targets"]
+mod oracle {
+    pub mod cbpf;
+    pub mod devices;
+    pub mod seccomp;
+}
+
 use std::fmt;
 
 use anyhow::{Result, ensure};

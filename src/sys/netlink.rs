@@ -183,15 +183,16 @@ impl Netlink {
     }
 }
 
+/// The messages that have come for one request.
 #[derive(Default)]
-struct Answers {
-    bodies: Vec<Vec<u8>>,
+pub struct Answers {
+    pub bodies: Vec<Vec<u8>>,
     interrupted: bool,
 }
 
 impl Answers {
     /// The outcome, with the kernel's words for a refusal, once the last message has come.
-    fn take(&mut self, packet: &[u8]) -> Option<Result<(), (Errno, String)>> {
+    pub fn take(&mut self, packet: &[u8]) -> Option<Result<(), (Errno, String)>> {
         const ERROR: u16 = libc::NLMSG_ERROR as u16;
         const DONE: u16 = libc::NLMSG_DONE as u16;
         let mut rest = packet;
@@ -199,7 +200,10 @@ impl Answers {
             self.interrupted |= header.flags & libc::NLM_F_DUMP_INTR as u16 != 0;
             match (header.kind, number(body, 0).unwrap_or(0)) {
                 (ERROR | DONE, code @ ..0) => {
-                    return Some(Err((Errno::from_raw(-code), words(&header, body))));
+                    return Some(Err((
+                        Errno::from_raw(code.wrapping_neg()),
+                        words(&header, body),
+                    )));
                 }
                 (ERROR | DONE, _) if self.interrupted => {
                     return Some(Err((Errno::EINTR, String::new())));
@@ -225,8 +229,8 @@ fn refused(errno: Errno, words: &str, call: String) -> Refused {
 fn words(header: &Header, body: &[u8]) -> String {
     const NLMSGERR_ATTR_MSG: u16 = 1;
     let (capped, told) = (libc::NLM_F_CAPPED as u16, libc::NLM_F_ACK_TLVS as u16);
-    let request = match number(body, 4) {
-        Some(length) if header.flags & capped == 0 => aligned(length as usize),
+    let request = match number(body, 4).map(usize::try_from) {
+        Some(Ok(length)) if header.flags & capped == 0 => aligned(length),
         _ => HEADER,
     };
     let after = body.get(4 + request..).filter(|_| header.flags & told != 0);
@@ -235,7 +239,8 @@ fn words(header: &Header, body: &[u8]) -> String {
     message.map_or_else(String::new, |(_, value)| text(value))
 }
 
-fn parse_link(body: &[u8]) -> Option<Link> {
+/// Returns None if the body of RTM_NEWLINK is cut short or has no name.
+pub fn parse_link(body: &[u8]) -> Option<Link> {
     let mut attributes = attributes(body.get(LINK..)?);
     let name = attributes.find(|(kind, _)| *kind == libc::IFLA_IFNAME)?;
     Some(Link {
@@ -244,7 +249,8 @@ fn parse_link(body: &[u8]) -> Option<Link> {
     })
 }
 
-fn parse_address(body: &[u8]) -> Option<Address> {
+/// Returns None if the body of RTM_NEWADDR is cut short.
+pub fn parse_address(body: &[u8]) -> Option<Address> {
     let [family, prefix, flags, scope] = *body.first_chunk()?;
     let mut kept = Vec::new();
     for (kind, value) in attributes(body.get(ADDRESS..)?) {
@@ -328,8 +334,9 @@ fn split_message(packet: &[u8]) -> Option<(Header, &[u8], &[u8])> {
         kind: short(packet, 4)?,
         flags: short(packet, 6)?,
     };
+    let body = packet.get(HEADER..length)?;
     let after = packet.get(aligned(length)..).unwrap_or_default();
-    Some((header, packet.get(HEADER..length)?, after))
+    Some((header, body, after))
 }
 
 /// The type and the value of each attribute.

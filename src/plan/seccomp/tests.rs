@@ -19,8 +19,8 @@ use serde_json::{Value, json};
 
 use super::architecture::ARCHITECTURES;
 use super::*;
-use crate::fuzz::cbpf::{Data, call, run};
-use crate::fuzz::seccomp::{boundaries, holds};
+use crate::plan::oracle::cbpf::{Data, call, run};
+use crate::plan::oracle::seccomp::{boundaries, holds};
 
 const KILL: u32 = 0;
 const ALLOW: u32 = 0x7fff_0000;

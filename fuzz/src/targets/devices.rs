@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use oci_spec::runtime::LinuxDeviceCgroup;
 
-use crate::plan::devices::{self, DeviceRule, DeviceType, MKNOD, READ, WRITE};
+use cofferdam::plan::devices::{self, DeviceRule, DeviceType, MKNOD, READ, WRITE};
 
 /// As many rules as engines write; the time goes with their square.
 const MOST: usize = 24;

@@ -7,7 +7,7 @@ use oci_spec::runtime::{
 };
 
 use super::cbpf::{Data, run};
-use crate::plan::seccomp::compile;
+use cofferdam::plan::seccomp::compile;
 
 const NO_SUCH_CALL: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
 const X32_BIT: u32 = 0x4000_0000;

@@ -7,14 +7,14 @@ use std::path::{Component, PathBuf};
 use serde_json::{Value, json};
 
 use super::{assert_printable, callers};
-use crate::bundle::Bundle;
-use crate::cli::{self, fast, normalize};
-use crate::commands::{events, kill, update};
-use crate::facility::accounts;
-use crate::plan::namespaces::{IdMap, Namespaces};
-use crate::plan::options::{self, Options};
-use crate::plan::{Plan, cpu_list, gvariant, mounts as planned};
-use crate::state::store::check_id;
+use cofferdam::bundle::Bundle;
+use cofferdam::cli::{self, fast, normalize};
+use cofferdam::commands::{events, kill, update};
+use cofferdam::facility::{accounts, id_maps};
+use cofferdam::plan::namespaces::{IdMap, Namespaces};
+use cofferdam::plan::options::{self, Options};
+use cofferdam::plan::{Plan, cpu_list, gvariant, mounts as planned};
+use cofferdam::state::store::check_id;
 
 /// The first line is the type, the second the destination, the third the source; the others are options.
 pub fn mounts(data: &[u8]) {
@@ -68,6 +68,7 @@ fn plans(value: Value, place: &str) -> Vec<Plan> {
 pub fn idmap(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let maps = IdMap::parse_lines(&text);
+    assert_eq!(IdMap::parse_lines(&id_maps::lines_of(&maps)), maps);
     let entry =
         |map: &IdMap| json!({"containerID": map.container, "hostID": map.host, "size": map.size});
     let list: Vec<Value> = maps.iter().map(entry).collect();

@@ -6,12 +6,12 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{assert_printable, callers};
-use crate::bundle::{self, Bundle};
-use crate::plan::exec::{self, Changes, Saved};
-use crate::plan::rdt::Groups;
-use crate::plan::{Plan, gvariant, systemd, update};
-use crate::state::record::last_record;
-use crate::sys::clone;
+use cofferdam::bundle::{self, Bundle};
+use cofferdam::plan::exec::{self, Changes, Saved};
+use cofferdam::plan::rdt::Groups;
+use cofferdam::plan::{Plan, gvariant, systemd, update};
+use cofferdam::state::record::last_record;
+use cofferdam::sys::clone;
 
 /// Parsed, judged, planned for three callers. The plan has no chance in it, and its text nothing for a terminal.
 pub fn config(data: &[u8]) {
@@ -155,7 +155,7 @@ fn name(property: &systemd::Property) -> String {
 }
 
 /// The last quota, in arithmetic without an end. systemd never gets less than was asked for.
-fn check_quota(settings: &[crate::plan::resources::Setting], properties: &[systemd::Property]) {
+fn check_quota(settings: &[cofferdam::plan::resources::Setting], properties: &[systemd::Property]) {
     let last = settings.iter().rfind(|setting| setting.file == "cpu.max");
     let share = properties
         .iter()

@@ -1,10 +1,10 @@
 //! What the kernel and the bus say. The name of a process, of a mount or of a cgroup in it is anybody's choice.
 
 use super::assert_printable;
-use crate::cgroup::stats;
-use crate::commands::mounts;
-use crate::sys::stat::Stat;
-use crate::systemd::bus::{self, Message};
+use cofferdam::cgroup::stats;
+use cofferdam::commands::mounts;
+use cofferdam::sys::stat::Stat;
+use cofferdam::systemd::bus::{self, Message};
 
 /// Any file may be asked for any of what is in files: a later kernel may write what is not expected.
 pub fn files(data: &[u8]) {

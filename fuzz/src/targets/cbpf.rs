@@ -1,6 +1,6 @@
 //! The machine that runs filters of system calls (networking/filter.rst of the kernel's documentation): what seccomp(2) takes of it.
 
-use crate::sys::seccomp::Instruction;
+use cofferdam::sys::seccomp::Instruction;
 
 /// `struct seccomp_data` without the instruction pointer.
 #[derive(Clone, Copy, Debug)]

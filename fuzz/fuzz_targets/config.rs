@@ -1,0 +1,3 @@
+#![no_main]
+
+cofferdam_fuzz::fuzz_json!(cofferdam_fuzz::targets::config::config);
