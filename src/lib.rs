@@ -4,6 +4,18 @@
 //! `programs`, `facility`, `supervise`, `channel`, `plan`, `bundle`, `cli`, `host`, `protect`, `text`, `sys`.
 
 #![deny(unsafe_code)]
+// Tests may panic and be long.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::expect_used,
+        clippy::panic,
+        clippy::todo,
+        clippy::too_many_lines,
+        clippy::unimplemented,
+        clippy::unwrap_used
+    )
+)]
 
 // The models of fuzz/src/targets name the library as the fuzz targets do.
 #[cfg(test)]

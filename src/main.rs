@@ -1,6 +1,7 @@
 //! The program: the entry from C, the log, the command line, one verb, and the exit code.
 
 #![no_main]
+#![deny(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 use std::ffi::{c_char, c_int};
 use std::io::Write;
